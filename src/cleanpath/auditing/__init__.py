@@ -1,0 +1,1 @@
+"""Find the residual units of any network and measure the signal through them."""

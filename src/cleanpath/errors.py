@@ -1,0 +1,71 @@
+"""What can go wrong, as exceptions that say what to do; each class knows the exit code of its verb.
+
+    CleanpathError
+    ├── UserError
+    │   ├── SettingError
+    │   ├── UnknownNameError
+    │   └── RunError
+    ├── NonFiniteError
+    └── Stopped
+
+A message says what was asked, what was found and what to do, in one or two lines.
+"""
+
+import difflib
+from collections.abc import Iterable
+
+
+class CleanpathError(Exception):
+    """Whatever cleanpath raises on purpose."""
+
+    exit_code = 3
+
+
+class UserError(CleanpathError):
+    """Something that the user can mend: an argument, a file, a setting."""
+
+    exit_code = 2
+
+
+class SettingError(UserError):
+    """A setting that has no such value, or that does not go with another."""
+
+
+class UnknownNameError(UserError):
+    """A name that is not in the list it was looked up in; the nearest ones are named."""
+
+    def __init__(self, what: str, name: str, known: Iterable[str], *, see: str | None = None) -> None:
+        super().__init__(f"no {what} '{name}'; {_nearest(name, sorted(known), see)}")
+
+
+class RunError(UserError):
+    """A run folder that is not what it should be: another experiment's, damaged, or in use."""
+
+
+class NonFiniteError(CleanpathError):
+    """A loss or a gradient norm that is not finite; training stopped before the optimizer step."""
+
+    exit_code = 1
+
+    def __init__(self, quantity: str, value: float, *, iteration: int, where: str) -> None:
+        super().__init__(f"stopped before iteration {iteration}: {quantity} is {value}, first at {where}")
+        self.quantity, self.value, self.iteration, self.where = quantity, value, iteration, where
+
+
+class Stopped(CleanpathError):  # noqa: N818 (a request, not an error)
+    """A signal asked to stop; what is finished is kept, and the message tells how to go on."""
+
+    def __init__(self, message: str, *, signal_number: int) -> None:
+        super().__init__(message)
+        self.exit_code = 128 + signal_number
+
+
+def _nearest(name: str, known: list[str], see: str | None) -> str:
+    close = difflib.get_close_matches(name, known, n=3, cutoff=0.6)
+    if close:
+        answer = f"did you mean {' or '.join(close)}?"
+    elif len(known) <= 12:
+        answer = f"choose one of {', '.join(known)}"
+    else:
+        answer = f"nearest: {', '.join(difflib.get_close_matches(name, known, n=3, cutoff=0.0))}"
+    return f"{answer}; see `{see}`" if see else answer
