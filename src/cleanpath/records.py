@@ -73,8 +73,14 @@ class Run:
 
     @property
     def status(self) -> str:
-        """`finished` or `diverged` once it ended, `failed` if it crashed, `running` while held, else `interrupted`."""
-        result = self.result
+        """`finished` or `diverged` once it ended, `failed` if it crashed, `running` while held, else `interrupted`.
+
+        A result that cannot be read makes it `damaged`: it is trained again.
+        """
+        try:
+            result = self.result
+        except RunError:
+            return "damaged"
         if result is not None:
             return str(result["status"])
         if self.failure is not None:

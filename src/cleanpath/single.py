@@ -12,8 +12,7 @@ from cleanpath.nn import catalog
 from cleanpath.nn.shortcut import kind_of
 from cleanpath.records import Run, check_folder, default_name
 from cleanpath.training.progress import Progress
-from cleanpath.watch import Watch
-
+from cleanpath.watch import Watch, say
 
 # Without a warm-up: the paper's appendix calls it unnecessary for pre-activation networks.
 DEFAULT_TRAINING = Training(epochs=20, batch_size=64, lr=0.05)
@@ -56,6 +55,7 @@ def train(experiment: Experiment, out: Path | None, *, threads: int | None, fres
     if fresh:
         cell.run.forget()
     if cell.status in DONE:
+        say(f"{folder} ended before; nothing to do (--fresh trains it again)")
         return cell.run
     with Watch([cell], done=0) as watch:
         watch.tell(News(cell=cell, event="started"))

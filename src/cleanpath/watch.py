@@ -11,6 +11,7 @@ from rich.text import Text
 
 from cleanpath.grid.local import News
 from cleanpath.grid.plan import Cell
+from cleanpath.report.table import clock
 from cleanpath.training.progress import Progress
 
 _SECONDS_BETWEEN_LINES = 30.0
@@ -73,13 +74,9 @@ class Watch:
         return f"{count}{failed}, {clock(elapsed)} gone, {clock(left)} left"
 
 
-def clock(seconds: float) -> str:
-    """Minutes and seconds; hours where there are any."""
-    if not math.isfinite(seconds):
-        return "?"
-    minutes, rest = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"
+def say(line: str) -> None:
+    """One line on stderr."""
+    Console(stderr=True, highlight=False).print(Text(line), soft_wrap=True)
 
 
 def _line(cell: Cell, progress: Progress | None) -> str:

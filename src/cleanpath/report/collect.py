@@ -61,7 +61,7 @@ def seed_result(run: Run, seed: int) -> SeedResult:
     """How one run of a cell ended, with its curves."""
     if not run.folder.is_dir():
         return SeedResult(seed=seed, status=MISSING)
-    result = run.result
+    result = run.result if run.status != "damaged" else None
     if result is None:
         reason = run.failure
         return SeedResult(seed=seed, status=FAILED if reason else MISSING, run=run.name, reason=reason or "")

@@ -54,11 +54,12 @@ def _table(name: str) -> Row:
 
 
 def _run(run: Any) -> Row:
-    result = run.result or {}
+    status = run.status
+    result = (run.result or {}) if status != "damaged" else {}
     age = time.time() - (run.folder / "experiment.json").stat().st_mtime
     return {
         "name": run.name,
-        "status": run.status,
+        "status": status,
         "error": result.get("error"),
         "iterations": result.get("iterations"),
         "seconds": result.get("seconds"),

@@ -133,6 +133,15 @@ def spread(cell: Cell) -> str:
     return "–" if cell.std is None or cell.mean is None else f"{cell.mean:.1f} ± {cell.std:.1f}"
 
 
+def clock(seconds: float) -> str:
+    """Minutes and seconds; hours where there are any."""
+    if not math.isfinite(seconds):
+        return "?"
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"
+
+
 def _table_data(table: Table) -> dict[str, Any]:
     return {
         "name": table.name,

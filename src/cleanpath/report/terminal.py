@@ -13,8 +13,7 @@ from cleanpath.nn.summary_values import Summary, UnitSummary
 from cleanpath.paper.published import PublishedTable
 from cleanpath.records import Run
 from cleanpath.report import table as tables
-from cleanpath.report.table import Table, number, spread
-from cleanpath.watch import clock
+from cleanpath.report.table import Table, clock, number, spread
 
 _LEAST_WIDTH = 160
 _COLOURS = {"ok": "green", "fail": "red", "diverged": "red", "failed": "red", "warn": "yellow", "missing": "dim"}
