@@ -5,7 +5,8 @@ import os
 import platform
 import statistics
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from importlib import metadata
 from itertools import pairwise
@@ -17,7 +18,7 @@ from safetensors.torch import save
 
 import cleanpath
 from cleanpath.data.images import load
-from cleanpath.errors import NonFiniteError
+from cleanpath.errors import NonFiniteError, SettingError, Stopped
 from cleanpath.experiment import Experiment
 from cleanpath.nn import catalog, resnet
 from cleanpath.records import Run, Writer
@@ -25,6 +26,8 @@ from cleanpath.training.loop import train
 from cleanpath.training.progress import Progress
 from cleanpath.training.schedule import length
 
+# A side of which 1/32 is left behind the stem and four stages.
+_LEAST_IMAGENET_SIDE = 32
 _LIBRARIES = ("torch", "numpy", "scikit-learn")
 
 
@@ -55,10 +58,13 @@ def run(
     A run that diverges ends too, with that as its result. torch's random state and number of threads are as before
     afterwards.
     """
-    before = torch.get_num_threads()
-    with torch.random.fork_rng(devices=[]), Writer(folder, experiment, environment(threads)) as writer:
+    check(experiment)
+    with (
+        _threads(threads),
+        torch.random.fork_rng(devices=[]),
+        Writer(folder, experiment, environment(threads)) as writer,
+    ):
         try:
-            torch.set_num_threads(threads)
             torch.manual_seed(experiment.seed)
             network = resnet.build(experiment.network).to(memory_format=torch.channels_last)
             result = train(
@@ -73,30 +79,59 @@ def run(
             writer.finish({"status": "finished", **result, "weights_sha256": digest, "peak_memory": peak_memory()})
         except NonFiniteError as error:
             writer.finish({"status": "diverged", "reason": str(error), "iterations": error.iteration - 1})
+        except (Stopped, BrokenPipeError):
+            raise  # nobody waits for this run any more: it counts as interrupted, not as failed
         except Exception as error:
             writer.fail(f"{type(error).__name__}: {error}")
             raise
-        finally:
-            torch.set_num_threads(before)
     return writer.run
+
+
+def check(experiment: Experiment) -> None:
+    """Raise what is wrong with an experiment before anything is written: names, sizes, lengths."""
+    images = load(experiment.data)
+    network = experiment.network
+    if (network.in_channels, network.num_classes) != (images.channels, len(images.classes)):
+        raise SettingError(
+            f"{experiment.data.name} has images of {images.channels} channels in {len(images.classes)} classes, "
+            f"the network takes {network.in_channels} and gives {network.num_classes}; "
+            "set network.in_channels and network.num_classes"
+        )
+    side = images.train_images.shape[-1]
+    if network.layout == "imagenet" and side < _LEAST_IMAGENET_SIDE:
+        raise SettingError(
+            f"{network.depth} is an ImageNet network, whose stem shrinks images of {side}×{side} pixels to nothing; "
+            "use a network for small images, such as preresnet20"
+        )
+    length(experiment.training, len(images.train_labels))
+    with torch.device("meta"):
+        resnet.build(network)
+
+
+@contextmanager
+def _threads(count: int) -> Iterator[None]:
+    before = torch.get_num_threads()
+    torch.set_num_threads(count)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 def measure(experiment: Experiment, *, threads: int) -> tuple[float, int]:
     """Seconds that a run of the experiment takes, from a few steps of it, and this process's peak memory in bytes."""
     steps = 5
     images = load(experiment.data)
-    torch.set_num_threads(threads)
     network = resnet.build(experiment.network).to(memory_format=torch.channels_last)
-    moments = [time.perf_counter()]
-    short = replace(experiment.training, iterations=steps, epochs=None)
-    train(
-        network,
-        images,
-        short,
-        seed=0,
-        record=lambda _: None,
-        on_step=lambda _: moments.append(time.perf_counter()),
-    )
+    moments: list[float] = []
+
+    def on_step(progress: Progress) -> None:  # noqa: ARG001
+        moments.append(time.perf_counter())
+
+    with _threads(threads):
+        short = replace(experiment.training, iterations=steps, epochs=None, warmup=0)
+        moments.append(time.perf_counter())
+        train(network, images, short, seed=0, record=lambda _: None, on_step=on_step)
     took = [later - sooner for sooner, later in pairwise(moments)]
     step = statistics.median(took[1:-1])  # the first warms up, the last contains an evaluation
     evaluation = max(0.0, took[-1] - step)

@@ -22,6 +22,9 @@ class Shortcut:
 
     `None` means that the kind has no such part. `scale` multiplies the shortcut (λ of equation (6)),
     `branch_scale` multiplies F, `bias` is the start of a gate's bias b_g, `rate` the share that dropout drops.
+
+    Where the paper is silent: `norm` puts a BN behind a gate's or shortcut's convolution, `inverted` is torch's form
+    of dropout, and `gate_widening` says whether a gate also stands where the width changes, with the unit's stride.
     """
 
     kind: str = "identity"
@@ -31,6 +34,7 @@ class Shortcut:
     rate: float | None = None
     inverted: bool = False
     norm: bool = False
+    gate_widening: bool = True
 
     def __post_init__(self) -> None:
         for name in ("scale", "branch_scale", "bias"):

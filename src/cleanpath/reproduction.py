@@ -69,12 +69,12 @@ def reproduction(
 def run(job: Reproduction, *, workers: int | None, fresh: bool) -> None:
     """Run the cells that have not ended; with `fresh`, all of them."""
     cells = job.cells()
-    if fresh:
-        for cell in cells:
-            cell.run.forget()
-    todo = plan.to_do(cells)
+    todo = list(cells) if fresh else plan.to_do(cells)
     workers = workers or local.cores()
     if todo:
+        local.check_cells(todo)
+        for cell in todo if fresh else ():
+            cell.run.forget()
         with Watch(todo, done=len(cells) - len(todo)) as watch:
             local.run_cells(todo, workers=workers, tell=watch.tell)
 
@@ -84,6 +84,8 @@ def measured_plan(job: Reproduction, *, workers: int | None, fresh: bool) -> dic
     cells = job.cells()
     workers = workers or local.cores()
     todo = list(cells) if fresh else plan.to_do(cells)
+    if todo:
+        local.check_cells(todo)
     kinds = {cell.work: cell for cell in todo}
     measured = local.measure_cells(list(kinds.values()), workers=workers)
     costs = {work: measured[cell.folder.name] for work, cell in kinds.items()}

@@ -9,7 +9,6 @@ from cleanpath.experiment import Experiment, Training
 from cleanpath.grid.local import News, cores
 from cleanpath.grid.plan import DONE, Cell
 from cleanpath.nn import catalog
-from cleanpath.nn.shortcut import kind_of
 from cleanpath.records import Run, check_folder, default_name
 from cleanpath.training.progress import Progress
 from cleanpath.watch import Watch, say
@@ -24,9 +23,9 @@ def experiment_of(network: str, changes: Sequence[str]) -> Experiment:
         base = settings.read(Path(network))
     else:
         base = Experiment(network=catalog.network(network), training=DEFAULT_TRAINING)
-    experiment = assemble.fitted_to(settings.override(base, changes))
-    catalog.stages(experiment.network)
-    kind_of(experiment.network.shortcut)
+    experiment = settings.override(base, changes)
+    experiment = assemble.fitted_to(experiment)
+    assemble.check(experiment)
     return experiment
 
 

@@ -18,6 +18,8 @@ from multiprocessing.context import BaseContext
 from multiprocessing.process import BaseProcess
 from typing import Any
 
+from cleanpath.errors import SettingError
+from cleanpath.experiment import Experiment
 from cleanpath.grid.plan import Cell
 from cleanpath.training.progress import Progress
 
@@ -54,6 +56,15 @@ def run_cells(todo: Sequence[Cell], *, workers: int, tell: Callable[[News], None
 
     jobs = [(cell, _train, (cell,)) for cell in todo]
     _run(jobs, workers=workers, start=start, told=told, ended=ended)
+
+
+def check_cells(cells: Sequence[Cell]) -> None:
+    """Raise `SettingError` for the first cell that cannot run, before any does; in a process that has torch."""
+    found: list[str] = []
+    jobs = [(cell, _check, (tuple(c.experiment for c in cells),)) for cell in cells[:1]]
+    _run(jobs, workers=1, start=lambda _: None, told=lambda _, message: found.append(message), ended=lambda *_: None)
+    if found:
+        raise SettingError(found[0])
 
 
 def measure_cells(kinds: Sequence[Cell], *, workers: int) -> dict[str, tuple[float, int]]:
@@ -148,6 +159,19 @@ def _train(cell: Cell, news: Connection) -> None:
         sys.exit(1)
     except CleanpathError as error:
         sys.exit(f"{cell.label}: {error}")
+
+
+def _check(experiments: tuple[Experiment, ...], news: Connection) -> None:
+    from cleanpath import assemble
+    from cleanpath.errors import UserError
+
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    for experiment in experiments:
+        try:
+            assemble.check(experiment)
+        except UserError as error:
+            news.send(f"{experiment.source}: {error}")
+            return
 
 
 def _measure(cell: Cell, news: Connection) -> None:

@@ -31,6 +31,11 @@ class Parts:
     out_channels: int
     stride: int
 
+    @property
+    def changes_width(self) -> bool:
+        """Whether the shortcut cannot be an identity."""
+        return not isinstance(self.shortcut, nn.Identity)
+
 
 Maker = Callable[[Parts, Shortcut], Unit]
 
@@ -74,7 +79,7 @@ def kind_of(setting: Shortcut) -> Kind:
 
 @kind("identity")
 def identity(parts: Parts, setting: Shortcut) -> Unit:  # noqa: ARG001
-    """h(x) = x, equation (3)."""
+    """h(x) = x, equation (3); where the width changes, option A or B."""
     return _unit(parts, parts.shortcut, parts.branch)
 
 
@@ -102,9 +107,11 @@ def branch_scaling(parts: Parts, setting: Shortcut) -> Unit:
     return _unit(parts, parts.shortcut, _then(parts.branch, Scale(setting.branch_scale)))
 
 
-@kind("exclusive_gating", needs=["bias"], takes=["norm"])
+@kind("exclusive_gating", needs=["bias"], takes=["norm", "gate_widening"])
 def exclusive_gating(parts: Parts, setting: Shortcut) -> Unit:
     """h(x) = (1 − g(x)) ⊙ x and F scaled by g(x), Figure 2(c)."""
+    if parts.changes_width and not setting.gate_widening:
+        return identity(parts, setting)
     return ExclusivelyGatedUnit(
         before=parts.before,
         gate=_gate(parts, setting),
@@ -114,9 +121,11 @@ def exclusive_gating(parts: Parts, setting: Shortcut) -> Unit:
     )
 
 
-@kind("shortcut_only_gating", needs=["bias"], takes=["norm"])
+@kind("shortcut_only_gating", needs=["bias"], takes=["norm", "gate_widening"])
 def shortcut_only_gating(parts: Parts, setting: Shortcut) -> Unit:
     """h(x) = (1 − g(x)) ⊙ x with F unscaled, Figure 2(d)."""
+    if parts.changes_width and not setting.gate_widening:
+        return identity(parts, setting)
     return _unit(parts, GatedShortcut(parts.shortcut, _gate(parts, setting)), parts.branch)
 
 

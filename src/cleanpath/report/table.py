@@ -101,6 +101,26 @@ def to_data(tables: Sequence[Table]) -> dict[str, Any]:
     return {"schema": "cleanpath.tables", "version": FORMAT, "tables": [_table_data(table) for table in tables]}
 
 
+def from_data(data: dict[str, Any]) -> list[Table]:
+    """The tables that `to_data` wrote, without their curves."""
+    tables = []
+    for one in data["tables"]:
+        cells = tuple(
+            Cell(
+                row=row["row"],
+                label=row["label"],
+                column=row["column"],
+                paper=row["paper"],
+                seeds=tuple(SeedResult(**seed) for seed in row["seeds"]),
+            )
+            for row in one["rows"]
+        )
+        about = {key: value for key, value in one.items() if key != "rows"}
+        about |= {"deviations": tuple(one["deviations"]), "columns": tuple(one["columns"])}
+        tables.append(Table(**about, cells=cells))
+    return tables
+
+
 def to_markdown(table: Table) -> str:
     """The table as Markdown."""
     head = ["row", "column", "paper", "ours, median", "mean ± std", "n", "status"]
@@ -151,6 +171,8 @@ def _table_data(table: Table) -> dict[str, Any]:
         "scale": table.scale,
         "protocol": table.protocol,
         "deviations": list(table.deviations),
+        "columns": list(table.columns),
+        "fill": table.fill,
         "rows": [_cell_data(cell) for cell in table.cells],
     }
 
@@ -158,6 +180,7 @@ def _table_data(table: Table) -> dict[str, Any]:
 def _cell_data(cell: Cell) -> dict[str, Any]:
     return {
         "row": cell.row,
+        "label": cell.label,
         "column": cell.column,
         "paper": cell.paper,
         "n": cell.n,
@@ -166,7 +189,15 @@ def _cell_data(cell: Cell) -> dict[str, Any]:
         "std": cell.std,
         "status": cell.status,
         "seeds": [
-            {"seed": s.seed, "status": s.status, "error": s.error, "train_error": s.train_error, "run": s.run}
+            {
+                "seed": s.seed,
+                "status": s.status,
+                "error": s.error,
+                "train_error": s.train_error,
+                "seconds": s.seconds,
+                "run": s.run,
+                "reason": s.reason,
+            }
             for s in cell.seeds
         ],
     }
