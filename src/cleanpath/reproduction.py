@@ -33,7 +33,7 @@ class Reproduction:
         """What runs: the cells of the chosen columns; a row that two tables share comes once."""
         found: list[Experiment] = []
         for recipe in self.recipes:
-            columns = tuple(recipe.columns) if self.all_columns else tuple(recipe.columns)[:1]
+            columns = recipe.columns if self.all_columns else recipe.columns[:1]
             found += experiments(recipe, self.scale, columns=columns, seeds=self.seeds, changes=self.changes).values()
         return plan.cells(found, self.root)
 

@@ -1,5 +1,7 @@
 """The digits that come with scikit-learn: 1,797 real images of 8×8 pixels, nothing to download."""
 
+from functools import lru_cache
+
 import numpy as np
 import torch
 from sklearn.datasets import load_digits
@@ -11,6 +13,7 @@ TEST_IMAGES = 500
 VALIDATION_IMAGES = 250
 
 
+@lru_cache(maxsize=2)
 def digits(held_out: str) -> Images:
     """1,297 training and 500 test images; or 1,047 and 250 of the training images, to choose settings on.
 

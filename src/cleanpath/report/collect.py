@@ -37,7 +37,7 @@ def collect(recipe: Recipe, scale: Scale, *, seeds: Sequence[int], changes: Sequ
         scale=scale.name,
         protocol=f"{typical.data.name}, {in_words(typical.training)}, last iteration",
         deviations=(*scale.deviations, *changed),
-        columns=tuple(recipe.columns),
+        columns=recipe.columns,
         cells=rows,
         fill=f"cleanpath reproduce {recipe.name} --scale {scale.name} --columns all --seeds {len(seeds)}{sets}",
     )

@@ -1,0 +1,327 @@
+"""Curves of a table as static SVG: test error above, training loss below, one panel per row, `original` in grey behind.
+
+No name of a row reaches a Vega expression or a field: panels are drawn from numbers, and words are escaped afterwards.
+"""
+
+import math
+import re
+import statistics
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from functools import cache
+from html import escape
+from typing import Any
+
+import altair as alt
+import vl_convert
+
+from cleanpath.paper.published import FAIL, FAIL_ABOVE
+from cleanpath.report.table import DIVERGED, FAILED, FINISHED, MISSING, Cell, SeedResult, Table
+
+WORDS = {"ok": "converges", FAIL: "fails", DIVERGED: "diverged", FAILED: "crashed", MISSING: "not run"}
+# Contrast of at least 3 on white and on the dark page; the status is also a word, so no line depends on its colour.
+REFERENCE = "#7f7f7f"
+COLOURS = {"ok": "#0072B2", FAIL: "#D55E00", DIVERGED: "#D55E00", FAILED: "#D55E00"}
+THIN, MIDDLE, THICK = 0.7, 1.4, 2.0
+POINTS = 80  # a loss curve has no more; a longer one is averaged
+LOSS_LIMITS = (1e-5, 1e3)  # what lies beyond is drawn at the edge
+_WIDTH, _HEIGHT, _MARGIN = 262, 92, 32
+_PARTS = ("reference", "seeds", "median")
+_FONT = "system-ui, sans-serif"
+
+Curve = Sequence[tuple[int, float]]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Panel:
+    """One row's curves: what is drawn, in a sentence, as SVG, and as the numbers behind it."""
+
+    cell: Cell
+    sentence: str
+    svg: str
+    head: tuple[str, ...]
+    rows: tuple[tuple[str, ...], ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Chart:
+    """All panels of a table, and what must be said about them: averages, edges, rows that are not drawn."""
+
+    panels: tuple[Panel, ...]
+    notes: tuple[str, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Lines:
+    """One quantity of one panel: every seed, their median, and the median of `original`; each a list of lines."""
+
+    reference: list[Curve]
+    seeds: list[Curve]
+    median: list[Curve]
+
+    def __bool__(self) -> bool:
+        return bool(self.reference or self.seeds or self.median)
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Axes:
+    """What all panels of a table share, so that they can be compared."""
+
+    last: int
+    loss: tuple[float, float]
+    group: int
+
+
+def curves(table: Table) -> Chart:
+    """A panel for every cell that has curves."""
+    drawn = [cell for cell in table.cells if _has_curves(cell)]
+    axes = _axes(drawn)
+    return Chart(
+        panels=tuple(_panel(table, cell, axes) for cell in drawn), notes=tuple(_notes(table, drawn, axes.group))
+    )
+
+
+def anchor(table: Table, cell: Cell | None = None) -> str:
+    """The place of the table or the cell in the page: table, row and, if there are several, column."""
+    parts = [table.name]
+    if cell is not None:
+        parts += [cell.row, *([cell.column] if len(table.columns) > 1 else [])]
+    return re.sub(r"[^\w.-]+", "_", "-".join(parts))
+
+
+def label(table: Table, cell: Cell) -> str:
+    """What the cell is called in a sentence: its row and, if the table has several, its column."""
+    return f"{cell.label}, {cell.column}" if len(table.columns) > 1 else cell.label
+
+
+def names_of(table: Table, cells: Sequence[Cell]) -> list[str]:
+    """The cells' labels; a column of which all rows are among them is named once."""
+    columns = {column: [cell for cell in table.cells if cell.column == column] for column in table.columns}
+    whole = [column for column, rows in columns.items() if len(columns) > 1 and all(row in cells for row in rows)]
+    single = [label(table, cell) for cell in cells if cell.column not in whole]
+    return [*single, *(f"all rows of {column}" for column in whole)]
+
+
+def _panel(table: Table, cell: Cell, axes: _Axes) -> Panel:
+    reference = _reference(table, cell)
+    error = _lines(cell, reference, "error_curve", 1)
+    loss = _lines(cell, reference, "loss_curve", axes.group)
+    sentence = _sentence(table, cell, reference)
+    head, rows = _data(cell, axes.group)
+    return Panel(
+        cell=cell,
+        sentence=sentence,
+        svg=_named(
+            _svg(error, loss, COLOURS[cell.status], axes),
+            anchor(table, cell),
+            f"{label(table, cell)}: {WORDS[cell.status]}",
+            sentence,
+        ),
+        head=head,
+        rows=rows,
+    )
+
+
+def _lines(cell: Cell, reference: Cell | None, curve: str, group: int) -> _Lines:
+    drawn = [points for _, points in _curves(cell, curve, group)]
+    median = _median(cell, curve, group)
+    behind = _median(reference, curve, group) if reference else []
+    alone = len(drawn) == 1 and bool(median)
+    return _Lines(
+        reference=[behind] if behind else [],
+        seeds=[] if alone else [points for points in map(_finite, drawn) if points],
+        median=[median] if median else [],
+    )
+
+
+def _curves(cell: Cell, curve: str, group: int) -> list[tuple[SeedResult, Curve]]:
+    return [(seed, means(getattr(seed, curve), group)) for seed in cell.seeds if getattr(seed, curve)]
+
+
+def means(curve: Curve, group: int) -> list[tuple[int, float]]:
+    """Means over `group` neighbours, each at the last of them; what is not a number counts as infinite."""
+    parts = [curve[start : start + group] for start in range(0, len(curve), group)]
+    values = [(part[-1][0], sum(value for _, value in part) / len(part)) for part in parts]
+    return [(at, math.inf if math.isnan(value) else value) for at, value in values]
+
+
+def _median(cell: Cell, curve: str, group: int) -> list[tuple[int, float]]:
+    """The median line of the runs that ended; one that diverged counts as infinite from there on."""
+    lines = [dict(points) for seed, points in _curves(cell, curve, group) if seed.status in (FINISHED, DIVERGED)]
+    lines += [{} for seed in cell.seeds if seed.status == DIVERGED and not getattr(seed, curve)]
+    places = sorted({at for line in lines for at in line})
+    return _finite([(at, statistics.median(line.get(at, math.inf) for line in lines)) for at in places])
+
+
+def _finite(curve: Curve) -> list[tuple[int, float]]:
+    return [(at, value) for at, value in curve if math.isfinite(value)]
+
+
+def _axes(drawn: Iterable[Cell]) -> _Axes:
+    seeds = [seed for cell in drawn for seed in cell.seeds]
+    longest = max((len(seed.loss_curve) for seed in seeds), default=0)
+    group = max(1, math.ceil(longest / POINTS))
+    losses = [value for seed in seeds for _, value in means(seed.loss_curve, group) if 0 < value < math.inf]
+    low = max(min(losses, default=0.1), LOSS_LIMITS[0])
+    high = min(max(losses, default=1.0), LOSS_LIMITS[1])
+    return _Axes(
+        last=max((curve[-1][0] for seed in seeds for curve in (seed.loss_curve, seed.error_curve) if curve), default=1),
+        loss=(10.0 ** math.floor(math.log10(low)), 10.0 ** math.ceil(math.log10(max(high, 1.001 * low)))),
+        group=group,
+    )
+
+
+def _svg(error: _Lines, loss: _Lines, colour: str, axes: _Axes) -> str:
+    """The views that have lines, one above the other, drawn by Vega from numbers alone."""
+    views = {"error": error, "loss": loss}
+    data = {f"{view}_{part}": _values(getattr(lines, part)) for view, lines in views.items() for part in _PARTS}
+    data |= {f"{view}_end": _values([line[-1:] for line in lines.median]) for view, lines in views.items()}
+    data["limit"] = [{"x": 0, "to": axes.last, "y": FAIL_ABOVE}]
+    present = tuple(view for view, lines in views.items() if lines)
+    return str(vl_convert.vegalite_to_svg({**_specification(colour, axes, present), "datasets": data}))
+
+
+@cache
+def _specification(colour: str, axes: _Axes, views: tuple[str, ...]) -> dict[str, Any]:
+    """Two views with one axis of iterations, without their data: altair checks and copies every value it is given."""
+    drawn = [
+        _error_view(colour, axes, last=view == views[-1]) if view == "error" else _loss_view(colour, axes)
+        for view in views
+    ]
+    chart = alt.vconcat(*drawn, spacing=8).configure(
+        aria=False, background="transparent", font=_FONT, view=alt.ViewConfig(stroke=None), padding=2
+    )
+    specification: dict[str, Any] = chart.to_dict()
+    return specification
+
+
+def _error_view(colour: str, axes: _Axes, *, last: bool) -> alt.LayerChart:
+    """Linear from 0 to 100%, with the limit above which the paper prints "fail"."""
+    x = _across(axes.last, labels=last)
+    scale = alt.Scale(domain=[0, 100], nice=False, clamp=True)
+    y = alt.Y("y:Q", scale=scale, axis=_axis(values=[0, 20, 40, 60, 80, 100]))
+    rule = alt.Chart(alt.NamedData(name="limit")).mark_rule(color="currentColor", strokeDash=[2, 3], strokeWidth=1.2)
+    rule = rule.encode(x=x, x2="to:Q", y=y)
+    return _view("test error, %", [rule, *_marks("error", colour, x, y, dash=[])])
+
+
+def _loss_view(colour: str, axes: _Axes) -> alt.LayerChart:
+    """Whole decades, dashed as in the paper."""
+    low, high = (round(math.log10(limit)) for limit in axes.loss)
+    scale = alt.Scale(type="log", domain=list(axes.loss), nice=False, clamp=True)
+    y = alt.Y("y:Q", scale=scale, axis=_axis(values=[10.0**power for power in range(low, high + 1)], format="~g"))
+    marks = _marks("loss", colour, _across(axes.last, labels=True), y, dash=[4, 2])
+    return _view("training loss, log scale", marks)
+
+
+def _view(title: str, layers: list[alt.Chart]) -> alt.LayerChart:
+    heading = alt.TitleParams(
+        title, anchor="start", frame="group", fontSize=11, fontWeight="normal", color="currentColor", offset=4
+    )
+    return alt.LayerChart(layer=layers, width=_WIDTH, height=_HEIGHT, title=heading)
+
+
+def _marks(view: str, colour: str, x: alt.X, y: alt.Y, *, dash: list[int]) -> list[alt.Chart]:
+    """Reference behind, seeds thin, median thick; a dot where the median ends."""
+    styles = zip(_PARTS, (REFERENCE, colour, colour), (MIDDLE, THIN, THICK), strict=True)
+    lines = [
+        alt.Chart(alt.NamedData(name=f"{view}_{part}"))
+        .mark_line(color=stroke, strokeWidth=width, strokeDash=dash, strokeJoin="round")
+        .encode(x=x, y=y, detail="line:N")
+        for part, stroke, width in styles
+    ]
+    end = alt.Chart(alt.NamedData(name=f"{view}_end")).mark_circle(color=colour, opacity=1, size=24)
+    return [*lines, end.encode(x=x, y=y)]
+
+
+def _values(lines: Sequence[Curve]) -> list[dict[str, float]]:
+    return [{"line": index, "x": at, "y": value} for index, line in enumerate(lines) for at, value in line]
+
+
+def _across(last: int, *, labels: bool) -> alt.X:
+    scale = alt.Scale(domain=[0, last], nice=False)
+    title = "iteration" if labels else None
+    return alt.X("x:Q", scale=scale, axis=_axis(labels=labels, ticks=labels, title=title, tickCount=4, format="~s"))
+
+
+def _axis(**settings: Any) -> alt.Axis:
+    """An axis in the colour of the text, with lines that stay behind the curves."""
+    colours = {f"{part}Color": "currentColor" for part in ("domain", "grid", "label", "tick", "title")}
+    texts = {"labelFontSize": 10, "titleFontSize": 11, "titleFontWeight": "normal", "labelFlush": False}
+    space = {"minExtent": _MARGIN, "gridOpacity": 0.14, "title": None} if "values" in settings else {"grid": False}
+    return alt.Axis(**{**colours, **texts, **space, **settings})
+
+
+def _named(svg: str, key: str, title: str, sentence: str) -> str:
+    """The drawing with a text alternative, as large as its box, without what Vega leaves empty."""
+    box = re.search(r'viewBox="([\d. -]+)"', svg)
+    assert box is not None, "vl-convert writes a viewBox"
+    body = svg[svg.index(">") + 1 :]
+    for empty in (
+        r'<path class="(?:foreground|background)"[^>]*/>',
+        r' (?:role|aria-\w+|pointer-events|class)="[^"]*"',
+    ):
+        body = re.sub(empty, "", body)
+    return (
+        f'<svg role="img" aria-labelledby="{key}-name {key}-text" viewBox="{box[1]}">'
+        f'<title id="{key}-name">{escape(title)}</title><desc id="{key}-text">{escape(sentence)}</desc>{body}'
+    )
+
+
+def _sentence(table: Table, cell: Cell, reference: Cell | None) -> str:
+    """The result that the panel shows, for who cannot see it."""
+    if cell.median is None:
+        text = f"{label(table, cell)}: {WORDS[cell.status]}, no finite median test error over {runs(cell.n)}"
+    else:
+        text = f"{label(table, cell)}: {WORDS[cell.status]}, median test error {cell.median:.1f}% over {runs(cell.n)}"
+    losses = _median(cell, "loss_curve", 1)
+    if losses:
+        text += f", training loss {losses[-1][1]:.2g} at iteration {losses[-1][0]}"
+    if reference and reference.median is not None:
+        text += f"; {reference.label}: {reference.median:.1f}%"
+    return f"{text}."
+
+
+def runs(n: int) -> str:
+    """A number of runs, in words."""
+    return "one run" if n == 1 else f"{n or 'no'} runs"
+
+
+def _notes(table: Table, drawn: Sequence[Cell], group: int) -> list[str]:
+    notes = []
+    if group > 1:
+        notes.append(f"Each point of the training loss is the mean of {group} recorded values, at the last of them.")
+    values = [v for cell in drawn for seed in cell.seeds for _, v in means(seed.loss_curve, group)]
+    if any(not LOSS_LIMITS[0] <= value <= LOSS_LIMITS[1] for value in values if math.isfinite(value)):
+        notes.append(f"A loss outside {LOSS_LIMITS[0]:g} to {LOSS_LIMITS[1]:g} is drawn at the edge.")
+    if any(math.isinf(value) for value in values):
+        notes.append("A line ends where its value is not finite.")
+    absent = [cell for cell in table.cells if cell not in drawn]
+    for status, word in WORDS.items():
+        names = names_of(table, [cell for cell in absent if cell.status == status])
+        if names:
+            notes.append(f"Without curves ({word}): {', '.join(names)}.")
+    return notes
+
+
+def _data(cell: Cell, group: int) -> tuple[tuple[str, ...], tuple[tuple[str, ...], ...]]:
+    """What is drawn for each seed, by iteration; a dash where a quantity was not measured."""
+    lines = [
+        (f"{name}, seed {seed.seed}", digits, dict(points))
+        for name, curve, digits, size in (("error %", "error_curve", ".1f", 1), ("loss", "loss_curve", ".3g", group))
+        for seed, points in _curves(cell, curve, size)
+    ]
+    places = sorted({at for _, _, line in lines for at in line})
+    rows = tuple((str(at), *(format(line[at], f) if at in line else "–" for _, f, line in lines)) for at in places)
+    return ("iteration", *(name for name, _, _ in lines)), rows
+
+
+def _reference(table: Table, cell: Cell) -> Cell | None:
+    """The row `original` of the same column, unless it is the cell itself or has no curves."""
+    rows = (other for other in table.cells if (other.row, other.column) == ("original", cell.column))
+    found = next(rows, None)
+    return None if found is None or found == cell or not _has_curves(found) else found
+
+
+def _has_curves(cell: Cell) -> bool:
+    return any(seed.loss_curve or seed.error_curve for seed in cell.seeds)

@@ -1,0 +1,224 @@
+"""A reproduction as one HTML page: the answer, the tables, what differs, the curves, how it was measured.
+
+The page loads nothing, runs nothing, and is read in a browser, in the dark and on paper. Values come from `table.py`.
+"""
+
+import math
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from jinja2 import Environment, PackageLoader, StrictUndefined
+from markupsafe import Markup
+
+from cleanpath.paper.published import FAIL, FAIL_ABOVE
+from cleanpath.report.charts import COLOURS, REFERENCE, THICK, THIN, WORDS, Chart, anchor, curves, label, names_of, runs
+from cleanpath.report.table import DIVERGED, FAILED, Cell, Table, number, spread
+
+# A status is a word, a shape and a colour: two of them are left for who does not see the third.
+SHAPES = {"converges": "●", "fails": "▲", "diverged": "✕", "crashed": "■", "not run": "○"}
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Line:
+    """One printed row of a table; `gap` is how many rows without a result follow from here on, 0 inside such a gap."""
+
+    cell: Cell
+    anchor: str
+    paper: str
+    median: str
+    spread: str
+    n: str
+    status: str
+    verdict: str
+    same: bool | None
+    gap: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Section:
+    """One table with everything that the page says about it."""
+
+    table: Table
+    name: str
+    answer: tuple[str, ...]
+    lines: tuple[_Line, ...]
+    limits: tuple[str, ...]
+    troubles: tuple[str, ...]
+    chart: Chart
+
+
+def page(tables: Sequence[Table], facts: Mapping[str, str], command: str) -> str:
+    """The complete HTML; `facts` are printed as they are (versions, threads, commit, time), `command` made the page."""
+    environment = Environment(
+        loader=PackageLoader("cleanpath.report"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.globals = {"shapes": SHAPES, "words": WORDS, "svg": _svg, "anchor": anchor, "fail_above": FAIL_ABOVE}
+    sections = [_section(table) for table in tables]
+    return environment.get_template("page.html").render(
+        sections=sections,
+        facts=facts,
+        command=command,
+        title=_title(tables),
+        widths=(THIN, THICK),
+        colours=COLOURS,
+        reference=REFERENCE,
+    )
+
+
+def answer(table: Table) -> tuple[str, ...]:
+    """Which rows do here what the paper says of them, and which do not: sentences from the data, the counts first."""
+    run = [cell for cell in table.cells if cell.n]
+    if not run:
+        return (f"Nothing has a result yet; {table.fill} fills it.",)
+    absent = names_of(table, [cell for cell in table.cells if not cell.n])
+    told = [cell for cell in run if cell.paper is not None]
+    sentences = [
+        _agreement(told, whole=not absent),
+        _disagreement(table, told),
+        *_beyond(table, run),
+        f"{_seeds(run)}.",
+    ]
+    if absent:
+        sentences.append(f"Without a result: {', '.join(absent)}.")
+    return tuple(sentence for sentence in sentences if sentence)
+
+
+def verdict(cell: Cell) -> tuple[str, bool | None]:
+    """The row beside the paper's, in words, and whether both fail or both converge; None where that cannot be said."""
+    if cell.paper is None:
+        return "not in the paper", None
+    if not cell.n:
+        return "no result", None
+    there = WORDS[FAIL if cell.paper == FAIL else "ok"]
+    if _fails(cell) == (cell.paper == FAIL):
+        return f"same: both {'fail' if _fails(cell) else 'converge'}", True
+    return f"differs: {there} in the paper", False
+
+
+def _fails(cell: Cell) -> bool:
+    return cell.status in (FAIL, DIVERGED)
+
+
+def _agreement(told: Sequence[Cell], *, whole: bool) -> str:
+    """Both counts; a paper's table without failing rows has only the second."""
+    counts = []
+    for there, words in (
+        (True, "fail in the paper, {} fail here too"),
+        (False, "converge in the paper, {} converge here"),
+    ):
+        rows = [verdict(cell)[1] for cell in told if (cell.paper == FAIL) == there]
+        if rows:
+            counts.append(words.format(f"{rows.count(True)} of {len(rows)}"))
+    rows_of = "rows" if whole else "rows with a result"
+    return f"Of the {rows_of} that {'; of those that '.join(counts)}." if counts else ""
+
+
+def _disagreement(table: Table, told: Sequence[Cell]) -> str:
+    """The rows that disagree, by name, with both numbers."""
+    rows = [cell for cell in told if verdict(cell)[1] is False]
+    if not told:
+        return ""
+    if not rows:
+        return "No row disagrees."
+    named = (f"{label(table, cell)} ({_result(cell)}; in the paper {_percent(number(cell.paper, 2))})" for cell in rows)
+    return f"These disagree: {', '.join(named)}."
+
+
+def _beyond(table: Table, run: Sequence[Cell]) -> list[str]:
+    return [f"Beyond the paper, {label(table, cell)}: {_result(cell)}." for cell in run if cell.paper is None]
+
+
+def _result(cell: Cell) -> str:
+    word = WORDS[cell.status]
+    return word if cell.median is None else f"{word} here with {number(cell.median, 1)}%"
+
+
+def _percent(text: str) -> str:
+    return WORDS[FAIL] if text == FAIL else f"{text}%"
+
+
+def _seeds(run: Sequence[Cell]) -> str:
+    counts = sorted({cell.n for cell in run})
+    each = runs(counts[0]) if len(counts) == 1 else f"{counts[0]} to {counts[-1]} runs"
+    return f"{each[0].upper()}{each[1:]} per row, each with its own seed" if counts[-1] > 1 else "One run per row"
+
+
+def _section(table: Table) -> _Section:
+    return _Section(
+        table=table,
+        name=_name(table),
+        answer=answer(table),
+        lines=tuple(_line(table, index) for index in range(len(table.cells))),
+        limits=tuple(_limits(table)),
+        troubles=tuple(_troubles(table)),
+        chart=curves(table),
+    )
+
+
+def _line(table: Table, index: int) -> _Line:
+    cell = table.cells[index]
+    words, same = verdict(cell)
+    asked = len(cell.seeds)
+    return _Line(
+        cell=cell,
+        anchor=anchor(table, cell),
+        paper=number(cell.paper, 2),
+        median=number(cell.median, 1),
+        spread=spread(cell),
+        n=str(cell.n) if cell.n == asked else f"{cell.n} of {asked}",
+        status=WORDS[cell.status],
+        verdict=words,
+        same=same,
+        gap=_gap(table, index),
+    )
+
+
+def _gap(table: Table, index: int) -> int:
+    """How many rows without a result begin here: one cell says for all of them how they are filled."""
+    if table.cells[index].n or (index and not table.cells[index - 1].n):
+        return 0
+    following = [bool(cell.n) for cell in table.cells[index:]]
+    return following.index(True) if True in following else len(following)
+
+
+def _limits(table: Table) -> list[str]:
+    """What the runs themselves leave open."""
+    limits = []
+    if max((cell.n for cell in table.cells), default=0) == 1:
+        limits.append("One run per row: how far another seed would be from it is not known.")
+    for cell in table.cells:
+        if min(cell.errors, default=0.0) <= FAIL_ABOVE < max(cell.errors, default=0.0):
+            each = ", ".join(f"{error:.1f}%" if math.isfinite(error) else WORDS[DIVERGED] for error in cell.errors)
+            limits.append(f"{label(table, cell)}: its runs stand on both sides of the limit of 20% ({each}).")
+    return limits
+
+
+def _troubles(table: Table) -> list[str]:
+    """Every run that did not finish, with its reason."""
+    return [
+        f"{label(table, cell)}, seed {seed.seed}: {WORDS[seed.status]}{f': {seed.reason}' if seed.reason else ''}"
+        for cell in table.cells
+        for seed in cell.seeds
+        if seed.status in (DIVERGED, FAILED)
+    ]
+
+
+def _name(table: Table) -> str:
+    """`table1` is Table 1, as in the paper."""
+    return re.sub(r"^table(?=\d+$)", "Table ", table.name)
+
+
+def _title(tables: Sequence[Table]) -> str:
+    scales = ", ".join(dict.fromkeys(table.scale for table in tables))
+    names = " and ".join(_name(table) for table in tables) or "no table"
+    return f"{names}, reproduced at scale {scales}" if tables else "Nothing to report"
+
+
+def _svg(drawing: str) -> Markup:
+    """The drawing as markup: the only text that is not escaped here, because `charts` has done it."""
+    return Markup(drawing)  # noqa: S704 (the words in it went through html.escape)

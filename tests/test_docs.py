@@ -1,0 +1,66 @@
+"""What the READMEs and docs show is generated or runs."""
+
+import json
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from cleanpath.paper.tables import SCALES, experiments, recipe_of
+from cleanpath.records import default_name
+
+ROOT = Path(__file__).resolve().parent.parent
+PAGES = ("README.md", "README.zh.md", "CONTRIBUTING.md", *(f"docs/{p.name}" for p in (ROOT / "docs").glob("*.md")))
+
+
+def test_generated_parts_are_up_to_date() -> None:
+    done = subprocess.run(
+        [sys.executable, "docs/generate.py", "--check"], capture_output=True, text=True, cwd=ROOT, check=False
+    )
+    assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.parametrize("page", ["README.md", "README.zh.md"])
+def test_python_of_the_readme_runs(page: str) -> None:
+    snippets = re.findall(r"```python\n(.*?)```", (ROOT / page).read_text(encoding="utf-8"), re.DOTALL)
+    assert snippets
+    for snippet in snippets:
+        exec(compile(snippet, page, "exec"), {})  # noqa: S102 (our own page)
+
+
+def test_recorded_results_are_those_of_today_s_recipes() -> None:
+    """A recipe that changes changes its digests: then the results are to be recorded anew."""
+    recorded = json.loads((ROOT / "results" / "quick.json").read_text(encoding="utf-8"))
+    scale = SCALES["quick"]
+    for table in recorded["tables"]:
+        recipe = recipe_of(table["name"])
+        of_today = {
+            (row, column, seed): default_name(experiment)
+            for (row, column, seed), experiment in experiments(
+                recipe, scale, columns=recipe.columns, seeds=range(10)
+            ).items()
+        }
+        runs = {
+            (row["row"], row["column"], s["seed"]): s["run"] for row in table["rows"] for s in row["seeds"] if s["run"]
+        }
+        assert runs
+        assert {key: of_today.get(key) for key in runs} == runs
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_files_that_a_page_names_exist(page: str) -> None:
+    text = (ROOT / page).read_text(encoding="utf-8")
+    named = set(re.findall(r"`((?:src|docs|tests|benchmarks|results)/[\w./-]+)`", text))
+    assert {name for name in named if not (ROOT / name).exists()} == set()
+
+
+def test_every_verb_stands_in_the_readme() -> None:
+    from cleanpath.cli import app
+
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    verbs = {
+        command.name or (command.callback.__name__ if command.callback else "") for command in app.registered_commands
+    }
+    assert {verb for verb in verbs if f"cleanpath {verb}" not in text.replace("cleanpath\n", "cleanpath ")} == set()
