@@ -80,7 +80,7 @@ class Network:
         _one_of("network.widening_input", self.widening_input, ("activated", "raw"))
         _one_of("network.padding", self.padding, ("after", "both"))
         _one_of("network.stride_on", self.stride_on, ("first", "middle"))
-        for name, least in (("depth", 1), ("width", 1), ("in_channels", 1), ("num_classes", 2)):
+        for name, least in (("width", 1), ("in_channels", 1), ("num_classes", 2)):
             _at_least(f"network.{name}", getattr(self, name), least)
 
 

@@ -49,10 +49,12 @@ def placement_of(name: str) -> Placement:
 
 def operations(kinds: Iterable[str], channels: int) -> nn.Module:
     """The operations in a row, as one module: an identity for none, the operation itself for one."""
-    layers = [(kind, _operation(kind, channels)) for kind in kinds]
+    layers = OrderedDict[str, nn.Module]()
+    for index, kind in enumerate(kinds, start=1):
+        layers[kind if kind not in layers else f"{kind}{index}"] = _operation(kind, channels)
     if len(layers) == 1:
-        return layers[0][1]
-    return nn.Sequential(OrderedDict(layers)) if layers else nn.Identity()
+        return next(iter(layers.values()))
+    return nn.Sequential(layers) if layers else nn.Identity()
 
 
 def branch(layers: tuple[WeightLayer, ...], placement: Placement, *, in_channels: int, lead: bool) -> nn.Sequential:

@@ -132,17 +132,16 @@ def usual_size(of: Network) -> int:
 
 def name_of(of: Network) -> str:
     """A short name for a network: its catalog name where one fits, with what differs from it."""
-    family = (
-        "plain" if of.shortcut.kind == "none" else "preresnet" if of.placement == "full_preactivation" else "resnet"
-    )
+    rows = ((family, row) for family, row in FAMILIES.items() if row == (of.placement, of.shortcut.kind))
+    family, (placement, shortcut) = next(rows, ("resnet", FAMILIES["resnet"]))
     default = "bottleneck" if of.depth in _BOTTLENECK_DEPTHS else "two_layer"
     short = f"{family}{of.depth}"
     if of.layout == "cifar" and (of.depth in IMAGENET or of.branch != default):
         tag = next(tag for tag, branch in TAGS.items() if branch == of.branch)
         short = f"cifar-{short}-{tag}"
-    if of.placement not in ("original", "full_preactivation"):
+    if of.placement != placement:
         short += f"-{of.placement}"
-    if of.shortcut.kind not in ("identity", "none"):
+    if of.shortcut.kind != shortcut:
         short += f"-{of.shortcut.kind}"
     return short
 

@@ -119,8 +119,9 @@ QUICK = Scale(
             "of a quarter of the run, since the original unit starts slowly."
         ),
         (
-            "It shows which rows fail, which suffer and which converge. It cannot show the order of those that converge: "
-            "one of 500 images is 0.2%. A row that suffers in the paper may end above the limit of 20% in so short a run."
+            "It shows which rows fail, which suffer and which converge. It cannot show the order of those that "
+            "converge: one of 500 images is 0.2%. A row that suffers in the paper may end above the limit of 20% in so "
+            "short a run."
         ),
         (
             "Where the paper is silent: gates stand in the units that keep the width, a BN follows the 1×1 convolution "
