@@ -13,10 +13,10 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
-from cleanpath.report.table import from_data, to_markdown
+from cleanpath.report.table import from_data, number, to_markdown
 
 ROOT = Path(__file__).resolve().parent.parent
-PAGES = ("README.md", "README.zh.md")
+PAGES = ("README.md", "README.zh.md", "docs/quick-scale.md")
 _BLOCK = re.compile(r"(<!-- begin: (\w+) -->\n).*?(<!-- end -->)", re.DOTALL)
 
 
@@ -26,6 +26,25 @@ def tables() -> str:
     found = from_data(recorded)
     deviations = "\n".join(f"- {line}" for line in found[0].deviations)
     return "\n".join(to_markdown(table) for table in found) + f"\n{deviations}\n"
+
+
+def choice() -> str:
+    """The settings that were compared for the quick scale: one column of errors each."""
+    settings = ("chosen", "longer", "deeper")
+    columns = {
+        name: {
+            (cell.row, cell.column): cell
+            for table in from_data(json.loads((ROOT / "results" / "choice" / f"{name}.json").read_text(encoding="utf-8")))
+            for cell in table.cells
+            if cell.n
+        }
+        for name in settings
+    }
+    lines = [["row", "paper", *settings], ["---", *["--:"] * (len(settings) + 1)]]
+    for key, cell in columns["chosen"].items():
+        errors = [columns[name][key].median for name in settings]
+        lines.append([cell.label, number(cell.paper, 2), *("diverged" if e is None else f"{e:.1f}" for e in errors)])
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines) + "\n"
 
 
 def command(*arguments: str) -> str:
@@ -39,6 +58,7 @@ def command(*arguments: str) -> str:
 
 BLOCKS: dict[str, Callable[[], str]] = {
     "tables": tables,
+    "choice": choice,
     "show": lambda: command("show", "preresnet20"),
 }
 

@@ -6,6 +6,7 @@
 import json
 import os
 import sys
+from collections.abc import Callable
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any
@@ -100,7 +101,7 @@ def list_things(
     from cleanpath.report import listing, terminal
 
     rows = listing.rows(what, pattern, runs)
-    _print_json({"schema": f"cleanpath.{what}", "version": 1, what: rows}) if as_json else terminal.print_rows(rows)
+    _print({"schema": f"cleanpath.{what}", "version": 1, what: rows}, as_json, lambda: terminal.print_rows(rows))
 
 
 @app.command()
@@ -123,19 +124,19 @@ def show(
         from cleanpath.paper.published import published_table
 
         table = published_table(name)
-        _print_json(table.to_data()) if as_json else terminal.print_published(table)
+        _print(table.to_data(), as_json, lambda: terminal.print_published(table))
     elif Path(name).is_dir():
         from cleanpath.records import Run
 
         run = Run(Path(name))
-        _print_json(run.to_data()) if as_json else terminal.print_run(run)
+        _print(run.to_data(), as_json, lambda: terminal.print_run(run))
     else:
         from cleanpath.nn import catalog, summary
         from cleanpath.nn.summary_values import to_data
 
         network = catalog.network(name)
         found = summary.summarise(network, size or catalog.usual_size(network))
-        _print_json(to_data(found, name)) if as_json else terminal.print_network(name, found, every=every)
+        _print(to_data(found, name), as_json, lambda: terminal.print_network(name, found, every=every))
 
 
 @app.command()
@@ -164,11 +165,11 @@ def train(
     experiment = single.experiment_of(network, [*(settings or []), *extra])
     if dry_run:
         plan = single.plan_run(experiment, out, threads=threads)
-        _print_json(plan) if as_json else terminal.print_run_plan(plan)
+        _print(plan, as_json, lambda: terminal.print_run_plan(plan))
         return
     with stoppable(f"it starts over with: {this_command()}"):
         run = single.train(experiment, out, threads=threads, fresh=fresh)
-    _print_json(run.to_data()) if as_json else terminal.print_run(run)
+    _print(run.to_data(), as_json, lambda: terminal.print_run(run))
     if run.status == "diverged":
         raise typer.Exit(1)
 
@@ -200,13 +201,13 @@ def reproduce(
     if dry_run:
         with stoppable("nothing was started"):
             plan = reproduction.measured_plan(job, workers=workers, fresh=fresh)
-        _print_json(plan) if as_json else terminal.print_plan(plan)
+        _print(plan, as_json, lambda: terminal.print_plan(plan))
         return
     with stoppable(f"finished cells are kept; go on with: {this_command(without='--fresh')}"):
         reproduction.run(job, workers=workers, fresh=fresh)
     tables = job.tables()
     reproduction.write_page(job, tables, page, command=this_command(without="--fresh"))
-    _print_json(table.to_data(tables)) if as_json else terminal.print_tables(tables)
+    _print(table.to_data(tables), as_json, lambda: terminal.print_tables(tables))
     typer.echo(f"page: {page}", err=True)
     if any(cell.status == "failed" for found in tables for cell in found.cells):
         raise typer.Exit(1)
@@ -254,7 +255,7 @@ def compare(
     if len(runs) < 2:
         raise UserError("compare needs at least two run folders; `cleanpath list runs` names them")
     found = compare.compare(runs)
-    _print_json(found) if as_json else terminal.print_comparison(found)
+    _print(found, as_json, lambda: terminal.print_comparison(found))
 
 
 @app.command()
@@ -267,15 +268,17 @@ def doctor(as_json: AsJson = False) -> None:
     from cleanpath.report import terminal
 
     checks = health.checks(Path.cwd())
-    _print_json({"schema": "cleanpath.doctor", "version": 1, "checks": checks}) if as_json else terminal.print_checks(
-        checks
-    )
+    data = {"schema": "cleanpath.doctor", "version": 1, "checks": checks}
+    _print(data, as_json, lambda: terminal.print_checks(checks))
     if any(check["status"] == "fail" for check in checks):
         raise typer.Exit(1)
 
 
-def _print_json(data: dict[str, Any]) -> None:
-    typer.echo(json.dumps(data, indent=1, allow_nan=False, ensure_ascii=False))
+def _print(data: dict[str, Any], as_json: bool, show: Callable[[], None]) -> None:
+    if as_json:
+        typer.echo(json.dumps(data, indent=1, allow_nan=False, ensure_ascii=False))
+    else:
+        show()
 
 
 def main() -> None:

@@ -18,7 +18,7 @@ from multiprocessing.context import BaseContext
 from multiprocessing.process import BaseProcess
 from typing import Any
 
-from cleanpath.errors import SettingError
+from cleanpath.errors import RunError, SettingError
 from cleanpath.experiment import Experiment
 from cleanpath.grid.plan import Cell
 from cleanpath.training.progress import Progress
@@ -50,7 +50,7 @@ def run_cells(todo: Sequence[Cell], *, workers: int, tell: Callable[[News], None
         tell(News(cell=cell, event="step", progress=message))
 
     def ended(cell: Cell, exit_code: int | None) -> None:
-        if cell.status not in ("finished", "diverged", "failed"):
+        if cell.status not in ("finished", "diverged", "failed", "running"):  # running: another driver holds it
             _record_death(cell, exit_code)
         tell(News(cell=cell, event="ended"))
 
@@ -76,6 +76,8 @@ def measure_cells(kinds: Sequence[Cell], *, workers: int) -> dict[str, tuple[flo
         found.setdefault(cell.folder.name, []).append(message)
 
     _run(jobs, workers=workers, start=lambda _: None, told=told, ended=lambda *_: None)
+    if silent := [cell.label for cell in kinds if cell.folder.name not in found]:
+        raise RunError(f"the process that measures {silent[0]} died; `cleanpath doctor` tells of memory and limits")
     return {name: (max(s for s, _ in many), max(b for _, b in many)) for name, many in found.items()}
 
 

@@ -23,6 +23,10 @@ def _gate(kind: str, bias: int) -> Shortcut:
     return Shortcut(kind=kind, bias=float(bias), gate_widening=False)
 
 
+def _signed(number: int) -> str:
+    return str(number).replace("-", "−")
+
+
 # Key, what the page calls it, and the fields of `Network` that the row sets.
 TABLE_1: tuple[Row, ...] = (
     ("original", "original", {"shortcut": Shortcut()}),
@@ -36,7 +40,7 @@ TABLE_1: tuple[Row, ...] = (
     *(
         (
             f"exclusive_gating_{bias}",
-            f"exclusive gating, b = {bias}",
+            f"exclusive gating, b = {_signed(bias)}",
             {"shortcut": _gate("exclusive_gating", bias)},
         )
         for bias in (0, -6, -7)
@@ -44,7 +48,7 @@ TABLE_1: tuple[Row, ...] = (
     *(
         (
             f"shortcut_only_gating_{bias}",
-            f"shortcut-only gating, b = {bias}",
+            f"shortcut-only gating, b = {_signed(bias)}",
             {"shortcut": _gate("shortcut_only_gating", bias)},
         )
         for bias in (0, -6)
@@ -54,7 +58,7 @@ TABLE_1: tuple[Row, ...] = (
     # Not in the paper: its theory makes no product where h stays the identity, whatever the factor on F.
     (
         "constant_1_half",
-        "constant scaling: shortcut 1, F 0.5 (not in the paper)",
+        "constant scaling: shortcut 1, F 0.5",
         {"shortcut": Shortcut(kind="branch_scaling", branch_scale=0.5)},
     ),
 )
@@ -127,6 +131,7 @@ QUICK = Scale(
             "Where the paper is silent: gates stand in the units that keep the width, a BN follows the 1×1 convolution "
             "on the shortcut, dropout is the form that is not inverted, and weight decay acts on all parameters."
         ),
+        "Not in the paper: shortcut 1 with F 0.5, a control. Where h stays the identity, equation (8) has no product.",
     ),
 )
 SCALES = {scale.name: scale for scale in (QUICK,)}

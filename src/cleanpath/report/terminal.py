@@ -33,8 +33,8 @@ def print_tables(found: Sequence[Table]) -> None:
         console.print(grid)
         if any(c.status == tables.MISSING for c in one.cells):
             console.print(f"missing: fill with  {escape(one.fill)}")
-        for line in one.deviations:
-            console.print(f"- {escape(line)}")
+    for line in dict.fromkeys(line for one in found for line in one.deviations):
+        console.print(f"- {escape(line)}", soft_wrap=True)
 
 
 def print_markdown(found: Sequence[Table]) -> None:

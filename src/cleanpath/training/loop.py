@@ -78,13 +78,17 @@ def evaluate(network: nn.Module, images: Tensor, labels: Tensor) -> tuple[float,
     flags = {module: module.training for module in network.modules()}
     network.eval()
     wrong, loss = 0, 0.0
-    with torch.inference_mode():
-        for x, y in zip(torch.split(images, _EVALUATION_BATCH), torch.split(labels, _EVALUATION_BATCH), strict=True):
-            logits = network(x)
-            wrong += int((logits.argmax(dim=1) != y).sum())
-            loss += float(functional.cross_entropy(logits, y, reduction="sum"))
-    for module, flag in flags.items():
-        module.training = flag
+    try:
+        with torch.inference_mode():
+            for x, y in zip(
+                torch.split(images, _EVALUATION_BATCH), torch.split(labels, _EVALUATION_BATCH), strict=True
+            ):
+                logits = network(x)
+                wrong += int((logits.argmax(dim=1) != y).sum())
+                loss += float(functional.cross_entropy(logits, y, reduction="sum"))
+    finally:
+        for module, flag in flags.items():
+            module.training = flag
     return 100 * wrong / len(labels), loss / len(labels)
 
 

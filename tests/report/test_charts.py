@@ -1,0 +1,242 @@
+"""The curves: what is drawn is what was measured, and what is not drawn is named."""
+
+import math
+import re
+from collections import Counter
+from dataclasses import replace
+from xml.etree import ElementTree as ET
+
+import pytest
+
+from cleanpath.report import charts
+from cleanpath.report.charts import COLOURS, MIDDLE, POINTS, REFERENCE, THICK, THIN, Chart, Panel, curves
+from cleanpath.report.table import Table
+from tests.report.example import cell, crashed, diverged, missing, paper_table, run, table
+
+OK, BAD = COLOURS["ok"], COLOURS["fail"]
+HEIGHT = charts._HEIGHT
+Points = list[tuple[float, float]]
+
+
+@pytest.fixture(scope="module")
+def first() -> Table:
+    return paper_table("table1")
+
+
+@pytest.fixture(scope="module")
+def chart(first: Table) -> Chart:
+    return curves(first)
+
+
+def lines(panel: Panel) -> list[tuple[str, float, bool, Points]]:
+    """Every drawn line of a panel as (colour, width, dashed, points)."""
+    found = []
+    for path in ET.fromstring(panel.svg).iter("path"):  # noqa: S314 (our own drawing)
+        if path.get("stroke") in {*COLOURS.values(), REFERENCE} and path.get("d"):
+            points = [
+                (float(x), float(y)) for x, y in re.findall(r"[ML](-?[\d.e-]+),(-?[\d.e-]+)", path.get("d") or "")
+            ]
+            dashed = bool(path.get("stroke-dasharray"))
+            found.append((path.get("stroke") or "", float(path.get("stroke-width") or 0), dashed, points))
+    return found
+
+
+def counts(panel: Panel) -> Counter[tuple[str, float, bool]]:
+    return Counter(line[:3] for line in lines(panel))
+
+
+def points(panel: Panel, colour: str, width: float, *, dashed: bool) -> Points:
+    (found,) = (line[3] for line in lines(panel) if line[:3] == (colour, width, dashed))
+    return found
+
+
+def contrast(one: str, other: str) -> float:
+    bright, dark = sorted((luminance(one), luminance(other)), reverse=True)
+    return (bright + 0.05) / (dark + 0.05)
+
+
+def luminance(colour: str) -> float:
+    parts = [int(colour[i : i + 2], 16) / 255 for i in (1, 3, 5)]
+    linear = [p / 12.92 if p <= 0.04045 else ((p + 0.055) / 1.055) ** 2.4 for p in parts]
+    return 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
+
+
+def test_every_row_with_curves_has_a_panel(first: Table, chart: Chart) -> None:
+    assert [panel.cell for panel in chart.panels] == list(first.cells)
+    assert len(chart.panels) == 12
+
+
+def test_a_panel_draws_each_seed_thin_the_median_thick_and_the_original_in_grey(first: Table, chart: Chart) -> None:
+    for panel in chart.panels:
+        colour = COLOURS[panel.cell.status]
+        own = {(colour, width, dashed): n for dashed in (False, True) for width, n in ((THIN, 3), (THICK, 1))}
+        grey = {(REFERENCE, MIDDLE, dashed): 1 for dashed in (False, True)}
+        assert counts(panel) == own | ({} if panel.cell.row == "original" else grey)
+    assert {COLOURS[c.status] for c in first.cells} == {OK, BAD}
+
+
+def test_one_seed_is_one_line() -> None:
+    (panel,) = curves(table(cell("original", run(2.0, 0)))).panels
+    assert counts(panel) == {(OK, THICK, False): 1, (OK, THICK, True): 1}
+
+
+def test_the_error_line_ends_at_the_median_of_the_table(chart: Chart) -> None:
+    for panel in chart.panels:
+        _, y = points(panel, COLOURS[panel.cell.status], THICK, dashed=False)[-1]
+        assert panel.cell.median is not None
+        assert 100 * (1 - y / HEIGHT) == pytest.approx(panel.cell.median, abs=0.01)
+
+
+def test_a_point_stands_at_its_iteration_and_its_error() -> None:
+    seed = replace(run(2.0, 0), error_curve=((100, 90.0), (300, 40.0), (400, 5.0)))
+    (panel,) = curves(table(cell("original", seed))).panels
+    drawn = points(panel, OK, THICK, dashed=False)
+    wide = charts._WIDTH / 400
+    expected = [(at * wide, HEIGHT * (1 - error / 100)) for at, error in seed.error_curve]
+    assert [pytest.approx(point, abs=0.01) for point in expected] == drawn
+
+
+def test_the_loss_is_drawn_on_decades() -> None:
+    seed = replace(run(2.0, 0), loss_curve=((1, 10.0), (2, 1.0), (3, 0.1), (4, 0.01)), error_curve=())
+    (panel,) = curves(table(cell("original", seed))).panels
+    heights = [y for _, y in points(panel, OK, THICK, dashed=True)]
+    assert heights == pytest.approx([0, HEIGHT / 3, 2 * HEIGHT / 3, HEIGHT], abs=0.01)
+
+
+def test_all_panels_have_the_same_axes(chart: Chart) -> None:
+    ticks = {tuple(re.findall(r">([\d.k]+)</text>", panel.svg)) for panel in chart.panels}
+    assert len(ticks) == 1
+    assert {"0", "100", "400", "0.01", "10"} <= set(ticks.pop())
+
+
+def test_the_limit_of_the_paper_is_in_every_panel(chart: Chart) -> None:
+    for panel in chart.panels:
+        (height,) = re.findall(r'translate\(0,([\d.]+)\)" x2="262"[^>]*stroke-dasharray="2,3"', panel.svg)
+        assert float(height) == pytest.approx(0.8 * HEIGHT)
+
+
+def test_a_long_loss_curve_is_averaged_and_the_caption_says_so(chart: Chart) -> None:
+    drawn = points(chart.panels[0], OK, THICK, dashed=True)
+    assert len(drawn) == POINTS == 80
+    assert chart.notes[0] == "Each point of the training loss is the mean of 5 recorded values, at the last of them."
+
+
+def test_a_short_loss_curve_is_drawn_as_it_is() -> None:
+    chart = curves(table(cell("original", run(30.0, 0, 60))))
+    assert len(points(chart.panels[0], BAD, THICK, dashed=True)) == 60
+    assert not chart.notes
+
+
+def test_means_stand_at_the_last_of_their_group_and_keep_what_is_not_finite() -> None:
+    curve = ((1, 1.0), (2, 3.0), (3, 5.0), (4, math.nan), (5, 8.0))
+    assert charts.means(curve, 2) == [(2, 2.0), (4, math.inf), (5, 8.0)]
+
+
+def test_the_median_ends_where_most_runs_have_diverged() -> None:
+    chart = curves(table(cell("dropout", diverged(0, 100), diverged(1, 100), run(90.0, 2))))
+    (panel,) = chart.panels
+    assert panel.cell.status == "diverged"
+    median = points(panel, BAD, THICK, dashed=False)
+    assert median[-1][0] == pytest.approx(charts._WIDTH * 100 / 400)
+    assert counts(panel)[BAD, THIN, False] == 3
+    assert "A line ends where its value is not finite." in chart.notes
+    assert not re.search("nan|inf", re.sub("<desc.*</desc>", "", panel.svg).lower())
+
+
+def test_a_run_that_diverged_before_its_first_evaluation_counts_against_the_median() -> None:
+    (panel,) = curves(table(cell("dropout", diverged(0, 10), run(90.0, 1)))).panels
+    assert counts(panel)[BAD, THICK, False] == 0
+    assert counts(panel)[BAD, THIN, False] == 1
+
+
+def test_a_crashed_run_is_drawn_but_is_not_in_the_median() -> None:
+    seed = replace(run(90.0, 2, 200), status="failed")
+    (panel,) = curves(table(cell("original", run(2.0, 0), run(2.0, 1), seed))).panels
+    assert counts(panel)[OK, THIN, False] == 3
+    assert panel.cell.median == pytest.approx(100 * (1 - points(panel, OK, THICK, dashed=False)[-1][1] / HEIGHT))
+
+
+def test_rows_without_curves_are_named_with_their_status() -> None:
+    chart = curves(table(cell("original", run(2.0, 0)), cell("dropout", missing()), cell("conv_1x1", crashed())))
+    assert [panel.cell.row for panel in chart.panels] == ["original"]
+    assert chart.notes[1:] == ("Without curves (crashed): conv_1x1.", "Without curves (not run): dropout.")
+
+
+def test_a_column_that_was_not_run_is_named_once() -> None:
+    chart = curves(paper_table("table2", seeds=1))
+    assert len(chart.panels) == 5
+    assert chart.notes[-1] == "Without curves (not run): all rows of ResNet-164."
+
+
+def test_each_column_is_compared_with_its_own_original() -> None:
+    second = curves(paper_table("table2", seeds=1, ran=("ResNet-110", "ResNet-164"))).panels[5:]
+    assert [counts(panel)[REFERENCE, MIDDLE, False] for panel in second] == [0, 1, 1, 1, 1]
+
+
+def test_a_table_without_any_run_has_no_panel() -> None:
+    assert curves(table(cell("original", missing()))).panels == ()
+
+
+def test_a_loss_beyond_the_axis_is_drawn_at_its_edge_and_said_so() -> None:
+    seed = replace(run(2.0, 0), loss_curve=((1, 1e30), (2, 1.0), (3, 0.0)))
+    chart = curves(table(cell("original", seed)))
+    heights = [y for _, y in points(chart.panels[0], OK, THICK, dashed=True)]
+    assert (heights[0], heights[-1]) == (0, HEIGHT)
+    assert "A loss outside 1e-05 to 1000 is drawn at the edge." in chart.notes
+
+
+def test_the_text_alternative_states_the_result(first: Table, chart: Chart) -> None:
+    panel = next(panel for panel in chart.panels if panel.cell.row == "dropout")
+    original = first.cells[0].median
+    assert panel.sentence.startswith("dropout 0.5: fails, median test error 90.2% over 3 runs, training loss ")
+    assert panel.sentence.endswith(f"at iteration 400; original: {original:.1f}%.")
+    root = ET.fromstring(panel.svg)  # noqa: S314 (our own drawing)
+    title, text = root.find("title"), root.find("desc")
+    assert title is not None
+    assert text is not None
+    assert (root.get("role"), root.get("aria-labelledby")) == ("img", f"{title.get('id')} {text.get('id')}")
+    assert (title.text, text.text) == ("dropout 0.5: fails", panel.sentence)
+
+
+def test_a_name_is_text_whatever_it_holds() -> None:
+    name = '"><script>alert(1)</script>{{7*7}}'
+    (panel,) = curves(table(cell("original", run(2.0, 0), label=name))).panels
+    root = ET.fromstring(panel.svg)  # noqa: S314 (our own drawing)
+    assert not list(root.iter("script"))
+    assert root.findtext("title") == f"{name}: converges"
+
+
+def test_a_drawing_takes_the_page_s_text_colour_and_loads_nothing(chart: Chart) -> None:
+    for panel in chart.panels:
+        root = ET.fromstring(panel.svg)  # noqa: S314 (our own drawing)
+        assert {text.get("fill") for text in root.iter("text")} == {"currentColor"}
+        assert not re.search(r"https?:|url\(|href|<style|<image|<rect", panel.svg)
+        fills = {element.get("fill") for element in root.iter() if element.tag != "text"} - {None, "none"}
+        assert fills == {COLOURS[panel.cell.status]}
+
+
+@pytest.mark.parametrize("colour", sorted({*COLOURS.values(), REFERENCE}))
+def test_a_line_stands_out_on_both_pages(colour: str) -> None:
+    assert contrast(colour, "#ffffff") >= 3
+    assert contrast(colour, "#16181d") >= 3
+
+
+def test_the_data_are_what_is_drawn() -> None:
+    seeds = (run(2.0, 0, 40), run(2.0, 1, 40))
+    (panel,) = curves(table(cell("original", *seeds))).panels
+    assert panel.head == ("iteration", "error %, seed 0", "error %, seed 1", "loss, seed 0", "loss, seed 1")
+    assert len(panel.rows) == 40
+    assert panel.rows[18][1:3] == ("–", "–")
+    assert panel.rows[19] == (
+        "20",
+        *(f"{dict(seed.error_curve)[20]:.1f}" for seed in seeds),
+        *(f"{dict(seed.loss_curve)[20]:.3g}" for seed in seeds),
+    )
+
+
+def test_an_anchor_is_a_word_and_names_the_column_only_where_there_are_several() -> None:
+    one, two = paper_table("table1"), paper_table("table2")
+    assert charts.anchor(one) == "table1"
+    assert charts.anchor(one, one.cells[5]) == "table1-exclusive_gating_-6"
+    assert charts.anchor(two, two.cells[0]) == "table2-original-ResNet-110"
+    assert charts.anchor(one, replace(one.cells[0], row='a "b> c')) == "table1-a_b_c"

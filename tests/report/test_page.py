@@ -1,0 +1,345 @@
+"""The page: one file that loads nothing, holds every number of the tables, and says in words what they come to."""
+
+import re
+import subprocess
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass, field, replace
+from html.parser import HTMLParser
+
+import pytest
+
+from cleanpath.paper.published import Published
+from cleanpath.report.page import answer, page, verdict
+from cleanpath.report.table import SeedResult, Table, number, spread
+from tests.report.example import FILL, cell, crashed, diverged, missing, paper_table, run, table
+
+FACTS = {"torch": "2.14.1", "threads": "1", "commit": "dcd9625"}
+COMMAND = "cleanpath reproduce table1 table2 --scale quick --seeds 3"
+VOID = {"meta", "br"}
+HOSTILE = '"><script>alert(1)</script><img src=x onerror=alert(2)>{{7*7}}{% raw %}'
+
+
+@dataclass
+class Element:
+    tag: str
+    attributes: dict[str, str]
+    parent: "Element | None" = None
+    children: list["Element"] = field(default_factory=list)
+    words: list[str] = field(default_factory=list)
+
+    def all(self, tag: str) -> Iterator["Element"]:
+        for child in self.children:
+            if child.tag == tag:
+                yield child
+            yield from child.all(tag)
+
+    @property
+    def text(self) -> str:
+        return " ".join("".join(self.words).split())
+
+
+class Reader(HTMLParser):
+    """Reads a page strictly: what is opened must be closed, in order."""
+
+    def __init__(self, html: str) -> None:
+        super().__init__()
+        self.root = self.open = Element("", {})
+        self.every: list[Element] = []
+        self.feed(html)
+        self.close()
+        assert self.open is self.root, f"<{self.open.tag}> is not closed"
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        assert len(dict(attrs)) == len(attrs), f"<{tag}> has an attribute twice"
+        element = Element(tag, {name: value or "" for name, value in attrs}, self.open)
+        self.open.children.append(element)
+        self.every.append(element)
+        if tag not in VOID:
+            self.open = element
+
+    def handle_endtag(self, tag: str) -> None:
+        assert tag == self.open.tag, f"</{tag}> closes <{self.open.tag}>"
+        assert self.open.parent is not None
+        self.open = self.open.parent
+
+    def handle_data(self, data: str) -> None:
+        element: Element | None = self.open
+        while element is not None:
+            element.words.append(data)
+            element = element.parent
+
+    def at(self, key: str) -> Element:
+        (found,) = (element for element in self.every if element.attributes.get("id") == key)
+        return found
+
+
+def read(*tables: Table) -> Reader:
+    return Reader(page(tables, FACTS, COMMAND))
+
+
+def shown(element: Element) -> list[str]:
+    return [child.text for child in element.children]
+
+
+@pytest.fixture(scope="module")
+def tables() -> tuple[Table, Table]:
+    return paper_table("table1"), paper_table("table2")
+
+
+@pytest.fixture(scope="module")
+def html(tables: tuple[Table, Table]) -> str:
+    return page(tables, FACTS, COMMAND)
+
+
+@pytest.fixture(scope="module")
+def whole(html: str) -> Reader:
+    return Reader(html)
+
+
+@pytest.fixture(scope="module")
+def mixed() -> Reader:
+    """One row of every kind."""
+    return read(
+        table(
+            cell("original", run(2.0, 0), run(2.0, 1)),
+            cell("scaling", run(92.0, 0), run(92.0, 1), paper="fail"),
+            cell("gating", diverged(0), diverged(1), paper="fail"),
+            cell("conv", crashed(0), missing(1)),
+            cell("dropout", missing(0), missing(1), paper="fail"),
+            cell("half", run(12.0, 0), missing(1), paper=None),
+        )
+    )
+
+
+def test_a_page_is_one_document_that_loads_and_runs_nothing(html: str, whole: Reader) -> None:
+    tags = {element.tag for element in whole.every}
+    assert not tags & {"script", "link", "img", "iframe", "object", "embed", "base", "form", "image", "use"}
+    for element in whole.every:
+        assert not [name for name in element.attributes if name.startswith("on") or name in ("src", "xlink:href")]
+        assert element.attributes.get("href", "#").startswith("#")
+    assert html.startswith("<!doctype html>")
+    assert not re.search(r"https?:|url\(|@import|@font-face", html)
+
+
+def test_the_page_forbids_its_browser_to_load_anything(whole: Reader) -> None:
+    (policy,) = (e.attributes["content"] for e in whole.every if "http-equiv" in e.attributes)
+    assert policy == "default-src 'none'; style-src 'unsafe-inline'; img-src data:; base-uri 'none'; form-action 'none'"
+
+
+def test_ids_are_unique_and_links_arrive(whole: Reader) -> None:
+    ids = [element.attributes["id"] for element in whole.every if "id" in element.attributes]
+    assert len(ids) == len(set(ids))
+    links = {element.attributes["href"][1:] for element in whole.every if "href" in element.attributes}
+    named = {name for e in whole.every for name in e.attributes.get("aria-labelledby", "").split()}
+    assert {"table1", "table2", "table1-dropout", "table2-original-ResNet-164"} <= links
+    assert links | named <= set(ids)
+
+
+def test_every_row_shows_the_numbers_of_the_table(tables: tuple[Table, Table], whole: Reader) -> None:
+    for c in tables[0].cells:
+        values = [c.label, number(c.paper, 2), number(c.median, 1), spread(c), "3"]
+        assert shown(whole.at(f"table1-{c.row}"))[:5] == values
+    for c in tables[1].cells:
+        assert shown(whole.at(f"table2-{c.row}-{c.column}"))[:3] == [c.label, c.column, number(c.paper, 2)]
+    assert shown(whole.at("table1-constant_half_half"))[1:] == [
+        "12.35", "70.3", "70.3 ± 0.2", "3", "▲ fails", "differs: converges in the paper",
+    ]  # fmt: skip
+
+
+def test_every_status_is_a_word_and_a_shape(mixed: Reader) -> None:
+    words = {
+        row: mixed.at(f"table1-{row}").children[-2] for row in ("original", "scaling", "gating", "conv", "dropout")
+    }
+    assert [element.text for element in words.values()] == [
+        "● converges", "▲ fails", "✕ diverged", "■ crashed", "○ not run",
+    ]  # fmt: skip
+    shapes = [next(element.all("span")).attributes for element in words.values()]
+    assert {"class": "shape", "aria-hidden": "true"} in shapes
+
+
+def test_rows_without_a_result_say_once_how_they_are_filled(mixed: Reader, whole: Reader) -> None:
+    (gap,) = (e for e in mixed.every if e.attributes.get("class") == "gap")
+    assert gap.parent is mixed.at("table1-conv")
+    assert (gap.attributes["rowspan"], gap.text) == ("2", f"filled by {FILL}")
+    (gap,) = (e for e in whole.every if e.attributes.get("class") == "gap")
+    assert gap.parent is whole.at("table2-original-ResNet-164")
+    assert gap.attributes["rowspan"] == "5"
+
+
+@pytest.mark.parametrize("name", ["whole", "mixed"])
+def test_every_row_fills_all_columns(name: str, request: pytest.FixtureRequest) -> None:
+    reader: Reader = request.getfixturevalue(name)
+    for element in reader.root.all("table"):
+        head, body = element.children
+        width, spans = len(head.children[0].children), 0
+        for row in body.children:
+            wide = sum(int(e.attributes.get("colspan", 1)) for e in row.children)
+            for e in row.children:
+                spans = int(e.attributes["rowspan"]) if "rowspan" in e.attributes else spans
+            assert wide == width or (spans > 0 and wide == width - 3)
+            spans -= 1
+
+
+def test_runs_that_are_missing_or_did_not_finish_are_told(mixed: Reader) -> None:
+    assert shown(mixed.at("table1-half"))[4] == "1 of 2"
+    items = [item.text for item in mixed.root.all("li")]
+    assert "gating, seed 1: diverged: loss is inf, first at stage2.3.branch" in items
+    assert "conv, seed 0: crashed: out of memory" in items
+
+
+@pytest.mark.parametrize(
+    ("paper", "seed", "expected"),
+    [
+        (6.61, run(2.0, 0), ("same: both converge", True)),
+        ("fail", run(90.0, 0), ("same: both fail", True)),
+        ("fail", diverged(), ("same: both fail", True)),
+        (6.61, run(90.0, 0), ("differs: converges in the paper", False)),
+        (6.61, diverged(), ("differs: converges in the paper", False)),
+        ("fail", run(2.0, 0), ("differs: fails in the paper", False)),
+        (6.61, missing(), ("no result", None)),
+        ("fail", crashed(), ("no result", None)),
+        (None, run(2.0, 0), ("not in the paper", None)),
+        (None, missing(), ("not in the paper", None)),
+    ],
+)
+def test_a_row_is_set_beside_the_paper_s(paper: Published | None, seed: SeedResult, expected: tuple[str, bool]) -> None:
+    assert verdict(cell("original", seed, paper=paper)) == expected
+
+
+def test_the_answer_counts_both_ways_and_names_who_disagrees(tables: tuple[Table, Table], whole: Reader) -> None:
+    told = answer(tables[0])
+    assert " ".join(told) == (
+        "Of the rows that fail in the paper, 4 of 4 fail here too; "
+        "of those that converge in the paper, 4 of 7 converge here. "
+        "These disagree: constant scaling: shortcut 0.5, F 0.5 (fails here with 70.3%; in the paper 12.35%), "
+        "shortcut-only gating, b = 0 (fails here with 89.2%; in the paper 12.86%), "
+        "1×1 convolution (fails here with 69.3%; in the paper 12.22%). "
+        "Beyond the paper, constant scaling: shortcut 1, F 0.5 (not in the paper): converges here with 2.3%. "
+        "3 runs per row, each with its own seed."
+    )
+    assert told[0].endswith("converge here.")
+    paragraphs = [p.text for p in whole.root.all("p") if p.attributes.get("class") == "answer"]
+    assert paragraphs == [
+        f"{name}: {' '.join(answer(t))}" for name, t in zip(("Table 1", "Table 2"), tables, strict=True)
+    ]
+
+
+def test_the_answer_says_what_has_no_result(tables: tuple[Table, Table]) -> None:
+    told = answer(tables[1])
+    assert told[0] == "Of the rows with a result that converge in the paper, 4 of 5 converge here."
+    assert told[-1] == "Without a result: all rows of ResNet-164."
+    assert answer(table(cell("original", missing()))) == (f"Nothing has a result yet; {FILL} fills it.",)
+
+
+def test_the_answer_says_that_no_row_disagrees_and_that_runs_are_single() -> None:
+    told = answer(table(cell("original", run(2.0, 0)), cell("dropout", run(90.0, 0), paper="fail")))
+    assert told[1:] == ("No row disagrees.", "One run per row.")
+
+
+def test_what_cannot_be_concluded_is_listed() -> None:
+    single = read(table(cell("original", run(2.0, 0))))
+    split = read(table(cell("original", run(12.0, 0), run(34.0, 1), diverged(2))))
+    assert "One run per row: how far another seed would be from it is not known." in single.root.text
+    assert "original: its runs stand on both sides of the limit of 20% (12.3%, 34.4%, diverged)." in split.root.text
+    assert "both sides" not in single.root.text
+    assert "another seed" not in split.root.text
+
+
+def test_deviations_are_listed_once(tables: tuple[Table, Table], whole: Reader) -> None:
+    first, second = ([item.text for item in whole.at(key).all("li")] for key in ("table1", "table2"))
+    assert first == list(tables[0].deviations)
+    assert second == ["All that Table 1 lists."]
+
+
+def test_every_chart_is_in_the_page_with_its_data(tables: tuple[Table, Table], whole: Reader) -> None:
+    for key, n in (("table1", 12), ("table2", 5)):
+        figures = list(whole.at(key).all("figure"))
+        assert len(figures) == n
+        for figure in figures:
+            (drawing,) = figure.all("svg")
+            assert drawing.attributes["role"] == "img"
+            (data,) = figure.all("details")
+            assert "open" not in data.attributes
+            assert len(list(data.all("tr"))) == 1 + 80
+    caption = next(whole.at("table1").all("figcaption")).text
+    assert caption == "original ● converges"
+    (last,) = next(whole.at("table1").all("details")).all("tbody")
+    assert last.children[-1].children[1].text == f"{tables[0].cells[0].seeds[0].error:.1f}"
+
+
+def test_the_page_ends_with_how_it_was_measured(whole: Reader) -> None:
+    section = whole.at("measured")
+    terms, values = ([e.text for e in section.all(tag)] for tag in ("dt", "dd"))
+    assert dict(zip(terms, values, strict=True)) == FACTS
+    (command,) = section.all("pre")
+    assert command.text == COMMAND
+
+
+def test_hostile_text_stays_text() -> None:
+    seeds = (run(2.0, 0), replace(crashed(1), reason=HOSTILE))
+    row = cell(HOSTILE, *seeds, label=HOSTILE, column=HOSTILE)
+    other = cell("original", missing(), column="ResNet-110")
+    names = ("name", "title", "source", "quantity", "scale", "protocol", "fill")
+    bad = table(row, other, deviations=(HOSTILE,), **dict.fromkeys(names, HOSTILE))
+    html = page([bad], {HOSTILE: HOSTILE}, HOSTILE)
+    reader = Reader(html)
+    assert not {"script", "img"} & {element.tag for element in reader.every}
+    assert not [e for e in reader.every if any(name.startswith("on") for name in e.attributes)]
+    assert reader.root.text.count(HOSTILE) >= 15
+    assert "<script" not in html
+    assert "49" not in re.sub(r'd="[^"]*"|<td>[^<]*</td>', "", html)
+
+
+def test_a_page_without_tables_or_runs_is_a_page() -> None:
+    assert "Nothing to report" in Reader(page([], {}, COMMAND)).root.text
+    reader = read(table(cell("original", missing())))
+    assert not list(reader.root.all("figure"))
+    assert "Without curves (not run): original." in reader.root.text
+
+
+def test_both_tables_with_three_seeds_stay_below_two_megabytes() -> None:
+    both = ("ResNet-110", "ResNet-164")
+    html = page([paper_table("table1"), paper_table("table2", ran=both)], FACTS, COMMAND)
+    assert 100_000 < len(html.encode()) < 2_000_000
+
+
+def themes(html: str) -> tuple[dict[str, str], dict[str, str]]:
+    """The colours by name, light and dark."""
+    blocks = re.findall(r":root \{(.*?)\}", html, re.DOTALL)
+    light, dark = (dict(re.findall(r"--([\w-]+): (#[0-9a-f]{6});", block)) for block in blocks)
+    return light, {**light, **dark}
+
+
+def luminance(colour: str) -> float:
+    parts = [int(colour[i : i + 2], 16) / 255 for i in (1, 3, 5)]
+    linear = [p / 12.92 if p <= 0.04045 else ((p + 0.055) / 1.055) ** 2.4 for p in parts]
+    return 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
+
+
+@pytest.mark.parametrize("theme", [0, 1], ids=["light", "dark"])
+def test_text_and_lines_can_be_read_in_both_themes(html: str, theme: int) -> None:
+    colours = themes(html)[theme]
+    limits = {"text": 4.5, "soft": 4.5, "link": 4.5, "good": 4.5, "bad": 4.5, "none": 4.5}
+    limits |= {"line-ok": 3, "line-bad": 3, "line-original": 3}
+    assert set(colours) == {*limits, "page", "raised", "rule"}
+    for ground in ("page", "raised"):
+        for name, limit in limits.items():
+            dark, bright = sorted((luminance(colours[name]), luminance(colours[ground])))
+            assert (bright + 0.05) / (dark + 0.05) >= limit, f"{name} on {ground}"
+
+
+def test_paper_is_light_and_every_colour_comes_from_the_theme(html: str) -> None:
+    style = re.search("<style>(.*?)</style>", html, re.DOTALL)
+    assert style is not None
+    assert themes(html)[0]["page"] == "#ffffff"
+    assert re.findall(r"@media ([^{]*dark[^{]*?) \{", style[1]) == ["screen and (prefers-color-scheme: dark)"]
+    rules = re.sub(r":root \{.*?\}", "", style[1], flags=re.DOTALL)
+    assert not re.findall(r":\s*#[0-9a-f]{3,8}", rules)
+    used = set(re.findall(r"var\(--([\w-]+)\)", style[1]))
+    assert used == set(themes(html)[0])
+
+
+def test_the_page_is_made_without_torch() -> None:
+    code = "import sys, cleanpath.report.page; sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

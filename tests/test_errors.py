@@ -1,0 +1,72 @@
+"""The exception tree, its exit codes, and the nearest names that it offers."""
+
+import inspect
+import re
+import signal
+
+import pytest
+
+from cleanpath import errors
+from cleanpath.errors import (
+    CleanpathError,
+    NonFiniteError,
+    RunError,
+    SettingError,
+    Stopped,
+    UnknownNameError,
+    UserError,
+)
+
+
+def drawn() -> dict[str, str]:
+    """Class to parent, as the docstring draws them."""
+    parents: dict[str, str] = {}
+    path: list[str] = []
+    for line in (errors.__doc__ or "").splitlines():
+        if match := re.fullmatch(r"    ([│ ├└─]*)(\w+)", line):
+            depth = len(match[1]) // 4
+            path[depth:] = [match[2]]
+            parents[match[2]] = path[depth - 1] if depth else "Exception"
+    return parents
+
+
+def test_drawn_tree_is_the_tree_of_classes() -> None:
+    classes = {
+        name: cls.__bases__[0].__name__
+        for name, cls in inspect.getmembers(errors, inspect.isclass)
+        if cls.__module__ == errors.__name__
+    }
+    assert drawn() == classes
+    assert len(classes) >= 7
+
+
+def test_every_class_knows_its_exit_code() -> None:
+    assert CleanpathError.exit_code == 3
+    assert {cls.exit_code for cls in (UserError, SettingError, UnknownNameError, RunError)} == {2}
+    assert NonFiniteError("loss", 1.0, iteration=1, where="here").exit_code == 1
+    assert Stopped("stopped", signal_number=signal.SIGINT).exit_code == 130
+    assert Stopped("stopped", signal_number=signal.SIGTERM).exit_code == 143
+
+
+@pytest.mark.parametrize(
+    ("name", "known", "answer"),
+    [
+        ("tabel1", ("table1", "table2"), "no thing 'tabel1'; did you mean table1"),
+        ("xyz", ("table1", "table2"), "no thing 'xyz'; choose one of table1, table2"),
+        ("xyz", tuple(f"network{number}" for number in range(13)), "no thing 'xyz'; nearest: network"),
+    ],
+    ids=["a typo", "few known", "many known"],
+)
+def test_unknown_name_is_answered_with_the_nearest(name: str, known: tuple[str, ...], answer: str) -> None:
+    assert str(UnknownNameError("thing", name, known)).startswith(answer)
+
+
+def test_unknown_name_says_where_all_names_are_listed() -> None:
+    error = UnknownNameError("network", "resnet111", ["resnet110"], see="cleanpath list networks")
+    assert str(error).endswith("see `cleanpath list networks`")
+
+
+def test_non_finite_error_says_what_when_and_where() -> None:
+    error = NonFiniteError("loss", float("nan"), iteration=7, where="module 3")
+    assert str(error) == "stopped before iteration 7: loss is nan, first at module 3"
+    assert (error.quantity, error.iteration, error.where) == ("loss", 7, "module 3")
