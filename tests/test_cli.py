@@ -354,6 +354,7 @@ def test_module_answers_as_the_script_does(words: list[str], code: int, tmp_path
     assert script.returncode == code
 
 
+@pytest.mark.xfail(reason="report, defect 19: typer turns the broken pipe into exit code 1 before main sees it")
 @pytest.mark.parametrize("words", [["list", "networks"], ["list", "networks", "--json"], ["--help"]], ids=" ".join)
 def test_reader_that_has_gone_is_no_error(words: list[str], tmp_path: Path) -> None:
     reader, writer = os.pipe()
@@ -371,6 +372,7 @@ def test_reader_that_has_gone_is_no_error(words: list[str], tmp_path: Path) -> N
     assert done.returncode == 0
 
 
+@pytest.mark.xfail(reason="report, defect 20: without a stdout, main flushes None and calls it a bug")
 def test_closed_stdout_is_no_bug(tmp_path: Path) -> None:
     done = subprocess.run(
         ["sh", "-c", f"{shlex.quote(sys.executable)} -m cleanpath list networks >&-"],
@@ -419,7 +421,10 @@ def test_folder_with_spaces_quotes_and_emoji_is_a_folder_like_any_other(
 def test_shell_completes_verbs_tables_networks_and_runs_without_torch(
     words: str, expected: set[str], work: Path
 ) -> None:
-    code = "import sys; from cleanpath.cli import main\ntry: main()\nfinally: sys.stderr.write(str('torch' in sys.modules))"
+    code = (
+        "import sys; from cleanpath.cli import main; sys.argv = ['cleanpath']\n"
+        "try: main()\nfinally: sys.stderr.write(str('torch' in sys.modules))"
+    )
     done = subprocess.run(
         [sys.executable, "-c", code],
         capture_output=True,

@@ -1,9 +1,11 @@
 """The grid: what it has to do, and that doing it gives what single runs give, whatever dies meanwhile."""
 
 import contextlib
+import copy
 import json
 import multiprocessing
 import os
+import shutil
 import signal
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
@@ -117,9 +119,11 @@ def reproduce(folder: Path, *words: str) -> Outcome:
         return here("reproduce", "table2", *TINY, "--workers", "2", "--json", *words)
 
 
-def cells_below(folder: Path, *changes: str) -> dict[str, plan.Cell]:
-    """The cells of that table by row."""
-    sets = [*(word for word in TINY if word != "--set"), *changes]
+def cells_below(folder: Path, iterations: int | None = None) -> dict[str, plan.Cell]:
+    """The cells of that table by row; longer ones, if asked."""
+    sets = [word for word in TINY if word != "--set"]
+    if iterations is not None:
+        sets = [word for word in sets if "iterations" not in word] + [f"training.iterations={iterations}"]
     made = experiments(recipe_of("table2"), scale_of("quick"), columns=["ResNet-110"], seeds=[0], changes=sets)
     return {row: plan.cell(experiment, folder / "runs") for (row, _, _), experiment in made.items()}
 
@@ -135,10 +139,10 @@ def calm(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Any]:
 
 def rows(data: Any, column: str = "ResNet-110") -> dict[str, dict[str, Any]]:
     """The rows of a printed table's column by name, without what a clock says."""
-    found = {row["row"]: row for row in data["tables"][0]["rows"] if row["column"] == column}
+    found = {row["row"]: copy.deepcopy(row) for row in data["tables"][0]["rows"] if row["column"] == column}
     for row in found.values():
         for seed in row["seeds"]:
-            seed.pop("seconds")
+            del seed["seconds"]
     return found
 
 
@@ -198,8 +202,6 @@ def test_report_prints_the_same_table_and_writes_no_run(calm: tuple[Path, Any]) 
 
 
 def test_cell_that_was_removed_is_the_only_one_that_runs_again(calm: tuple[Path, Any], tmp_path: Path) -> None:
-    import shutil
-
     folder = shutil.copytree(calm[0], tmp_path / "copy", copy_function=shutil.copy2)
     cells = cells_below(folder)
     shutil.rmtree(cells["original"].folder)
@@ -212,8 +214,6 @@ def test_cell_that_was_removed_is_the_only_one_that_runs_again(calm: tuple[Path,
 
 
 def test_fresh_trains_every_cell_again_to_the_same_result(calm: tuple[Path, Any], tmp_path: Path) -> None:
-    import shutil
-
     folder = shutil.copytree(calm[0], tmp_path / "copy", copy_function=shutil.copy2)
     before = tree(folder / "runs")
     outcome = reproduce(folder, "--fresh")
@@ -268,7 +268,7 @@ class Killer:
 def test_killed_worker_costs_its_cell_only_and_the_next_call_trains_it(tmp_path: Path, calm: tuple[Path, Any]) -> None:
     made = list(cells_below(tmp_path).values())
     # The victim is long enough to be caught; it is run alone, one process at a time.
-    long = cells_below(tmp_path, "training.iterations=400")["original"]
+    long = cells_below(tmp_path, 400)["original"]
     todo = [made[1], long, made[2]]
     killer = Killer(long.label)
     local.run_cells(todo, workers=1, tell=killer)

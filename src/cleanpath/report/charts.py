@@ -25,7 +25,7 @@ COLOURS = {"ok": "#0072B2", FAIL: "#D55E00", DIVERGED: "#D55E00", FAILED: "#D55E
 THIN, MIDDLE, THICK = 0.7, 1.4, 2.0
 POINTS = 80  # a loss curve has no more; a longer one is averaged
 LOSS_LIMITS = (1e-5, 1e3)  # what lies beyond is drawn at the edge
-_WIDTH, _HEIGHT, _MARGIN = 262, 92, 32
+_WIDTH, _HEIGHT, _MARGIN = 262, 92, 40  # the margin has room for 0.0001
 _PARTS = ("reference", "seeds", "median")
 _FONT = "system-ui, sans-serif"
 
