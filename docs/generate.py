@@ -12,7 +12,9 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
+from cleanpath.report.page import answer
 from cleanpath.report.table import from_data, number, to_markdown
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -22,10 +24,10 @@ _BLOCK = re.compile(r"(<!-- begin: (\w+) -->\n).*?(<!-- end -->)", re.DOTALL)
 
 def tables() -> str:
     """Both tables, with what differs from the paper."""
-    recorded = json.loads((ROOT / "results" / "quick.json").read_text(encoding="utf-8"))
-    found = from_data(recorded)
+    found = from_data(_recorded("quick"))
     deviations = "\n".join(f"- {line}" for line in found[0].deviations)
-    return "\n".join(to_markdown(table) for table in found) + f"\n{deviations}\n"
+    parts = (f"{to_markdown(table)}\n{' '.join(answer(table))}\n" for table in found)
+    return "\n".join(parts) + f"\n{deviations}\n"
 
 
 def choice() -> str:
@@ -34,7 +36,7 @@ def choice() -> str:
     columns = {
         name: {
             (cell.row, cell.column): cell
-            for table in from_data(json.loads((ROOT / "results" / "choice" / f"{name}.json").read_text(encoding="utf-8")))
+            for table in from_data(_recorded(f"choice/{name}"))
             for cell in table.cells
             if cell.n
         }
@@ -45,6 +47,23 @@ def choice() -> str:
         errors = [columns[name][key].median for name in settings]
         lines.append([cell.label, number(cell.paper, 2), *("diverged" if e is None else f"{e:.1f}" for e in errors)])
     return "\n".join(f"| {' | '.join(line)} |" for line in lines) + "\n"
+
+
+def gates() -> str:
+    """The gated rows with gates in every unit, beside the chosen setting."""
+    every, chosen = (
+        {cell.row: cell for cell in from_data(_recorded(name))[0].cells} for name in ("choice/gates", "choice/chosen")
+    )
+    lines = ["| row | gates in every unit | where the width stays |", "| --- | --: | --: |"]
+    for row, cell in every.items():
+        if "gating" in row:
+            lines.append(f"| {cell.label} | {number(cell.median, 1)} | {number(chosen[row].median, 1)} |")
+    return "\n".join(lines) + "\n"
+
+
+def _recorded(name: str) -> dict[str, Any]:
+    data: dict[str, Any] = json.loads((ROOT / "results" / f"{name}.json").read_text(encoding="utf-8"))
+    return data
 
 
 def command(*arguments: str) -> str:
@@ -59,6 +78,7 @@ def command(*arguments: str) -> str:
 BLOCKS: dict[str, Callable[[], str]] = {
     "tables": tables,
     "choice": choice,
+    "gates": gates,
     "show": lambda: command("show", "preresnet20"),
 }
 

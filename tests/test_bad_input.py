@@ -112,19 +112,12 @@ CASES: dict[str, tuple[list[str], list[str]]] = {
     "no argument": (["train"], ["network"]),
     "one argument too many": (["show", "resnet8", "resnet20"], ["resnet20"]),
 }
+
+
 # Cases whose answer is not yet the one above.
-KNOWN = {
-    "2 option of reproduce": "report, defect 21: `--seed` of reproduce is answered with `--set seed=`, not `--seeds`",
-    "7 shortcut": "report, defect 22: a name that is a part of others is answered with one that only looks like it",
-}
-
-
 def cases() -> list[Any]:
     """The cases as parameters of a test."""
-    return [
-        pytest.param(*case, id=name, marks=[pytest.mark.xfail(reason=KNOWN[name])] if name in KNOWN else [])
-        for name, case in CASES.items()
-    ]
+    return [pytest.param(*case, id=name) for name, case in CASES.items()]
 
 
 @pytest.fixture(scope="module")

@@ -4,8 +4,8 @@ import builtins
 import os
 import shutil
 import tempfile
-from collections import namedtuple
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -36,7 +36,7 @@ def test_checks_cover_versions_threads_devices_memory_disk_and_writing(tmp_path:
 
 
 def test_small_disk_is_a_warning(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    usage = namedtuple("usage", "total used free")(10, 9, 1)
+    usage = SimpleNamespace(total=10, used=9, free=1)
     monkeypatch.setattr(shutil, "disk_usage", lambda _: usage)
     assert by_name(tmp_path)["disk"]["status"] == "warn"
 

@@ -150,7 +150,6 @@ def test_killed_driver_leaves_no_worker_and_the_same_command_goes_on(
     assert go_on(tmp_path, shlex.join(["cleanpath", *WORDS]), kept, monkeypatch) == undisturbed
 
 
-@pytest.mark.xfail(reason="report, defect 15: Ctrl-C while the fork server imports torch prints its traceback")
 def test_ctrl_c_at_the_very_start_prints_no_traceback(tmp_path: Path) -> None:
     driver = Driver(tmp_path, *WORDS)
     wait_until(lambda: any("forkserver" in line for line in driver.group().values()), "the fork server")

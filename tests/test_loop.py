@@ -214,7 +214,6 @@ def test_evaluation_restores_the_training_flag_of_every_module() -> None:
     assert {name: module.training for name, module in network.named_modules()} == before
 
 
-@pytest.mark.xfail(reason="report, defect 10: an exception in the network leaves it in eval mode")
 def test_evaluation_restores_the_flags_after_an_exception_too() -> None:
     network = mixed()
     before = {name: module.training for name, module in network.named_modules()}
@@ -251,7 +250,7 @@ def surroundings() -> tuple[bytes, int, object, bytes, torch.dtype, bool]:
         torch.get_rng_state().numpy().tobytes(),
         torch.get_num_threads(),
         random.getstate(),
-        np.random.get_state()[1].tobytes(),  # type: ignore[union-attr, index] # noqa: NPY002
+        np.random.get_state(legacy=False)["state"]["key"].tobytes(),  # noqa: NPY002
         torch.get_default_dtype(),
         torch.is_grad_enabled(),
     )
@@ -298,7 +297,6 @@ def test_measuring_leaves_threads_and_generator_as_they_were() -> None:
     assert memory > 1e6
 
 
-@pytest.mark.xfail(reason="report, defect 11: measure draws from the caller's generator")
 def test_measuring_leaves_the_generator_as_it_was() -> None:
     torch.manual_seed(77)
     before = surroundings()

@@ -139,7 +139,6 @@ def test_write_that_fails_anywhere_costs_the_try_and_nothing_else(
         assert_same_run(assemble.run(tiny(iterations=2), folder, threads=1).folder, undisturbed.folder)
 
 
-@pytest.mark.xfail(reason="report, defect 6: a Writer that cannot be entered keeps its lock")
 def test_lock_is_given_back_when_the_first_write_fails(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with monkeypatch.context() as patched:
         patched.setattr(os, "fsync", full_disk)
@@ -157,7 +156,6 @@ def test_last_line_that_was_cut_ends_the_metrics(tmp_path: Path) -> None:
         assert len(list(run.metrics())) == whole[:end].count(b"\n")
 
 
-@pytest.mark.xfail(reason="report, defect 7: a damaged line in the middle escapes as a bare ValueError")
 def test_damaged_line_of_metrics_is_named(tmp_path: Path) -> None:
     run = finished(tmp_path / "run")
     (run.folder / "metrics.jsonl").write_bytes(b'{"iteration": 1, "loss": 2.0}\n\0\0\0\n{"iteration": 3}\n')
@@ -245,7 +243,6 @@ def test_lock_of_another_host_is_refused_with_the_file_to_remove(tmp_path: Path)
         finished(folder)
 
 
-@pytest.mark.xfail(reason="report, defect 8: an empty lock blocks the run for ever, and the answer does not name it")
 def test_lock_that_was_cut_names_the_file_to_remove(tmp_path: Path) -> None:
     folder = finished(tmp_path / "run").folder
     (folder / "lock").write_bytes(b"")
@@ -253,7 +250,6 @@ def test_lock_that_was_cut_names_the_file_to_remove(tmp_path: Path) -> None:
         finished(folder)
 
 
-@pytest.mark.xfail(reason="report, defect 9: two processes that find a dead lock at once both take it over")
 def test_dead_lock_is_taken_over_by_one_process_only(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     folder = finished(tmp_path / "run").folder
     lock(folder, started="1")

@@ -122,13 +122,13 @@ def measure(experiment: Experiment, *, threads: int) -> tuple[float, int]:
     """Seconds that a run of the experiment takes, from a few steps of it, and this process's peak memory in bytes."""
     steps = 5
     images = load(experiment.data)
-    network = resnet.build(experiment.network).to(memory_format=torch.channels_last)
     moments: list[float] = []
 
     def on_step(progress: Progress) -> None:  # noqa: ARG001
         moments.append(time.perf_counter())
 
-    with _threads(threads):
+    with _threads(threads), torch.random.fork_rng(devices=[]):
+        network = resnet.build(experiment.network).to(memory_format=torch.channels_last)
         short = replace(experiment.training, iterations=steps, epochs=None, warmup=0)
         moments.append(time.perf_counter())
         train(network, images, short, seed=0, record=lambda _: None, on_step=on_step)

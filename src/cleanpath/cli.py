@@ -101,7 +101,7 @@ def list_things(
     from cleanpath.report import listing, terminal
 
     rows = listing.rows(what, pattern, runs)
-    _print({"schema": f"cleanpath.{what}", "version": 1, what: rows}, as_json, lambda: terminal.print_rows(rows))
+    _print({"schema": f"cleanpath.list.{what}", "version": 1, what: rows}, as_json, lambda: terminal.print_rows(rows))
 
 
 @app.command()
@@ -285,7 +285,8 @@ def main() -> None:
     """Run the command line; errors become one or two lines and an exit code."""
     try:
         code = app(standalone_mode=False)
-        sys.stdout.flush()
+        if sys.stdout is not None:
+            sys.stdout.flush()
     except CleanpathError as error:
         typer.echo(f"error: {error}", err=True)
         code = error.exit_code
@@ -294,8 +295,9 @@ def main() -> None:
         code = error.exit_code
     except (typer.Abort, KeyboardInterrupt):
         code = 130
-    except BrokenPipeError:
-        # Whoever read our output has seen enough; keep Python from complaining at exit.
+    except (BrokenPipeError, SystemExit):
+        # typer makes a SystemExit of a broken pipe, and in this mode of nothing else. Whoever read our output has
+        # seen enough; keep Python from complaining at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         code = 0
     except Exception:  # noqa: BLE001 (whatever reaches this point is a bug, and is shown whole)

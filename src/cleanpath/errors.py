@@ -61,7 +61,8 @@ class Stopped(CleanpathError):  # noqa: N818 (a request, not an error)
 
 
 def _nearest(name: str, known: list[str], see: str | None) -> str:
-    close = difflib.get_close_matches(name, known, n=3, cutoff=0.6)
+    containing = [other for other in known if name and name in other][:3]
+    close = containing or difflib.get_close_matches(name, known, n=3, cutoff=0.6)
     if close:
         answer = f"did you mean {' or '.join(close)}?"
     elif len(known) <= 12:

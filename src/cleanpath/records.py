@@ -85,7 +85,12 @@ class Run:
             return str(result["status"])
         if self.failure is not None:
             return "failed"
-        return "running" if _holder(self.folder / _LOCK) else "interrupted"
+        return "running" if self.holder else "interrupted"
+
+    @property
+    def holder(self) -> str | None:
+        """The living process that writes the run, in words; None if there is none."""
+        return _holder(self.folder / _LOCK)
 
     def to_data(self) -> dict[str, Any]:
         """The run as plain data: the schema of `cleanpath train --json` and `cleanpath show RUN --json`."""
@@ -102,7 +107,7 @@ class Run:
 
     def forget(self) -> None:
         """Make the run one that has not ended, so that it is trained again."""
-        if holder := _holder(self.folder / _LOCK):
+        if holder := self.holder:
             raise RunError(f"{self.folder} is being written by {holder}; wait for it, or end it")
         for path in (_RESULT, _FAILURE):
             (self.folder / path).unlink(missing_ok=True)
@@ -116,7 +121,10 @@ class Run:
             for line in lines:
                 if not line.endswith("\n"):
                     return
-                yield json.loads(line)
+                try:
+                    yield json.loads(line)
+                except json.JSONDecodeError:
+                    raise RunError(f"{path} is damaged; remove the run's folder and train again") from None
 
 
 class Writer:
@@ -138,11 +146,15 @@ class Writer:
             self._lock = _acquire(folder / _LOCK)
         except OSError as error:
             raise RunError(f"{folder} cannot be written: {error.strerror}; choose another place with --out") from None
-        for stale in (_RESULT, _FAILURE, _WEIGHTS):
-            (folder / stale).unlink(missing_ok=True)
-        _write_json(folder / _EXPERIMENT, settings.to_data(self._experiment))
-        _write_json(folder / _ENVIRONMENT, self._environment)
-        self._metrics = (folder / _METRICS).open("w", encoding="utf-8")
+        try:
+            for stale in (_RESULT, _FAILURE, _WEIGHTS):
+                (folder / stale).unlink(missing_ok=True)
+            _write_json(folder / _EXPERIMENT, settings.to_data(self._experiment))
+            _write_json(folder / _ENVIRONMENT, self._environment)
+            self._metrics = (folder / _METRICS).open("w", encoding="utf-8")
+        except BaseException:
+            self._lock.unlink(missing_ok=True)
+            raise
         return self
 
     def __exit__(
@@ -248,15 +260,35 @@ def _acquire(lock: Path) -> Path:
         try:
             descriptor = os.open(lock, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o644)
         except FileExistsError:
-            holder = _holder(lock)
-            if holder:
-                raise RunError(f"{lock.parent} is being written by {holder}; wait for it, or end it") from None
-            lock.unlink(missing_ok=True)
+            _remove_dead(lock)
             continue
         with os.fdopen(descriptor, "wb") as out:
             out.write(mine)
         return lock
     raise RunError(f"{lock.parent} is being opened by another process; try again")
+
+
+def _remove_dead(lock: Path) -> None:
+    """Remove the lock of a process that is gone. Raises `RunError` if it is alive, or if another was quicker."""
+    try:
+        seen = lock.read_bytes()
+    except FileNotFoundError:
+        return
+    if holder := _holder(lock):
+        raise RunError(f"{lock.parent} is being written by {holder}; wait for it, or end it")
+    # Between the look and the removal another process may have put its own lock here: look at what was removed.
+    aside = lock.with_name(f".{lock.name}.{os.getpid()}")
+    try:
+        lock.rename(aside)
+    except FileNotFoundError:
+        return
+    removed = aside.read_bytes()
+    if removed != seen:
+        with contextlib.suppress(FileExistsError):
+            os.link(aside, lock)
+    aside.unlink()
+    if removed != seen:
+        raise RunError(f"{lock.parent} is being opened by another process; try again")
 
 
 def _holder(lock: Path) -> str | None:
@@ -266,7 +298,7 @@ def _holder(lock: Path) -> str | None:
     except FileNotFoundError:
         return None
     except json.JSONDecodeError:
-        return "a process that is just starting"
+        return f"a process that is just starting (if there is none, remove {lock})"
     if held["host"] != socket.gethostname():
         return f"process {held['pid']} on {held['host']} (if it is gone, remove {lock})"
     started = _started(held["pid"])

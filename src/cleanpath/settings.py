@@ -23,7 +23,10 @@ _ALTERNATIVES = {"training.epochs": "training.iterations", "training.iterations"
 
 def to_data(experiment: Experiment) -> dict[str, Any]:
     """Plain dictionaries, lists, strings and numbers; what is `None` or an empty label is left out."""
-    return {"format": FORMAT, **_to_plain(experiment)}
+    data = {"format": FORMAT, **_to_plain(experiment)}
+    if not experiment.source:
+        data.pop("source")
+    return data
 
 
 def from_data(data: Mapping[str, Any], *, where: str = "experiment") -> Experiment:
@@ -63,12 +66,21 @@ def read(path: Path) -> Experiment:
     except UnicodeDecodeError as error:
         raise SettingError(f"{path} is not UTF-8 (byte {error.object[error.start]:#x} at {error.start})") from None
     try:
-        data = json.loads(text) if path.suffix == ".json" else tomllib.loads(text)
-    except (json.JSONDecodeError, tomllib.TOMLDecodeError, RecursionError) as error:
+        data = json.loads(text, object_pairs_hook=_once) if path.suffix == ".json" else tomllib.loads(text)
+    except (ValueError, RecursionError) as error:
         raise SettingError(f"{path}: {error}") from None
     if not isinstance(data, dict):
         raise SettingError(f"{path} holds a {type(data).__name__}; a table of settings is needed")
     return from_data(data, where=str(path))
+
+
+def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """A table whose keys come once, as TOML has them."""
+    data = dict(pairs)
+    if len(data) < len(pairs):
+        names = [name for name, _ in pairs]
+        raise ValueError(f"{next(name for name in names if names.count(name) > 1)} is set twice")
+    return data
 
 
 def override(experiment: Experiment, settings: Iterable[str]) -> Experiment:
@@ -169,11 +181,15 @@ def _number(text: str) -> float | None:
     return number if math.isfinite(number) else None
 
 
-def _to_plain(value: Any) -> Any:
+def _to_plain(value: Any, kind: Any = None) -> Any:
+    """Equal values become equal data: a float is written as one even where 1 or −0.0 was given."""
     if dataclasses.is_dataclass(value):
+        hints = typing.get_type_hints(type(value))
         items = ((f.name, getattr(value, f.name)) for f in dataclasses.fields(value))
-        return {name: _to_plain(item) for name, item in items if item is not None and item != ""}
-    return list(value) if isinstance(value, tuple) else value
+        return {name: _to_plain(item, hints[name]) for name, item in items if item is not None}
+    if isinstance(value, tuple):
+        return [_to_plain(item, typing.get_args(kind)[0]) for item in value]
+    return float(value) + 0.0 if float in (kind, *typing.get_args(kind)) else value
 
 
 def _flat(data: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:

@@ -20,11 +20,14 @@ _OPTION = re.compile(r"[Nn]o such option:? '?(--?[\w-]+)")
 def explain(error: TyperException) -> str:
     """A usage error in one or two lines; an option that is a setting's name is answered with `--set`."""
     message = error.format_message().strip().rstrip(".")
-    if option := _OPTION.match(message):
+    option = _OPTION.match(message)
+    if option and (possible := getattr(error, "possibilities", None)):
+        return f"no option {option[1]}; did you mean {' or '.join(possible)}?"
+    if option:
         name = option[1].strip("-").replace("-", "_")
         last_words = {key.rpartition(".")[2]: key for key in settings.names()}
         close = difflib.get_close_matches(name, last_words, n=1)
-        if close and "Did you mean" not in message:
+        if close:
             return f"no option {option[1]}; did you mean --set {last_words[close[0]]}=…?"
     return message[:1].lower() + message[1:]
 

@@ -93,7 +93,7 @@ def _line(cell: Cell, progress: Progress | None) -> str:
 def _outcome(cell: Cell) -> str:
     result = cell.run.result
     if result is None:
-        return f"{cell.label}: {cell.status}: {cell.run.failure}"
+        return f"{cell.label}: {cell.status}: {cell.run.failure or 'another process has it'}"
     if result["status"] == "diverged":
         return f"{cell.label}: diverged, {result['reason']}"
     return f"{cell.label}: error {result['error']:.1f}% after {clock(result['seconds'])}"

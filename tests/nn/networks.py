@@ -25,7 +25,7 @@ PLACEMENTS = (
 CLEAN = PLACEMENTS[2:]
 BRANCHES = ("one_layer", "two_layer", "bottleneck")
 LAYERS = {"one_layer": 1, "two_layer": 2, "bottleneck": 3}
-# Every kind with every setting that changes what is computed; a test fails if a kind is missing.
+# Every kind with every setting that changes each unit; a test fails if a kind is missing.
 SHORTCUTS = {
     "identity": Shortcut(),
     "none": Shortcut(kind="none"),
@@ -42,6 +42,12 @@ SHORTCUTS = {
     "dropout": Shortcut(kind="dropout", rate=0.5),
     "dropout, inverted": Shortcut(kind="dropout", rate=0.5, inverted=True),
 }
+# Settings that leave some units as they are with an identity.
+UNGATED_WIDENINGS = {
+    f"{kind}, open widening": Shortcut(kind=kind, bias=-1.0, gate_widening=False)
+    for kind in ("exclusive_gating", "shortcut_only_gating")
+}
+ALL_SHORTCUTS = SHORTCUTS | UNGATED_WIDENINGS
 
 
 def depth_of(branch: str, units: int = 2) -> int:

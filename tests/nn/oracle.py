@@ -104,6 +104,8 @@ class Oracle:
     def sum(self, x: Tensor, f_of_x: Tensor, name: str, stride: int, width: int, outer: int) -> Tensor:
         """Table 1: what stands on the shortcut, and on F."""
         setting = self.of.shortcut
+        if not setting.gate_widening and (width != outer or stride == 2):
+            return self.resized(x, f"{name}.shortcut", stride, width, outer) + f_of_x
         kind, on_branch = setting.kind, 1 if setting.branch_scale is None else setting.branch_scale
         inside = {"scaling": ".0", "dropout": ".0", "shortcut_only_gating": ".shortcut"}.get(kind, "")
         if kind == "none":

@@ -2,6 +2,8 @@
 
 import math
 import re
+from dataclasses import replace
+from typing import Any
 
 import pytest
 
@@ -10,6 +12,26 @@ from cleanpath.experiment import Network, Shortcut
 from cleanpath.nn import catalog
 from cleanpath.nn.resnet import build
 from tests.nn.networks import LAYERS, SHORTCUTS, tiny
+
+READS: dict[str, set[str]] = {
+    "identity": set(),
+    "none": set(),
+    "scaling": {"scale", "branch_scale"},
+    "branch_scaling": {"branch_scale"},
+    "exclusive_gating": {"bias", "norm", "gate_widening"},
+    "shortcut_only_gating": {"bias", "norm", "gate_widening"},
+    "conv_1x1": {"norm"},
+    "dropout": {"rate", "inverted"},
+}
+NUMBERS = {"scale": 0.5, "branch_scale": 0.5, "bias": -1.0, "rate": 0.5}
+VALUES: dict[str, float] = NUMBERS | {"inverted": True, "norm": True, "gate_widening": False}
+NEEDS = {"scaling": "scale", "branch_scaling": "branch_scale", "dropout": "rate"} | dict.fromkeys(
+    ("exclusive_gating", "shortcut_only_gating"), "bias"
+)
+
+
+def shortcut_with(kind: str, settings: dict[str, Any]) -> Shortcut:
+    return Shortcut(kind=kind, **settings)
 
 
 def assert_says(error: pytest.ExceptionInfo[CleanpathError], *words: str) -> None:
@@ -117,7 +139,7 @@ def test_unknown_setting_of_a_network_is_answered_with_the_nearest() -> None:
 @pytest.mark.parametrize("name", ["scale", "branch_scale", "bias"])
 def test_number_that_is_not_finite_is_refused(name: str, value: float) -> None:
     with pytest.raises(SettingError) as error:
-        Shortcut(kind="scaling", **{name: value})
+        shortcut_with("scaling", {name: value})
     assert_says(error, f"shortcut.{name}", str(value), "finite")
 
 
@@ -144,31 +166,17 @@ def test_setting_that_a_shortcut_needs_must_be_given(kind: str, missing: str) ->
     assert_says(error, kind, "needs", f"shortcut.{missing}")
 
 
-@pytest.mark.parametrize("kind", ["scaling", "branch_scaling", "exclusive_gating", "dropout"])
+@pytest.mark.parametrize("kind", NEEDS)
 def test_setting_of_zero_is_a_setting(kind: str) -> None:
-    names = {"scaling": "scale", "branch_scaling": "branch_scale", "exclusive_gating": "bias", "dropout": "rate"}
-    build(tiny(units=1, shortcut=Shortcut(kind=kind, **{names[kind]: 0.0})))
-
-
-READS = {
-    "identity": set(),
-    "none": set(),
-    "scaling": {"scale", "branch_scale"},
-    "branch_scaling": {"branch_scale"},
-    "exclusive_gating": {"bias", "norm"},
-    "shortcut_only_gating": {"bias", "norm"},
-    "conv_1x1": {"norm"},
-    "dropout": {"rate", "inverted"},
-}
-VALUES = {"scale": 0.5, "branch_scale": 0.5, "bias": -1.0, "rate": 0.5, "inverted": True, "norm": True}
+    build(tiny(units=1, shortcut=shortcut_with(kind, {NEEDS[kind]: 0.0})))
 
 
 @pytest.mark.parametrize("kind", READS)
 def test_setting_that_a_shortcut_does_not_read_is_refused(kind: str) -> None:
-    needed = {name: VALUES[name] for name in READS[kind] - {"inverted", "norm", "branch_scale"} or READS[kind]}
+    needed = {NEEDS[kind]: VALUES[NEEDS[kind]]} if kind in NEEDS else {}
     for unread in set(VALUES) - READS[kind]:
         with pytest.raises(SettingError) as error:
-            build(tiny(shortcut=Shortcut(kind=kind, **needed, **{unread: VALUES[unread]})))
+            build(tiny(shortcut=shortcut_with(kind, needed | {unread: VALUES[unread]})))
         assert_says(error, kind, "does not read", f"shortcut.{unread}")
         assert all(f"shortcut.{name}" in str(error.value) for name in READS[kind])
 
@@ -191,9 +199,10 @@ def test_every_kind_is_in_the_list_above() -> None:
         ({"num_classes": 1}, ("network.num_classes", "1", "2")),
     ],
 )
-def test_value_that_a_network_cannot_have_is_refused(setting: dict[str, object], words: tuple[str, ...]) -> None:
+def test_value_that_a_network_cannot_have_is_refused(setting: dict[str, Any], words: tuple[str, ...]) -> None:
+    of = tiny()
     with pytest.raises(SettingError) as error:
-        tiny(**setting)
+        replace(of, **setting)
     assert_says(error, *words)
 
 

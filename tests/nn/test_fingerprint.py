@@ -4,6 +4,7 @@ A parameter count cannot tell any of these from another: see the second half.
 """
 
 from dataclasses import replace
+from typing import Any
 
 import pytest
 import torch
@@ -12,7 +13,7 @@ from torch import Tensor, nn
 from cleanpath.experiment import Network, Shortcut
 from cleanpath.nn import catalog
 from cleanpath.nn.resnet import ResNet, build
-from tests.nn.networks import BRANCHES, LAYERS, PLACEMENTS, tiny
+from tests.nn.networks import ALL_SHORTCUTS, BRANCHES, LAYERS, PLACEMENTS, residual_units, tiny
 from tests.nn.trace import feeding, fingerprint
 
 # Figure 4, section 4.1; w is a weight layer: lead of F, F after its lead with one, two and three layers,
@@ -61,6 +62,31 @@ bn relu ( conv1x1/2:256>512 + conv3x3/2:256>512 bn relu conv3x3:512>512 )
 ( x + bn relu conv3x3:512>512 bn relu conv3x3:512>512 )
 bn relu avgpool flatten linear:512>1000
 """
+
+F, F2 = "conv3x3:4>4 bn relu conv3x3:4>4 bn", "conv3x3/2:4>8 bn relu conv3x3:8>8 bn"
+A = "every1,1,2,2 zeros0,0,0,0,0,4"
+G, G2 = "conv1x1:4>4+b sigmoid", "conv1x1/2:4>8+b sigmoid"
+GN, GN2 = "conv1x1:4>4+b bn sigmoid", "conv1x1/2:4>8+b bn sigmoid"
+DROP = "( x * empty bernoulli_(0.5,) )"
+# Figure 2 and Table 1; brackets of a product hold its factors.
+FIGURE_2 = {
+    "identity": (f"( x + {F} )", f"( {A} + {F2} )"),
+    "none": (F, F2),
+    "scaling 0, 1": (f"( *0.0 + {F} )", f"( {A} *0.0 + {F2} )"),
+    "scaling 0.5, 1": (f"( *0.5 + {F} )", f"( {A} *0.5 + {F2} )"),
+    "scaling 0.5, 0.5": (f"( *0.5 + {F} *0.5 )", f"( {A} *0.5 + {F2} *0.5 )"),
+    "branch_scaling": (f"( x + {F} *0.3 )", f"( {A} + {F2} *0.3 )"),
+    "exclusive_gating": (f"( ( {G} 1- * x ) + ( {G} * {F} ) )", f"( ( {G2} 1- * {A} ) + ( {G2} * {F2} ) )"),
+    "exclusive_gating, norm": (f"( ( {GN} 1- * x ) + ( {GN} * {F} ) )", f"( ( {GN2} 1- * {A} ) + ( {GN2} * {F2} ) )"),
+    "exclusive_gating, open widening": (f"( ( {G} 1- * x ) + ( {G} * {F} ) )", f"( {A} + {F2} )"),
+    "shortcut_only_gating": (f"( ( {G} 1- * x ) + {F} )", f"( ( {G2} 1- * {A} ) + {F2} )"),
+    "shortcut_only_gating, norm": (f"( ( {GN} 1- * x ) + {F} )", f"( ( {GN2} 1- * {A} ) + {F2} )"),
+    "shortcut_only_gating, open widening": (f"( ( {G} 1- * x ) + {F} )", f"( {A} + {F2} )"),
+    "conv_1x1": (f"( conv1x1:4>4 + {F} )", f"( conv1x1/2:4>8 + {F2} )"),
+    "conv_1x1, norm": (f"( conv1x1:4>4 bn + {F} )", f"( conv1x1/2:4>8 bn + {F2} )"),
+    "dropout": (f"( {DROP} + {F} )", f"( {A} {DROP} + {F2} )"),
+    "dropout, inverted": (f"( dropout0.5 + {F} )", f"( {A} dropout0.5 + {F2} )"),
+}
 
 
 def from_the_paper(of: Network, counts: tuple[int, ...]) -> str:
@@ -143,6 +169,15 @@ def test_network_for_small_images_computes_what_the_paper_draws(placement: str, 
     assert traced(of) == from_the_paper(of, (2, 2, 2))
 
 
+def test_every_shortcut_computes_what_figure_2_draws() -> None:
+    """In the second unit of an original network, and where the width changes with option A."""
+    assert set(FIGURE_2) == set(ALL_SHORTCUTS)
+    for name, (inside, widening) in FIGURE_2.items():
+        network = build(tiny(units=2, shortcut=ALL_SHORTCUTS[name]))
+        for unit, text in (("stages.stage1.unit2", inside), ("stages.stage2.unit1", widening)):
+            assert fingerprint(network.get_submodule(unit)) == f"{text} relu", name
+
+
 @pytest.mark.parametrize("depth", [18, 34, 50, 101, 152, 200])
 @pytest.mark.parametrize("placement", PLACEMENTS)
 def test_imagenet_network_computes_what_the_paper_draws(placement: str, depth: int) -> None:
@@ -155,7 +190,7 @@ def test_imagenet_network_computes_what_the_paper_draws(placement: str, depth: i
 @pytest.mark.parametrize("setting", [{"widening_input": "raw"}, {"stride_on": "middle"}, {"padding": "both"}])
 @pytest.mark.parametrize("branch", BRANCHES)
 @pytest.mark.parametrize("placement", PLACEMENTS)
-def test_named_settings_compute_what_they_say(placement: str, branch: str, setting: dict[str, str]) -> None:
+def test_named_settings_compute_what_they_say(placement: str, branch: str, setting: dict[str, Any]) -> None:
     of = tiny(branch, placement=placement, **setting)
     assert traced(of) == from_the_paper(of, (2, 2, 2))
 
@@ -226,14 +261,14 @@ def test_dialects_of_one_count_are_told_apart(setting: str) -> None:
     """Raw or shared pre-activation, the strided layer, the side of the zeros."""
     widening = "A" if setting == "padding" else "B"
     one = tiny("bottleneck", placement="full_preactivation", widening=widening)
-    value = {"widening_input": "raw", "stride_on": "middle", "padding": "both"}[setting]
+    value: Any = {"widening_input": "raw", "stride_on": "middle", "padding": "both"}[setting]
     assert_told_apart(build(one), build(replace(one, **{setting: value})))
 
 
 def test_first_activation_behind_the_split_is_told_apart() -> None:
     of = tiny(placement="full_preactivation")
     moved = build(of)
-    unit = moved.get_submodule("stages.stage1.unit1")
+    unit = residual_units(moved)["stages.stage1.unit1"]
     unit.branch, unit.before = nn.Sequential(unit.before, unit.branch), nn.Identity()
     assert_told_apart(build(of), moved)
     assert "( x + bn relu" in fingerprint(moved).split("conv3x3:4>4")[0]

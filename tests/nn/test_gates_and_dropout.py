@@ -40,7 +40,7 @@ def test_dropout_keeps_its_input_or_nothing_and_scales_it_on_average(rate: float
     torch.manual_seed(0)
     x = torch.full((1_000_000,), 3.0, dtype=torch.float64)
     dropped = Dropout(rate).train()(x)
-    assert set(dropped.unique().tolist()) == {0.0, 3.0}
+    assert set(dropped.tolist()) == {0.0, 3.0}
     assert float(dropped.mean()) / 3 == pytest.approx(1 - rate, abs=share_tolerance(1 - rate, len(x)))
     assert_bitwise(Dropout(rate).eval()(x), (1 - rate) * x)
 
@@ -60,7 +60,7 @@ def test_dropout_halves_the_signal_per_unit_unless_it_is_inverted(*, inverted: b
     torch.manual_seed(0)
     x = torch.ones(100, 2, 64, 64, dtype=torch.float64)
     kept = run_units([unit.train() for unit in units], x)
-    assert set(kept.unique().tolist()) == {0.0, 8.0 if inverted else 1.0}
+    assert set(kept.flatten().tolist()) == {0.0, 8.0 if inverted else 1.0}
     assert float((kept != 0).double().mean()) == pytest.approx(1 / 8, abs=share_tolerance(1 / 8, x.numel()))
     assert_bitwise(run_units([unit.eval() for unit in units], x), x if inverted else x / 8)
 

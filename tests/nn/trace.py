@@ -42,7 +42,8 @@ def feeding(module: nn.Module, length: int) -> dict[str, str]:
     found = {}
     for node in graph.nodes:
         if node.op == "call_module" and isinstance(module.get_submodule(str(node.target)), nn.Conv2d):
-            words, parent = [], node.all_input_nodes[0]
+            words: list[str] = []
+            parent = node.all_input_nodes[0]
             while len(words) < length and parent.op == "call_module":
                 if word := _operation(module, parent):
                     words.append(word)
@@ -56,14 +57,12 @@ def _graph(module: nn.Module) -> fx.Graph:
 
 
 def _start(graph: fx.Graph) -> fx.Node:
-    (start,) = (node for node in graph.nodes if node.op == "placeholder")
+    start: fx.Node = next(iter(graph.find_nodes(op="placeholder")))
     return start
 
 
 def _result(graph: fx.Graph) -> fx.Node:
-    (output,) = (node for node in graph.nodes if node.op == "output")
-    (result,) = output.all_input_nodes
-    return result
+    return graph.output_node().all_input_nodes[0]
 
 
 def _dominators(graph: fx.Graph) -> dict[fx.Node, fx.Node]:
@@ -144,7 +143,7 @@ def _layer(layer: nn.Module) -> str:
             word = f"linear:{layer.in_features}>{layer.out_features}" + ("" if layer.bias is not None else "!bias")
         case nn.BatchNorm2d():
             usual = nn.BatchNorm2d(layer.num_features)
-            word = "bn" if layer.extra_repr() == usual.extra_repr() else f"bn!{layer.extra_repr()}"
+            word = "bn" if repr(layer) == repr(usual) else f"bn!{layer}"
         case nn.ReLU():
             word = "relu!inplace" if layer.inplace else "relu"
         case nn.MaxPool2d():
@@ -170,4 +169,4 @@ def _convolution(layer: nn.Conv2d) -> str:
     if layer.bias is not None:
         word += "+b"
         usual = nn.Conv2d(layer.in_channels, layer.out_channels, side, stride=stride, padding=side // 2)
-    return word if layer.extra_repr() == usual.extra_repr() else f"{word}!{layer.extra_repr()}"
+    return word if repr(layer) == repr(usual) else f"{word}!{layer}"

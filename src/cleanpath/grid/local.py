@@ -13,6 +13,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from multiprocessing import forkserver, resource_tracker
 from multiprocessing.connection import Connection, wait
 from multiprocessing.context import BaseContext
 from multiprocessing.process import BaseProcess
@@ -40,8 +41,10 @@ class News:
 def run_cells(todo: Sequence[Cell], *, workers: int, tell: Callable[[News], None]) -> None:
     """Run all cells, `workers` at a time; what became of each stands in its run folder.
 
-    Whatever is raised meanwhile (a signal, say) ends the running cells first; cells that ended are kept.
+    Whatever is raised meanwhile (a signal, say) ends the running cells first; cells that ended are kept. Raises
+    `RunError` at the end if another driver held some of the cells.
     """
+    held: list[str] = []
 
     def start(cell: Cell) -> None:
         tell(News(cell=cell, event="started"))
@@ -50,12 +53,16 @@ def run_cells(todo: Sequence[Cell], *, workers: int, tell: Callable[[News], None
         tell(News(cell=cell, event="step", progress=message))
 
     def ended(cell: Cell, exit_code: int | None) -> None:
-        if cell.status not in ("finished", "diverged", "failed", "running"):  # running: another driver holds it
+        if cell.run.holder:
+            held.append(f"{cell.label} is being written by {cell.run.holder}")
+        elif cell.status not in ("finished", "diverged", "failed"):
             _record_death(cell, exit_code)
         tell(News(cell=cell, event="ended"))
 
     jobs = [(cell, _train, (cell,)) for cell in todo]
     _run(jobs, workers=workers, start=start, told=told, ended=ended)
+    if held:
+        raise RunError(f"{', '.join(held)}; wait for it, and give this command again")
 
 
 def check_cells(cells: Sequence[Cell]) -> None:
@@ -138,6 +145,14 @@ def _context() -> BaseContext:
         return multiprocessing.get_context("spawn")
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(_PRELOAD)
+    # The server is to be deaf to Ctrl-C from its first moment: what it should end with is up to the driver. The
+    # tracker of resources starts before it and, once started, makes its starter listen to Ctrl-C again.
+    resource_tracker.ensure_running()
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        forkserver.ensure_running()
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
     return context
 
 

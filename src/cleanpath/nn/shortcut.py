@@ -198,7 +198,7 @@ class Gate(nn.Module):
 
     def __init__(self, in_channels: int, out_channels: int, stride: int, *, bias: float, norm: bool) -> None:
         super().__init__()
-        self.conv = nn.Conv2d(in_channels, out_channels, 1, stride=stride)
+        self.conv = nn.Conv2d(in_channels, out_channels, 1, stride=stride, bias=not norm)
         self.norm: nn.Module = nn.BatchNorm2d(out_channels) if norm else nn.Identity()
         start = self.norm.bias if isinstance(self.norm, nn.BatchNorm2d) else self.conv.bias
         assert start is not None
@@ -206,6 +206,11 @@ class Gate(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         return torch.sigmoid(self.norm(self.conv(x)))
+
+    def in_words(self) -> str:
+        """σ of its convolution, and of its BN if it has one."""
+        norm = "" if isinstance(self.norm, nn.Identity) else f" {describe(self.norm)}"
+        return f"σ({describe(self.conv)}{norm})"
 
 
 class GatedShortcut(nn.Module):
@@ -220,7 +225,7 @@ class GatedShortcut(nn.Module):
 
     def in_words(self) -> str:
         """(1−g)·s(x)."""
-        return gated(describe(self.shortcut))
+        return gated(describe(self.shortcut), self.gate)
 
 
 class PaddedIdentity(nn.Module):

@@ -18,6 +18,8 @@ def summarise(network: Network, size: int) -> Summary:
 
     Multiply-adds are those of convolutions and linear layers. The longest path takes F in every unit.
     """
+    if size < 1:
+        raise SettingError(f"images of {size} pixels do not exist; the side must be >= 1")
     with torch.device("meta"):
         built = build(network).eval()
         shapes, macs = _measure(built, torch.empty(1, network.in_channels, size, size))
@@ -38,7 +40,7 @@ def _unit(name: str, unit: Unit, shapes: dict[str, tuple[Any, Any]], macs: dict[
     else:
         h, branch = describe(unit.shortcut), describe(unit.branch)
         if isinstance(unit, ExclusivelyGatedUnit):
-            h = gated(h)
+            h = gated(h, unit.gate)
             branch = f"g·({branch})"
     return UnitSummary(
         name=name,

@@ -23,6 +23,7 @@ def describe(module: nn.Module) -> str:
     return _WORDS.get(type(module), type(module).__name__)
 
 
-def gated(words: str) -> str:
-    """What a gate leaves of a shortcut."""
-    return "(1−g)·x" if words == "identity" else f"(1−g)·({words})"
+def gated(words: str, gate: nn.Module) -> str:
+    """What a gate leaves of a shortcut, and what the gate is."""
+    left = "(1−g)·x" if words == "identity" else f"(1−g)·({words})"
+    return f"{left}, g = {describe(gate)}"

@@ -6,7 +6,7 @@ The paper's numbers stand in `published/` under the same keys; a test compares t
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from cleanpath.errors import UnknownNameError
+from cleanpath.errors import SettingError, UnknownNameError
 from cleanpath.experiment import Data, Experiment, Shortcut, Training
 from cleanpath.nn import catalog
 from cleanpath.settings import override
@@ -155,6 +155,8 @@ def experiments(
     recipe: Recipe, scale: Scale, *, columns: Iterable[str], seeds: Iterable[int], changes: Sequence[str] = ()
 ) -> dict[tuple[str, str, int], Experiment]:
     """Every cell of a table under (row, column, seed); `changes` are `key=value` settings, alike for all."""
+    if any(change.partition("=")[0].strip() == "seed" for change in changes):
+        raise SettingError("--set seed would give all seeds of a row one run; say how many with --seeds N")
     seeds = tuple(seeds)
     base = {name: catalog.network(scale.networks[name], in_channels=scale.in_channels) for name in recipe.columns}
     return {

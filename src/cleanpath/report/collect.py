@@ -1,5 +1,6 @@
 """From run folders to the values of a table."""
 
+import shlex
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -17,7 +18,8 @@ def collect(recipe: Recipe, scale: Scale, *, seeds: Sequence[int], changes: Sequ
     runs = {key: Run(root / default_name(experiment)) for key, experiment in cells.items()}
     typical = next(iter(cells.values()))
     changed = (f"set for this reproduction: {', '.join(changes)}",) if changes else ()
-    sets = "".join(f" --set {change}" for change in changes)
+    sets = "".join(f" --set {shlex.quote(change)}" for change in changes)
+    rest = sets if root == Path("runs") else f"{sets} --runs {shlex.quote(str(root))}"
     rows = tuple(
         Cell(
             row=row,
@@ -39,7 +41,7 @@ def collect(recipe: Recipe, scale: Scale, *, seeds: Sequence[int], changes: Sequ
         deviations=(*scale.deviations, *changed),
         columns=recipe.columns,
         cells=rows,
-        fill=f"cleanpath reproduce {recipe.name} --scale {scale.name} --columns all --seeds {len(seeds)}{sets}",
+        fill=f"cleanpath reproduce {recipe.name} --scale {scale.name} --columns all --seeds {len(seeds)}{rest}",
     )
 
 

@@ -72,9 +72,11 @@ class Cell:
 
     @property
     def status(self) -> str:
-        """`ok`, `fail` (median error above the paper's own limit), `diverged`, `failed` (crashed) or `missing`."""
+        """`ok`, `fail` (median above the paper's limit), `diverged`, `failed` (a run of it crashed) or `missing`."""
+        if any(seed.status == FAILED for seed in self.seeds):
+            return FAILED
         if not self.n:
-            return FAILED if any(seed.status == FAILED for seed in self.seeds) else MISSING
+            return MISSING
         if self.median is None:
             return DIVERGED
         return FAIL if self.median > FAIL_ABOVE else "ok"

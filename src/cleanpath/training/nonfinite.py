@@ -34,7 +34,8 @@ def first_non_finite(network: nn.Module, images: Tensor, loss_of: Callable[[Tens
 def _watched(network: nn.Module, found: list[str]) -> Iterator[None]:
     find = getattr(network, "units", None)
     units: set[str] = set(find()) if callable(find) else set()
-    watched = {n: m for n, m in network.named_modules() if n in units or not any(m.children())}
+    leaves = {n for n, m in network.named_modules() if not any(m.children()) and not isinstance(m, nn.Identity)}
+    watched = {n: m for n, m in network.named_modules() if n in units or n in leaves}
     handles = [m.register_forward_hook(_hook(_label(name, units), found)) for name, m in watched.items()]
     try:
         yield
