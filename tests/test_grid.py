@@ -197,7 +197,7 @@ def test_second_run_trains_nothing_and_prints_the_same(calm: tuple[Path, Any]) -
 def test_report_prints_the_same_table_and_writes_no_run(calm: tuple[Path, Any]) -> None:
     folder, data = calm
     with inside(folder), nothing_written(folder / "runs"):
-        outcome = here("report", "table2", *TINY, "--format", "json")
+        outcome = here("report", "table2", *TINY, "--json")
     assert outcome.json() == data
 
 

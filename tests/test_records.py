@@ -135,7 +135,6 @@ def test_write_that_fails_anywhere_costs_the_try_and_nothing_else(
             with pytest.raises(RunError, match="cannot be written"):
                 assemble.run(tiny(iterations=2), folder, threads=1)
         assert Run(folder).status != "finished"
-        (folder / "lock").unlink(missing_ok=True)  # see the next test
         assert_same_run(assemble.run(tiny(iterations=2), folder, threads=1).folder, undisturbed.folder)
 
 
@@ -145,6 +144,21 @@ def test_lock_is_given_back_when_the_first_write_fails(tmp_path: Path, monkeypat
         with pytest.raises(RunError, match="No space left"):
             finished(tmp_path / "run")
     assert finished(tmp_path / "run").status == "finished"
+
+
+@pytest.mark.xfail(reason="report, defect 26: a full disk while measurements are added escapes as a bare OSError")
+def test_full_disk_amid_a_run_is_named_and_the_lock_given_back(tmp_path: Path) -> None:
+    """/dev/full takes the place of the metrics: every write to it fails as on a full disk, its closing too."""
+
+    def measure() -> None:
+        with Writer(tmp_path / "run", tiny(), {}) as writer:
+            writer._metrics.close()
+            writer._metrics = Path("/dev/full").open("w", encoding="utf-8")  # noqa: SIM115
+            writer.append({"iteration": 1, "loss": 2.0})
+
+    with pytest.raises(RunError, match=r"metrics\.jsonl cannot be written: No space left on device"):
+        measure()
+    assert not (tmp_path / "run" / "lock").exists()
 
 
 def test_last_line_that_was_cut_ends_the_metrics(tmp_path: Path) -> None:
@@ -193,10 +207,10 @@ def test_run_that_is_trained_again_does_not_count_as_done_meanwhile(tmp_path: Pa
 
 def test_forgotten_run_is_one_to_train(tmp_path: Path) -> None:
     run = finished(tmp_path / "run")
-    run.forget()
+    records.forget([run])
     assert (run.status, run.result) == ("interrupted", None)
     with Writer(run.folder, tiny(), {}), pytest.raises(RunError, match="is being written by process"):
-        run.forget()
+        records.forget([run])
 
 
 def lock(folder: Path, **changes: Any) -> None:
@@ -246,6 +260,15 @@ def test_lock_of_another_host_is_refused_with_the_file_to_remove(tmp_path: Path)
 def test_lock_that_was_cut_names_the_file_to_remove(tmp_path: Path) -> None:
     folder = finished(tmp_path / "run").folder
     (folder / "lock").write_bytes(b"")
+    with pytest.raises(RunError, match="run/lock"):
+        finished(folder)
+
+
+@pytest.mark.xfail(reason="report, defect 25: a lock that is JSON but not ours ends with a TypeError or KeyError")
+@pytest.mark.parametrize("content", [b"5", b"{}", b"[]", b'{"host": "elsewhere"}'])
+def test_lock_of_another_kind_names_the_file_to_remove(tmp_path: Path, content: bytes) -> None:
+    folder = finished(tmp_path / "run").folder
+    (folder / "lock").write_bytes(content)
     with pytest.raises(RunError, match="run/lock"):
         finished(folder)
 

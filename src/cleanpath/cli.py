@@ -20,7 +20,7 @@ from cleanpath.usage import explain, stoppable, this_command
 
 app = typer.Typer(
     name="cleanpath",
-    help="Build, train and audit residual networks: He, Zhang, Ren and Sun (2016), exactly, and beyond.",
+    help="Build and train residual networks: He, Zhang, Ren and Sun (2016), exactly, and beyond.",
     epilog="Start with: cleanpath reproduce table1 table2",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
@@ -158,7 +158,10 @@ def train(
     Examples: cleanpath train preresnet20 --set training.epochs=5; cleanpath train run.toml --out runs/mine
     """
     from cleanpath import single
+    from cleanpath.grid.local import cores
     from cleanpath.report import terminal
+
+    threads = threads or cores()
 
     extra = [f"data.name={data}"] if data is not None else []
     extra += [f"seed={seed}"] if seed is not None else []
@@ -207,9 +210,9 @@ def reproduce(
         reproduction.run(job, workers=workers, fresh=fresh)
     tables = job.tables()
     reproduction.write_page(job, tables, page, command=this_command(without="--fresh"))
-    _print(table.to_data(tables), as_json, lambda: terminal.print_tables(tables))
+    _print(table.to_data(tables, **job.provenance(tables)), as_json, lambda: terminal.print_tables(tables))
     typer.echo(f"page: {page}", err=True)
-    if any(cell.status == "failed" for found in tables for cell in found.cells):
+    if any(cell.status == "failed" for cell in job.cells()):
         raise typer.Exit(1)
 
 
@@ -221,14 +224,15 @@ def report(
     settings: Settings = None,
     runs: Root = Path("runs"),
     page: PageFile = Path("reports/reproduction.html"),
-    as_format: Annotated[str, typer.Option("--format", help="text, md, csv or json.")] = "text",
+    as_format: Annotated[str, typer.Option("--format", help="text, md or csv.")] = "text",
+    as_json: AsJson = False,
 ) -> None:
     """Print a table from the runs that exist and write its page; train nothing.
 
     Examples: cleanpath report table1; cleanpath report table1 table2 --format md
     """
     from cleanpath import reproduction
-    from cleanpath.report import terminal
+    from cleanpath.report import table, terminal
 
     if as_format not in terminal.FORMATS:
         raise SettingError(f"--format is '{as_format}'; choose one of {', '.join(terminal.FORMATS)}")
@@ -237,7 +241,7 @@ def report(
     )
     tables = job.tables()
     reproduction.write_page(job, tables, page, command=this_command())
-    terminal.FORMATS[as_format](tables)
+    _print(table.to_data(tables, **job.provenance(tables)), as_json, lambda: terminal.FORMATS[as_format](tables))
     typer.echo(f"page: {page}", err=True)
 
 

@@ -16,7 +16,7 @@ import hashlib
 import json
 import os
 import socket
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -105,13 +105,6 @@ class Run:
             "result": self.result,
         }
 
-    def forget(self) -> None:
-        """Make the run one that has not ended, so that it is trained again."""
-        if holder := self.holder:
-            raise RunError(f"{self.folder} is being written by {holder}; wait for it, or end it")
-        for path in (_RESULT, _FAILURE):
-            (self.folder / path).unlink(missing_ok=True)
-
     def metrics(self) -> Iterator[dict[str, Any]]:
         """The measurements in the order of their making; a line that was cut off by a crash ends them."""
         path = self.folder / _METRICS
@@ -165,7 +158,7 @@ class Writer:
 
     def append(self, line: Mapping[str, float]) -> None:
         """Add one measurement."""
-        self._metrics.write(json.dumps(line) + "\n")
+        self._metrics.write(json.dumps(line, allow_nan=False) + "\n")
         self._metrics.flush()
 
     def save_weights(self, data: bytes) -> str:
@@ -182,6 +175,17 @@ class Writer:
     def fail(self, reason: str) -> None:
         """Write why this try crashed; the next one starts over."""
         record_failure(self.run.folder, reason)
+
+
+def forget(runs: Iterable[Run]) -> None:
+    """Make runs ones that have not ended; all of them, or none if a process holds one. Raises `RunError` then."""
+    runs = list(runs)
+    for run in runs:
+        if run.holder:
+            raise RunError(f"{run.folder} is being written by {run.holder}; wait for it, or end it")
+    for run in runs:
+        for name in (_RESULT, _FAILURE):
+            (run.folder / name).unlink(missing_ok=True)
 
 
 def record_failure(folder: Path, reason: str) -> None:
@@ -204,10 +208,11 @@ def check_folder(folder: Path, experiment: Experiment) -> None:
         raise RunError(f"{folder} holds another experiment: {listed}; choose another --out, or drop the change")
 
 
-def default_name(experiment: Experiment) -> str:
-    """A run's name: network, data, seed and digest."""
+def default_name(experiment: Experiment, *, threads: int = 1) -> str:
+    """A run's name: network, data, seed, digest, and the number of threads, since bits depend on it."""
     network = catalog.name_of(experiment.network)
-    return f"{network}-{experiment.data.name}-s{experiment.seed}-{settings.digest(experiment)}"
+    name = f"{network}-{experiment.data.name}-s{experiment.seed}-{settings.digest(experiment)}"
+    return name if threads == 1 else f"{name}-t{threads}"
 
 
 def runs_below(root: Path) -> tuple[Run, ...]:
@@ -238,7 +243,7 @@ def write(path: Path, data: bytes) -> None:
 
 
 def _write_json(path: Path, data: Mapping[str, Any]) -> None:
-    write(path, (json.dumps(data, indent=1, sort_keys=True) + "\n").encode())
+    write(path, (json.dumps(data, indent=1, sort_keys=True, allow_nan=False) + "\n").encode())
 
 
 def _read_json(path: Path) -> dict[str, Any] | None:

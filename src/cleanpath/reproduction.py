@@ -13,7 +13,8 @@ from cleanpath.experiment import Experiment
 from cleanpath.grid import local, plan
 from cleanpath.grid.plan import Cell
 from cleanpath.paper.tables import Recipe, Scale, experiments, recipe_of, scale_of
-from cleanpath.report.collect import collect
+from cleanpath.records import forget, write
+from cleanpath.report.collect import collect, facts
 from cleanpath.report.table import Table
 from cleanpath.watch import Watch
 
@@ -36,6 +37,11 @@ class Reproduction:
             columns = recipe.columns if self.all_columns else recipe.columns[:1]
             found += experiments(recipe, self.scale, columns=columns, seeds=self.seeds, changes=self.changes).values()
         return plan.cells(found, self.root)
+
+    def provenance(self, tables: Sequence[Table]) -> dict[str, Any]:
+        """What was asked of a reproduction, and on what its runs ran."""
+        asked = {"seeds": len(self.seeds), "all_columns": self.all_columns, "set": list(self.changes)}
+        return {**asked, "measured": facts(self.root, tables)}
 
     def tables(self) -> list[Table]:
         """The tables as the runs below `root` have them."""
@@ -73,8 +79,8 @@ def run(job: Reproduction, *, workers: int | None, fresh: bool) -> None:
     workers = workers or local.cores()
     if todo:
         local.check_cells(todo)
-        for cell in todo if fresh else ():
-            cell.run.forget()
+        if fresh:
+            forget(cell.run for cell in todo)
         with Watch(todo, done=len(cells) - len(todo)) as watch:
             local.run_cells(todo, workers=workers, tell=watch.tell)
 
@@ -86,12 +92,12 @@ def measured_plan(job: Reproduction, *, workers: int | None, fresh: bool) -> dic
     todo = list(cells) if fresh else plan.to_do(cells)
     if todo:
         local.check_cells(todo)
-    kinds = {cell.work: cell for cell in todo}
+    kinds = {cell.experiment.network: cell for cell in todo}
     measured = local.measure_cells(list(kinds.values()), workers=workers)
-    costs = {work: measured[cell.folder.name] for work, cell in kinds.items()}
+    costs = {network: measured[cell.folder.name] for network, cell in kinds.items()}
     rows = []
     for cell in cells:
-        seconds, memory = costs[cell.work] if cell in todo else (0.0, 0)
+        seconds, memory = costs[cell.experiment.network] if cell in todo else (0.0, 0)
         status = "to do" if cell in todo else cell.status
         rows.append(
             {"cell": cell.label, "run": cell.folder.name, "status": status, "seconds": seconds, "memory": memory}
@@ -102,15 +108,13 @@ def measured_plan(job: Reproduction, *, workers: int | None, fresh: bool) -> dic
         "workers": workers,
         "cells": rows,
         "to_do": len(todo),
-        "seconds": plan.makespan([costs[cell.work][0] for cell in todo], workers),
-        "memory": sum(sorted((costs[cell.work][1] for cell in todo), reverse=True)[:workers]),
+        "seconds": plan.makespan([costs[cell.experiment.network][0] for cell in todo], workers),
+        "memory": sum(sorted((costs[cell.experiment.network][1] for cell in todo), reverse=True)[:workers]),
     }
 
 
 def write_page(job: Reproduction, tables: Sequence[Table], path: Path, *, command: str) -> None:
     """Write the page of the tables. Raises `RunError` if it cannot be written there."""
-    from cleanpath.records import write
-    from cleanpath.report.collect import facts
     from cleanpath.report.page import page
 
     if path.is_dir():

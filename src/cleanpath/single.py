@@ -6,10 +6,10 @@ from typing import Any
 
 from cleanpath import assemble, settings
 from cleanpath.experiment import Experiment, Training
-from cleanpath.grid.local import News, cores
+from cleanpath.grid.local import News
 from cleanpath.grid.plan import DONE, Cell
 from cleanpath.nn import catalog
-from cleanpath.records import Run, check_folder, default_name
+from cleanpath.records import Run, check_folder, default_name, forget
 from cleanpath.training.progress import Progress
 from cleanpath.watch import Watch, say
 
@@ -29,11 +29,11 @@ def experiment_of(network: str, changes: Sequence[str]) -> Experiment:
     return experiment
 
 
-def plan_run(experiment: Experiment, out: Path | None, *, threads: int | None) -> dict[str, Any]:
+def plan_run(experiment: Experiment, out: Path | None, *, threads: int) -> dict[str, Any]:
     """What the run would be, with its time and memory from a few steps measured now."""
-    folder = _folder(experiment, out)
+    folder = _folder(experiment, out, threads)
     check_folder(folder, experiment)
-    seconds, memory = assemble.measure(experiment, threads=threads or cores())
+    seconds, memory = assemble.measure(experiment, threads=threads)
     return {
         "schema": "cleanpath.run_plan",
         "version": 1,
@@ -46,13 +46,13 @@ def plan_run(experiment: Experiment, out: Path | None, *, threads: int | None) -
     }
 
 
-def train(experiment: Experiment, out: Path | None, *, threads: int | None, fresh: bool) -> Run:
+def train(experiment: Experiment, out: Path | None, *, threads: int, fresh: bool) -> Run:
     """Train and record; a run that ended is not trained again unless `fresh`."""
-    folder = _folder(experiment, out)
+    folder = _folder(experiment, out, threads)
     check_folder(folder, experiment)
     cell = Cell(experiment=experiment, folder=folder, label=folder.name)
     if fresh:
-        cell.run.forget()
+        forget([cell.run])
     if cell.status in DONE:
         say(f"{folder} ended before; nothing to do (--fresh trains it again)")
         return cell.run
@@ -62,10 +62,10 @@ def train(experiment: Experiment, out: Path | None, *, threads: int | None, fres
         def on_step(progress: Progress) -> None:
             watch.tell(News(cell=cell, event="step", progress=progress))
 
-        run = assemble.run(experiment, folder, threads=threads or cores(), on_step=on_step)
+        run = assemble.run(experiment, folder, threads=threads, on_step=on_step)
         watch.tell(News(cell=cell, event="ended"))
     return run
 
 
-def _folder(experiment: Experiment, out: Path | None) -> Path:
-    return out if out is not None else Path("runs") / default_name(experiment)
+def _folder(experiment: Experiment, out: Path | None, threads: int) -> Path:
+    return out if out is not None else Path("runs") / default_name(experiment, threads=threads)

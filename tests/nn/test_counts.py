@@ -168,7 +168,7 @@ def test_all_placements_have_the_same_count(branch: str, shortcut: str) -> None:
     counts = set()
     for placement in PLACEMENTS:
         with torch.device("meta"):
-            module = build(tiny(branch, placement=placement, shortcut=ALL_SHORTCUTS[shortcut], widening="B"))
+            module = build(tiny(branch, units=1, placement=placement, shortcut=ALL_SHORTCUTS[shortcut], widening="B"))
         counts.add(sum(parameter.numel() for parameter in module.parameters()))
     assert len(counts) == 1
 

@@ -66,7 +66,7 @@ bn relu avgpool flatten linear:512>1000
 F, F2 = "conv3x3:4>4 bn relu conv3x3:4>4 bn", "conv3x3/2:4>8 bn relu conv3x3:8>8 bn"
 A = "every1,1,2,2 zeros0,0,0,0,0,4"
 G, G2 = "conv1x1:4>4+b sigmoid", "conv1x1/2:4>8+b sigmoid"
-GN, GN2 = "conv1x1:4>4+b bn sigmoid", "conv1x1/2:4>8+b bn sigmoid"
+GN, GN2 = "conv1x1:4>4 bn sigmoid", "conv1x1/2:4>8 bn sigmoid"
 DROP = "( x * empty bernoulli_(0.5,) )"
 # Figure 2 and Table 1; brackets of a product hold its factors.
 FIGURE_2 = {
@@ -178,8 +178,13 @@ def test_every_shortcut_computes_what_figure_2_draws() -> None:
             assert fingerprint(network.get_submodule(unit)) == f"{text} relu", name
 
 
-@pytest.mark.parametrize("depth", [18, 34, 50, 101, 152, 200])
-@pytest.mark.parametrize("placement", PLACEMENTS)
+@pytest.mark.parametrize(
+    ("placement", "depth"),
+    [
+        *((placement, depth) for placement in PLACEMENTS for depth in (18, 50)),
+        *(("full_preactivation", depth) for depth in (34, 101, 152, 200)),
+    ],
+)
 def test_imagenet_network_computes_what_the_paper_draws(placement: str, depth: int) -> None:
     branch = "two_layer" if depth < 50 else "bottleneck"
     of = Network(depth=depth, branch=branch, placement=placement, layout="imagenet", widening="B", width=8)

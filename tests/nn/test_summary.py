@@ -190,9 +190,10 @@ def test_summary_takes_no_memory_and_no_random_numbers() -> None:
     assert torch.equal(torch.get_rng_state(), state)
 
 
-def test_images_without_pixels_are_refused() -> None:
+@pytest.mark.parametrize("size", [0, -1])
+def test_images_without_pixels_are_refused(size: int) -> None:
     with pytest.raises(SettingError):
-        summarise(tiny(), 0)
+        summarise(tiny(), size)
 
 
 def test_one_pixel_is_enough() -> None:

@@ -152,8 +152,8 @@ def test_a_run_that_diverged_before_its_first_evaluation_counts_against_the_medi
 def test_a_crashed_run_is_drawn_but_is_not_in_the_median() -> None:
     seed = replace(run(90.0, 2, 200), status="failed")
     (panel,) = curves(table(cell("original", run(2.0, 0), run(2.0, 1), seed))).panels
-    assert counts(panel)[OK, THIN, False] == 3
-    assert panel.cell.median == pytest.approx(100 * (1 - points(panel, OK, THICK, dashed=False)[-1][1] / HEIGHT))
+    assert counts(panel)[BAD, THIN, False] == 3
+    assert panel.cell.median == pytest.approx(100 * (1 - points(panel, BAD, THICK, dashed=False)[-1][1] / HEIGHT))
 
 
 def test_rows_without_curves_are_named_with_their_status() -> None:

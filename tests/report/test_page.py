@@ -215,7 +215,7 @@ def test_the_answer_counts_both_ways_and_names_who_disagrees(tables: tuple[Table
         "These disagree: constant scaling: shortcut 0.5, F 0.5 (fails here with 70.3%; in the paper 12.35%), "
         "shortcut-only gating, b = 0 (fails here with 89.2%; in the paper 12.86%), "
         "1×1 convolution (fails here with 69.3%; in the paper 12.22%). "
-        "Beyond the paper, constant scaling: shortcut 1, F 0.5 (not in the paper): converges here with 2.3%. "
+        "Beyond the paper, constant scaling: shortcut 1, F 0.5: converges here with 2.3%. "
         "3 runs per row, each with its own seed."
     )
     assert told[0].endswith("converge here.")

@@ -70,14 +70,17 @@ def check_cells(cells: Sequence[Cell]) -> None:
     found: list[str] = []
     jobs = [(cell, _check, (tuple(c.experiment for c in cells),)) for cell in cells[:1]]
     _run(jobs, workers=1, start=lambda _: None, told=lambda _, message: found.append(message), ended=lambda *_: None)
-    if found:
+    if not found:
+        raise RunError("the process that checks the cells died; `cleanpath doctor` tells of memory and limits")
+    if found[0]:
         raise SettingError(found[0])
 
 
 def measure_cells(kinds: Sequence[Cell], *, workers: int) -> dict[str, tuple[float, int]]:
-    """Seconds and peak bytes of one run of each cell, from a few steps of it, with all workers busy on the same."""
+    """Seconds and peak bytes of one run of each cell, from a few steps of it, with all workers busy."""
     found: dict[str, list[tuple[float, int]]] = {}
-    jobs = [(cell, _measure, (cell,)) for cell in kinds for _ in range(workers)]
+    copies = max(1, workers // max(1, len(kinds)))
+    jobs = [(cell, _measure, (cell,)) for cell in kinds for _ in range(copies)]
 
     def told(cell: Cell, message: tuple[float, int]) -> None:
         found.setdefault(cell.folder.name, []).append(message)
@@ -189,6 +192,7 @@ def _check(experiments: tuple[Experiment, ...], news: Connection) -> None:
         except UserError as error:
             news.send(f"{experiment.source}: {error}")
             return
+    news.send("")
 
 
 def _measure(cell: Cell, news: Connection) -> None:

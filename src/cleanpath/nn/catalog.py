@@ -82,7 +82,7 @@ def network(name: str, **settings: Any) -> Network:
     if layout is None:
         layout = "imagenet" if depth in IMAGENET and tag is None else "cifar"
     if layout == "imagenet":
-        row = _imagenet(depth, None if tag is None else TAGS[tag], family, placement)
+        row = _imagenet(depth, None if tag is None else TAGS[tag], placement)
     else:
         branch = TAGS[tag] if tag else "bottleneck" if depth in _BOTTLENECK_DEPTHS else "two_layer"
         row = Network(depth=depth, branch=branch, placement=placement, widening="B" if branch == "bottleneck" else "A")
@@ -90,6 +90,9 @@ def network(name: str, **settings: Any) -> Network:
     if unknown:
         raise UnknownNameError("setting of a network", unknown[0], (field.name for field in fields(Network)))
     found = replace(row, **{"shortcut": Shortcut(kind=shortcut), **settings})
+    if layout == "imagenet" and "widening_norm" not in settings:
+        # The first paper's ImageNet models have a BN behind every convolution, pre-activated projections have none.
+        found = replace(found, widening_norm=found.placement != "full_preactivation")
     stages(found)
     return found
 
@@ -146,7 +149,7 @@ def name_of(of: Network) -> str:
     return short
 
 
-def _imagenet(depth: int, branch: str | None, family: str, placement: str) -> Network:
+def _imagenet(depth: int, branch: str | None, placement: str) -> Network:
     if depth not in IMAGENET:
         nearest = ", ".join(map(str, sorted(IMAGENET, key=lambda known: abs(known - depth))[:2]))
         raise SettingError(f"no ImageNet network of depth {depth}; nearest {nearest}")
@@ -156,7 +159,6 @@ def _imagenet(depth: int, branch: str | None, family: str, placement: str) -> Ne
         placement=placement,
         layout="imagenet",
         widening="B",
-        widening_norm=family == "resnet",
         width=64,
         num_classes=1000,
     )
@@ -166,7 +168,11 @@ def _unit_shape(of: Network, channels: int, inner: int, stride: int) -> UnitShap
     layers: tuple[WeightLayer, ...]
     if of.branch == "bottleneck":
         first, middle = (stride, 1) if of.stride_on == "first" else (1, stride)
-        layers = (WeightLayer(inner, 1, first), WeightLayer(inner, 3, middle), WeightLayer(inner * 4, 1))
+        layers = (
+            WeightLayer(inner, 1, first),
+            WeightLayer(inner, 3, middle),
+            WeightLayer(inner * EXPANSION[of.branch], 1),
+        )
     else:
         layers = (WeightLayer(inner, 3, stride), *(WeightLayer(inner, 3),) * (LAYERS[of.branch] - 1))
     return UnitShape(channels, inner * EXPANSION[of.branch], stride, layers)

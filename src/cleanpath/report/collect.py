@@ -17,7 +17,7 @@ def collect(recipe: Recipe, scale: Scale, *, seeds: Sequence[int], changes: Sequ
     cells = experiments(recipe, scale, columns=recipe.columns, seeds=seeds, changes=changes)
     runs = {key: Run(root / default_name(experiment)) for key, experiment in cells.items()}
     typical = next(iter(cells.values()))
-    changed = (f"set for this reproduction: {', '.join(changes)}",) if changes else ()
+    changed = (f"Changed for this reproduction, against what is said below: {', '.join(changes)}.",) if changes else ()
     sets = "".join(f" --set {shlex.quote(change)}" for change in changes)
     rest = sets if root == Path("runs") else f"{sets} --runs {shlex.quote(str(root))}"
     rows = tuple(
@@ -38,7 +38,7 @@ def collect(recipe: Recipe, scale: Scale, *, seeds: Sequence[int], changes: Sequ
         quantity=paper.quantity,
         scale=scale.name,
         protocol=f"{typical.data.name}, {in_words(typical.training)}, last iteration",
-        deviations=(*scale.deviations, *changed),
+        deviations=(*changed, *scale.deviations),
         columns=recipe.columns,
         cells=rows,
         fill=f"cleanpath reproduce {recipe.name} --scale {scale.name} --columns all --seeds {len(seeds)}{rest}",

@@ -98,9 +98,10 @@ class Table:
     fill: str  # the command that fills what is missing
 
 
-def to_data(tables: Sequence[Table]) -> dict[str, Any]:
-    """The tables as plain data: the schema of `cleanpath reproduce --json`."""
-    return {"schema": "cleanpath.tables", "version": FORMAT, "tables": [_table_data(table) for table in tables]}
+def to_data(tables: Sequence[Table], **provenance: Any) -> dict[str, Any]:
+    """The tables as plain data: the schema of `cleanpath reproduce --json`; `provenance` says how they were made."""
+    rows = [_table_data(table) for table in tables]
+    return {"schema": "cleanpath.tables", "version": FORMAT, **provenance, "tables": rows}
 
 
 def from_data(data: dict[str, Any]) -> list[Table]:
@@ -128,7 +129,7 @@ def to_markdown(table: Table) -> str:
     head = ["row", "column", "paper", "ours, median", "mean ± std", "n", "status"]
     lines = [head, ["---", "---", "--:", "--:", "--:", "--:", "---"]]
     lines += [
-        [c.label, c.column, number(c.paper, 2), number(c.median, 1), spread(c), str(c.n), c.status] for c in table.cells
+        [c.label, c.column, number(c.paper, 2), number(c.median, 1), spread(c), count(c), c.status] for c in table.cells
     ]
     body = "\n".join(f"| {' | '.join(line)} |" for line in lines)
     return f"**{table.name}: {table.title}**, scale {table.scale} ({table.protocol})\n\n{body}\n"
@@ -148,6 +149,11 @@ def to_csv(tables: Sequence[Table]) -> str:
 def number(value: Published | None, digits: int) -> str:
     """A number as it is printed: `fail` stays, nothing is a dash."""
     return "–" if value is None else value if isinstance(value, str) else f"{value:.{digits}f}"
+
+
+def count(cell: Cell) -> str:
+    """How many runs ended, and of how many where some did not."""
+    return str(cell.n) if cell.n in (0, len(cell.seeds)) else f"{cell.n} of {len(cell.seeds)}"
 
 
 def spread(cell: Cell) -> str:

@@ -13,7 +13,7 @@ from cleanpath.nn.summary_values import Summary, UnitSummary
 from cleanpath.paper.published import PublishedTable
 from cleanpath.records import Run
 from cleanpath.report import table as tables
-from cleanpath.report.table import Table, clock, number, spread
+from cleanpath.report.table import Table, clock, count, number, spread
 
 _LEAST_WIDTH = 160
 _COLOURS = {"ok": "green", "fail": "red", "diverged": "red", "failed": "red", "warn": "yellow", "missing": "dim"}
@@ -28,11 +28,11 @@ def print_tables(found: Sequence[Table]) -> None:
         console.print(f"ours: scale {one.scale}, {escape(one.protocol)}")
         grid = _grid("row", "column", "paper", "ours: median", "mean ± std", "n", "status", right=(2, 3, 4, 5))
         for c in one.cells:
-            cells = (c.label, c.column, number(c.paper, 2), number(c.median, 1), spread(c), str(c.n))
+            cells = (c.label, c.column, number(c.paper, 2), number(c.median, 1), spread(c), count(c))
             grid.add_row(*map(escape, cells), _coloured(c.status))
         console.print(grid)
-        if any(c.status == tables.MISSING for c in one.cells):
-            console.print(f"missing: fill with  {escape(one.fill)}")
+        if any(c.n < len(c.seeds) for c in one.cells):
+            console.print(f"missing: fill with  {escape(one.fill)}", soft_wrap=True)
     for line in dict.fromkeys(line for one in found for line in one.deviations):
         console.print(f"- {escape(line)}", soft_wrap=True)
 
@@ -47,18 +47,10 @@ def print_csv(found: Sequence[Table]) -> None:
     sys.stdout.write(tables.to_csv(found))
 
 
-def print_json(found: Sequence[Table]) -> None:
-    """The tables as JSON."""
-    import json
-
-    sys.stdout.write(json.dumps(tables.to_data(found), indent=1, allow_nan=False, ensure_ascii=False) + "\n")
-
-
 FORMATS: dict[str, Callable[[Sequence[Table]], None]] = {
     "text": print_tables,
     "md": print_markdown,
     "csv": print_csv,
-    "json": print_json,
 }
 
 

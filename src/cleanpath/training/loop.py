@@ -63,12 +63,14 @@ def train(
             losses.clear()
         if iteration * size // count > (iteration - 1) * size // count or iteration == total:
             error, test_loss = evaluate(network, images.held_out_images, images.held_out_labels)
+            _check_finite("test loss", test_loss, network, images, iteration)
             line = {"iteration": iteration, "epoch": iteration * size / count, "error": error, "test_loss": test_loss}
             record({**line, "seconds": _since(began)})
         if on_step is not None:
             speed = iteration * size / max(_since(began), 1e-9)
             on_step(Progress(iteration=iteration, total=total, loss=loss, images_per_second=speed, error=error))
     train_error, train_loss = evaluate(network, images.train_images, images.train_labels)
+    _check_finite("training loss in eval mode", train_loss, network, images, total)
     last = {"error": error, "test_loss": test_loss, "train_error": train_error, "train_loss": train_loss}
     return {"iterations": total, **last, "seconds": _since(began)}
 
@@ -90,6 +92,16 @@ def evaluate(network: nn.Module, images: Tensor, labels: Tensor) -> tuple[float,
         for module, flag in flags.items():
             module.training = flag
     return 100 * wrong / len(labels), loss / len(labels)
+
+
+def _check_finite(quantity: str, value: float, network: nn.Module, images: Images, iteration: int) -> None:
+    """Raise `NonFiniteError` if an evaluation after `iteration` gave a value that is not finite."""
+    if math.isfinite(value):
+        return
+    network.eval()
+    x, y = images.held_out_images[:_EVALUATION_BATCH], images.held_out_labels[:_EVALUATION_BATCH]
+    where = first_non_finite(network, x, lambda logits: functional.cross_entropy(logits, y))
+    raise NonFiniteError(quantity, value, iteration=iteration + 1, where=where)
 
 
 def _gradients(network: nn.Module, x: Tensor, y: Tensor, iteration: int) -> tuple[float, float]:
