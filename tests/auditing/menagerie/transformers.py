@@ -365,7 +365,7 @@ CASES = (
         units=4,
         h=("identity",) * 4,
         f=("normalisation",) * 4,
-        branch=X,
+        branch=_alternating(UNITS, ("self_attn",), ("linear1", "linear2")),
         note="Without gradients the layer runs one fused operation with no addition; with a live input it does not.",
     ),
 )
