@@ -325,7 +325,7 @@ CASES = (
         lambda: vectors(ExpertUnit(), ExpertUnit()),
         2,
         "nothing",
-        names(2, "norm", "branch.router", "branch.experts.0.0", "branch.experts.1.0", "branch.experts.2.0"),
+        names(2, "norm", "branch.router", *(f"branch.experts.{i}.{j}" for i in range(3) for j in (0, 2))),
         note="The experts gather into zeros: a sum of parallel weighted branches, inside F.",
     ),
     _blocks(
@@ -333,7 +333,7 @@ CASES = (
         lambda: vectors(ExpertsOnStream(), ExpertsOnStream()),
         2,
         "nothing",
-        names(2, "router", "experts.0.0", "experts.1.0", "experts.2.0"),
+        names(2, "router", *(f"experts.{i}.{j}" for i in range(3) for j in (0, 2))),
         note="Three index_add in a row, all of branches of the same x: one unit whose F has three experts.",
     ),
     _blocks(
