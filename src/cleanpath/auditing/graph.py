@@ -1,0 +1,176 @@
+"""The network as a graph of values, read from autograd: a vertex is one tensor, its parents are what it was computed from.
+
+Vertices are numbered so that parents come before children, in the order of execution. A vertex is live if the network's input reaches it.
+"""
+
+import heapq
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+import torch
+from torch import Tensor
+from torch.autograd.graph import Node
+
+from cleanpath.auditing.record import Operation, Record
+
+LEAF = "accumulategrad"
+CUSTOM = "custom"
+Edge = tuple[Node, int]
+
+
+@dataclass
+class Graph:
+    """Parallel lists, one entry per vertex."""
+
+    kinds: list[str]
+    """The autograd node's name without its ending, in small letters: `add`, `nativebatchnorm`."""
+    parents: list[tuple[int, ...]]
+    """In the order of the node's arguments; -1 where an argument has no history."""
+    operations: list[Operation | None]
+    shapes: list[tuple[int, ...]]
+    edges: list[Edge]
+    live: list[bool]
+    parameter: list[str | None]
+    """The parameter's qualified name, for a leaf."""
+    outputs: frozenset[int]
+
+    @cached_property
+    def children(self) -> list[list[int]]:
+        """The live vertices computed from each live vertex."""
+        children: list[list[int]] = [[] for _ in self.kinds]
+        for vertex in range(len(self.kinds)):
+            for parent in set(self.live_parents(vertex)):
+                children[parent].append(vertex)
+        return children
+
+    def live_parents(self, vertex: int) -> list[int]:
+        """What a vertex was computed from, as far as the input reaches it."""
+        return [p for p in self.parents[vertex] if p >= 0 and self.live[p]]
+
+    @cached_property
+    def _weights(self) -> dict[int, tuple[str, ...]]:
+        return {}
+
+    def weights(self, vertex: int) -> tuple[str, ...]:
+        """Names of the parameters that enter at a vertex, directly or transformed on the way (weight normalisation)."""
+        known = self._weights
+        if vertex not in known:
+            names: dict[str, None] = {}
+            for parent in self.parents[vertex]:
+                if parent >= 0 and not self.live[parent]:
+                    names.update(dict.fromkeys(self.parameters_behind(parent)))
+            known[vertex] = tuple(names)
+        return known[vertex]
+
+    def parameters_behind(self, vertex: int) -> tuple[str, ...]:
+        """Names of the parameters that a vertex outside the input's reach was computed from."""
+        names: dict[str, None] = {}
+        pending, met = [vertex], {vertex}
+        while pending:
+            current = pending.pop()
+            name = self.parameter[current]
+            if name is not None:
+                names[name] = None
+            for parent in self.parents[current]:
+                if parent >= 0 and parent not in met:
+                    met.add(parent)
+                    pending.append(parent)
+        return tuple(names)
+
+    def entries(self, vertex: int) -> int:
+        """How many numbers a vertex holds."""
+        product = 1
+        for size in self.shapes[vertex]:
+            product *= size
+        return product
+
+
+def build(
+    outputs: Iterable[Tensor], record: Record, parameters: Mapping[int, str], inputs: Sequence[Tensor]
+) -> Graph:
+    """The graph behind `outputs`; `parameters` gives the name of a parameter by its id, `inputs` are the input's leaves."""
+    ends = [(tensor.grad_fn, tensor.output_nr) for tensor in outputs if tensor.grad_fn is not None]
+    nodes = _in_order({node for node, _ in ends})
+    used: dict[Node, set[int]] = {node: set() for node in nodes}
+    for node, number in ends:
+        used[node].add(number)
+    for node in nodes:
+        for parent, number in node.next_functions:
+            if parent is not None:
+                used[parent].add(number)
+    edges = [(node, number) for node in nodes for number in sorted(used[node])]
+    index = {edge: vertex for vertex, edge in enumerate(edges)}
+    leaves = {id(tensor) for tensor in inputs}
+    graph = Graph([], [], [], [], edges, [], [], frozenset(index[end] for end in ends))
+    for node, number in edges:
+        operation = _operation(node, record.operations)
+        above = tuple(-1 if parent is None else index[parent, n] for parent, n in node.next_functions)
+        variable = getattr(node, "variable", None) if _kind(node) == LEAF else None
+        graph.kinds.append(operation.name.replace("_", "") if _sliced(node) and operation else _kind(node))
+        graph.parents.append(above)
+        graph.operations.append(operation)
+        graph.shapes.append(_shape(node, number))
+        graph.parameter.append(None if variable is None else parameters.get(id(variable)))
+        graph.live.append(
+            (variable is not None and id(variable) in leaves)
+            or (operation is not None and operation.reads_input)
+            or any(parent >= 0 and graph.live[parent] for parent in above)
+        )
+    return graph
+
+
+def _in_order(ends: set[Node]) -> list[Node]:
+    """All nodes behind the ends; parents first, otherwise as autograd numbered them."""
+    parents: dict[Node, set[Node]] = {}
+    pending = list(ends)
+    while pending:
+        node = pending.pop()
+        if node not in parents:
+            parents[node] = {parent for parent, _ in node.next_functions if parent is not None}
+            pending.extend(parents[node])
+    children: dict[Node, list[Node]] = {node: [] for node in parents}
+    for node, above in parents.items():
+        for parent in above:
+            children[parent].append(node)
+    waiting = {node: len(above) for node, above in parents.items()}
+    numbers = {node: -1 if _kind(node) == LEAF else node._sequence_nr() for node in parents}  # noqa: SLF001
+    ready = [(numbers[node], position, node) for position, node in enumerate(parents) if not waiting[node]]
+    heapq.heapify(ready)
+    ordered: list[Node] = []
+    while ready:
+        _, _, node = heapq.heappop(ready)
+        ordered.append(node)
+        for child in children[node]:
+            waiting[child] -= 1
+            if not waiting[child]:
+                heapq.heappush(ready, (numbers[child], len(parents) + len(ordered), child))
+    return ordered
+
+
+def _kind(node: Node) -> str:
+    if isinstance(node, torch._C._FunctionBase):  # noqa: SLF001
+        return CUSTOM
+    return re.sub(r"Backward\d*$", "", node.name().rpartition(":")[2]).lower()
+
+
+def _sliced(node: Node) -> bool:
+    """Whether the node stands for an operation made in place on a view of its first argument."""
+    return _kind(node) == "copyslices"
+
+
+def _operation(node: Node, operations: Mapping[int, Operation]) -> Operation | None:
+    """The record of a node; an operation in place on a view is numbered just before its node."""
+    if isinstance(node, torch._C._FunctionBase) or _kind(node) == LEAF:  # noqa: SLF001
+        return None
+    number = node._sequence_nr()  # noqa: SLF001
+    return operations.get(number - 1) if _sliced(node) else operations.get(number)
+
+
+def _shape(node: Node, number: int) -> tuple[int, ...]:
+    metadata = getattr(node, "_input_metadata", ())
+    if number >= len(metadata):
+        variable = getattr(node, "variable", None)
+        return () if variable is None else tuple(variable.shape)
+    return tuple(metadata[number].shape)
