@@ -1,0 +1,36 @@
+"""Build, train and audit residual networks: He, Zhang, Ren and Sun (2016), exactly, and beyond.
+
+Public names load when first used, so that importing the package is quick and never imports torch by itself.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+__version__ = "0.1.0"
+
+if TYPE_CHECKING:
+    from cleanpath.assemble import build
+    from cleanpath.experiment import Data, Experiment, Network, Shortcut, Training
+    from cleanpath.records import Run
+
+_HOMES = {
+    "Data": "experiment",
+    "Experiment": "experiment",
+    "Network": "experiment",
+    "Run": "records",
+    "Shortcut": "experiment",
+    "Training": "experiment",
+    "build": "assemble",
+}
+
+__all__ = ["Data", "Experiment", "Network", "Run", "Shortcut", "Training", "build"]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module 'cleanpath' has no attribute '{name}'")
+    return getattr(import_module(f"cleanpath.{_HOMES[name]}"), name)
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

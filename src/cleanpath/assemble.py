@@ -1,0 +1,176 @@
+"""Where the streets meet: an experiment becomes a network, images and a trained run."""
+
+import math
+import os
+import platform
+import statistics
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from importlib import metadata
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import save
+
+import cleanpath
+from cleanpath.data.images import load
+from cleanpath.errors import NonFiniteError, SettingError, Stopped
+from cleanpath.experiment import Experiment
+from cleanpath.nn import catalog, resnet
+from cleanpath.records import Run, Writer
+from cleanpath.training.loop import train
+from cleanpath.training.progress import Progress
+from cleanpath.training.schedule import length
+
+# A side of which 1/32 is left behind the stem and four stages.
+_LEAST_IMAGENET_SIDE = 32
+_LIBRARIES = ("torch", "numpy", "scikit-learn")
+
+
+def build(name: str, **settings: Any) -> resnet.ResNet:
+    """A network of the catalog by name, as an ordinary `nn.Module` in training mode.
+
+    Settings replace fields of `cleanpath.Network`: `build("preresnet164", num_classes=100)`,
+    `build("resnet110", shortcut=Shortcut(kind="scaling", scale=0.5))`. Weights start as the paper says, drawn from
+    torch's global generator.
+
+    Raises `UnknownNameError` or `SettingError` with the nearest valid values.
+    """
+    return resnet.build(catalog.network(name, **settings))
+
+
+def fitted_to(experiment: Experiment) -> Experiment:
+    """The experiment with the network's channels and classes those of its data."""
+    images = load(experiment.data)
+    network = replace(experiment.network, in_channels=images.channels, num_classes=len(images.classes))
+    return replace(experiment, network=network)
+
+
+def run(
+    experiment: Experiment, folder: Path, *, threads: int, on_step: Callable[[Progress], None] | None = None
+) -> Run:
+    """Train an experiment from its first iteration to its last and record it in `folder`.
+
+    A run that diverges ends too, with that as its result. torch's random state and number of threads are as before
+    afterwards.
+    """
+    check(experiment)
+    with (
+        _threads(threads),
+        torch.random.fork_rng(devices=[]),
+        Writer(folder, experiment, environment(threads)) as writer,
+    ):
+        try:
+            torch.manual_seed(experiment.seed)
+            network = resnet.build(experiment.network).to(memory_format=torch.channels_last)
+            result = train(
+                network,
+                load(experiment.data),
+                experiment.training,
+                seed=experiment.seed,
+                record=writer.append,
+                on_step=on_step,
+            )
+            digest = writer.save_weights(save({k: v.contiguous() for k, v in network.state_dict().items()}))
+            writer.finish({"status": "finished", **result, "weights_sha256": digest, "peak_memory": peak_memory()})
+        except NonFiniteError as error:
+            writer.finish({"status": "diverged", "reason": str(error), "iterations": error.iteration - 1})
+        except (Stopped, BrokenPipeError):
+            raise  # nobody waits for this run any more: it counts as interrupted, not as failed
+        except Exception as error:
+            writer.fail(f"{type(error).__name__}: {error}")
+            raise
+    return writer.run
+
+
+def check(experiment: Experiment) -> None:
+    """Raise what is wrong with an experiment before anything is written: names, sizes, lengths."""
+    images = load(experiment.data)
+    network = experiment.network
+    if (network.in_channels, network.num_classes) != (images.channels, len(images.classes)):
+        raise SettingError(
+            f"{experiment.data.name} has images of {images.channels} channels in {len(images.classes)} classes, "
+            f"the network takes {network.in_channels} and gives {network.num_classes}; "
+            "set network.in_channels and network.num_classes"
+        )
+    side = images.train_images.shape[-1]
+    if network.layout == "imagenet" and side < _LEAST_IMAGENET_SIDE:
+        raise SettingError(
+            f"{network.depth} is an ImageNet network, whose stem shrinks images of {side}×{side} pixels to nothing; "
+            "use a network for small images, such as preresnet20"
+        )
+    length(experiment.training, len(images.train_labels))
+    with torch.device("meta"):
+        resnet.build(network)
+
+
+@contextmanager
+def _threads(count: int) -> Iterator[None]:
+    before = torch.get_num_threads()
+    torch.set_num_threads(count)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+def measure(experiment: Experiment, *, threads: int) -> tuple[float, int]:
+    """Seconds that a run of the experiment takes, from a few steps of it, and this process's peak memory in bytes."""
+    steps = 5
+    images = load(experiment.data)
+    network = resnet.build(experiment.network).to(memory_format=torch.channels_last)
+    moments: list[float] = []
+
+    def on_step(progress: Progress) -> None:  # noqa: ARG001
+        moments.append(time.perf_counter())
+
+    with _threads(threads):
+        short = replace(experiment.training, iterations=steps, epochs=None, warmup=0)
+        moments.append(time.perf_counter())
+        train(network, images, short, seed=0, record=lambda _: None, on_step=on_step)
+    took = [later - sooner for sooner, later in pairwise(moments)]
+    step = statistics.median(took[1:-1])  # the first warms up, the last contains an evaluation
+    evaluation = max(0.0, took[-1] - step)
+    count = len(images.train_labels)
+    total = length(experiment.training, count)
+    epochs = math.ceil(total * experiment.training.batch_size / count)
+    of_training_images = evaluation * count / len(images.held_out_labels)
+    return total * step + epochs * evaluation + of_training_images, peak_memory()
+
+
+def peak_memory() -> int:
+    """The most memory that this process has had resident, in bytes; 0 where the system does not tell."""
+    try:
+        import resource
+    except ImportError:
+        return 0
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if platform.system() == "Darwin" else peak * 1024
+
+
+def environment(threads: int) -> dict[str, Any]:
+    """What a run's numbers may depend on besides the experiment: versions, threads, processor."""
+    return {
+        "cleanpath": cleanpath.__version__,
+        "python": platform.python_version(),
+        **{library: metadata.version(library) for library in _LIBRARIES},
+        "threads": threads,
+        "cores": os.cpu_count(),
+        "processor": processor(),
+        "system": f"{platform.system()} {platform.machine()}",
+        "instructions": torch.backends.cpu.get_cpu_capability(),
+    }
+
+
+def processor() -> str:
+    """The processor's name, where the system tells it."""
+    info = Path("/proc/cpuinfo")
+    if info.is_file():
+        for line in info.read_text(encoding="utf-8").splitlines():
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    return platform.processor() or "unknown"

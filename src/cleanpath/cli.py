@@ -1,0 +1,304 @@
+"""The verbs; no arithmetic. stdout is the result, stderr the progress, the exit code the answer.
+
+0 done, 1 the answer is no (a cell crashed), 2 the user can mend it, 3 our bug, 130 and 143 interrupted.
+"""
+
+import json
+import os
+import sys
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from typer.exceptions import TyperException
+
+from cleanpath import __version__
+from cleanpath.errors import CleanpathError, SettingError, UserError
+from cleanpath.usage import explain, stoppable, this_command
+
+app = typer.Typer(
+    name="cleanpath",
+    help="Build, train and audit residual networks: He, Zhang, Ren and Sun (2016), exactly, and beyond.",
+    epilog="Start with: cleanpath reproduce table1 table2",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
+)
+
+
+class Columns(StrEnum):
+    """Which columns of a table run."""
+
+    first = "first"
+    all = "all"
+
+
+class Things(StrEnum):
+    """What `list` can list."""
+
+    networks = "networks"
+    tables = "tables"
+    data = "data"
+    runs = "runs"
+    settings = "settings"
+
+
+def _networks(incomplete: str) -> list[str]:
+    from cleanpath.nn import catalog
+
+    return [name for name in catalog.names() if name.startswith(incomplete)]
+
+
+def _tables(incomplete: str) -> list[str]:
+    from cleanpath.paper.tables import RECIPES
+
+    return [name for name in RECIPES if name.startswith(incomplete)]
+
+
+def _runs(incomplete: str) -> list[str]:
+    from cleanpath.records import runs_below
+
+    return [str(run.folder) for run in runs_below(Path("runs")) if str(run.folder).startswith(incomplete)]
+
+
+AsJson = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
+Root = Annotated[Path, typer.Option("--runs", metavar="DIR", help="The folder that holds the runs.")]
+Settings = Annotated[
+    list[str] | None,
+    typer.Option("--set", metavar="KEY=VALUE", help="Replace a setting (`list settings`); may be repeated."),
+]
+DryRun = Annotated[bool, typer.Option("--dry-run", help="Print what would run, its time and memory; run nothing.")]
+Fresh = Annotated[bool, typer.Option("--fresh", help="Start again, also what is finished.")]
+Whats = Annotated[list[str], typer.Argument(metavar="TABLE...", help="table1, table2", autocompletion=_tables)]
+ScaleName = Annotated[str, typer.Option("--scale", help="Which size of experiment: quick.")]
+Seeds = Annotated[int, typer.Option("--seeds", metavar="N", min=1, help="How many seeds each row runs with.")]
+PageFile = Annotated[Path, typer.Option("--page", metavar="FILE", help="Where the HTML page goes.")]
+
+
+@app.callback(invoke_without_command=True)
+def _main(
+    version: Annotated[bool, typer.Option("--version", help="Print the version.")] = False,
+) -> None:
+    if version:
+        typer.echo(f"cleanpath {__version__}")
+        raise typer.Exit
+
+
+@app.command("list")
+def list_things(
+    what: Annotated[Things, typer.Argument(help="What to list.")],
+    pattern: Annotated[str, typer.Argument(help="A name with * and ?.")] = "*",
+    runs: Root = Path("runs"),
+    as_json: AsJson = False,
+) -> None:
+    """List networks, tables, data, runs or settings.
+
+    Examples: cleanpath list networks 'pre*'; cleanpath list runs --json
+    """
+    from cleanpath.report import listing, terminal
+
+    rows = listing.rows(what, pattern, runs)
+    _print_json({"schema": f"cleanpath.{what}", "version": 1, what: rows}) if as_json else terminal.print_rows(rows)
+
+
+@app.command()
+def show(
+    name: Annotated[str, typer.Argument(help="A network, a table or a run folder.", autocompletion=_networks)],
+    size: Annotated[
+        int | None, typer.Option(help="Pixels of an image's side; default 32, ImageNet 224.", min=1)
+    ] = None,
+    every: Annotated[bool, typer.Option("--all", "-v", help="Every unit on a line of its own.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Print a network's units, a table as the paper has it, or a run.
+
+    Examples: cleanpath show preresnet164; cleanpath show resnet50 --json
+    """
+    from cleanpath.paper.tables import RECIPES
+    from cleanpath.report import terminal
+
+    if name in RECIPES:
+        from cleanpath.paper.published import published_table
+
+        table = published_table(name)
+        _print_json(table.to_data()) if as_json else terminal.print_published(table)
+    elif Path(name).is_dir():
+        from cleanpath.records import Run
+
+        run = Run(Path(name))
+        _print_json(run.to_data()) if as_json else terminal.print_run(run)
+    else:
+        from cleanpath.nn import catalog, summary
+        from cleanpath.nn.summary_values import to_data
+
+        network = catalog.network(name)
+        found = summary.summarise(network, size or catalog.usual_size(network))
+        _print_json(to_data(found, name)) if as_json else terminal.print_network(name, found, every=every)
+
+
+@app.command()
+def train(
+    network: Annotated[
+        str, typer.Argument(help="A network, or an experiment in a .toml or .json file.", autocompletion=_networks)
+    ],
+    data: Annotated[str | None, typer.Option(help="The data set; `list data` names them. Default: digits.")] = None,
+    settings: Settings = None,
+    seed: Annotated[int | None, typer.Option(help="The seed of weights, order and dropout. Default: 0.")] = None,
+    out: Annotated[Path | None, typer.Option(metavar="DIR", help="The run's folder; default below ./runs.")] = None,
+    threads: Annotated[int | None, typer.Option(min=1, help="Threads of torch; default: all cores.")] = None,
+    fresh: Fresh = False,
+    dry_run: DryRun = False,
+    as_json: AsJson = False,
+) -> None:
+    """Train a network and record the run.
+
+    Examples: cleanpath train preresnet20 --set training.epochs=5; cleanpath train run.toml --out runs/mine
+    """
+    from cleanpath import single
+    from cleanpath.report import terminal
+
+    extra = [f"data.name={data}"] if data is not None else []
+    extra += [f"seed={seed}"] if seed is not None else []
+    experiment = single.experiment_of(network, [*(settings or []), *extra])
+    if dry_run:
+        plan = single.plan_run(experiment, out, threads=threads)
+        _print_json(plan) if as_json else terminal.print_run_plan(plan)
+        return
+    with stoppable(f"it starts over with: {this_command()}"):
+        run = single.train(experiment, out, threads=threads, fresh=fresh)
+    _print_json(run.to_data()) if as_json else terminal.print_run(run)
+    if run.status == "diverged":
+        raise typer.Exit(1)
+
+
+@app.command()
+def reproduce(
+    what: Whats,
+    scale: ScaleName = "quick",
+    seeds: Seeds = 1,
+    columns: Annotated[Columns, typer.Option(help="The first column of each table, or all.")] = Columns.first,
+    settings: Settings = None,
+    workers: Annotated[int | None, typer.Option(min=1, help="Runs at a time; default: one per core.")] = None,
+    runs: Root = Path("runs"),
+    page: PageFile = Path("reports/reproduction.html"),
+    fresh: Fresh = False,
+    dry_run: DryRun = False,
+    as_json: AsJson = False,
+) -> None:
+    """Run a table of the paper and print ours beside the paper's.
+
+    Examples: cleanpath reproduce table1 table2 --scale quick; cleanpath reproduce table2 --columns all --seeds 3
+    """
+    from cleanpath import reproduction
+    from cleanpath.report import table, terminal
+
+    job = reproduction.reproduction(
+        what, scale=scale, seeds=seeds, all_columns=columns == Columns.all, changes=settings or [], root=runs
+    )
+    if dry_run:
+        with stoppable("nothing was started"):
+            plan = reproduction.measured_plan(job, workers=workers, fresh=fresh)
+        _print_json(plan) if as_json else terminal.print_plan(plan)
+        return
+    with stoppable(f"finished cells are kept; go on with: {this_command(without='--fresh')}"):
+        reproduction.run(job, workers=workers, fresh=fresh)
+    tables = job.tables()
+    reproduction.write_page(job, tables, page, command=this_command(without="--fresh"))
+    _print_json(table.to_data(tables)) if as_json else terminal.print_tables(tables)
+    typer.echo(f"page: {page}", err=True)
+    if any(cell.status == "failed" for found in tables for cell in found.cells):
+        raise typer.Exit(1)
+
+
+@app.command()
+def report(
+    what: Whats,
+    scale: ScaleName = "quick",
+    seeds: Seeds = 1,
+    settings: Settings = None,
+    runs: Root = Path("runs"),
+    page: PageFile = Path("reports/reproduction.html"),
+    as_format: Annotated[str, typer.Option("--format", help="text, md, csv or json.")] = "text",
+) -> None:
+    """Print a table from the runs that exist and write its page; train nothing.
+
+    Examples: cleanpath report table1; cleanpath report table1 table2 --format md
+    """
+    from cleanpath import reproduction
+    from cleanpath.report import terminal
+
+    if as_format not in terminal.FORMATS:
+        raise SettingError(f"--format is '{as_format}'; choose one of {', '.join(terminal.FORMATS)}")
+    job = reproduction.reproduction(
+        what, scale=scale, seeds=seeds, all_columns=False, changes=settings or [], root=runs
+    )
+    tables = job.tables()
+    reproduction.write_page(job, tables, page, command=this_command())
+    terminal.FORMATS[as_format](tables)
+    typer.echo(f"page: {page}", err=True)
+
+
+@app.command()
+def compare(
+    runs: Annotated[list[Path], typer.Argument(metavar="RUN RUN...", help="Run folders.", autocompletion=_runs)],
+    as_json: AsJson = False,
+) -> None:
+    """Put runs side by side: the settings in which they differ, and what they came to.
+
+    Examples: cleanpath compare runs/a runs/b; cleanpath compare runs/* --json
+    """
+    from cleanpath.report import compare, terminal
+
+    if len(runs) < 2:
+        raise UserError("compare needs at least two run folders; `cleanpath list runs` names them")
+    found = compare.compare(runs)
+    _print_json(found) if as_json else terminal.print_comparison(found)
+
+
+@app.command()
+def doctor(as_json: AsJson = False) -> None:
+    """Print versions, threads, devices, memory and disk, and what is wrong with them.
+
+    Examples: cleanpath doctor; cleanpath doctor --json
+    """
+    from cleanpath import health
+    from cleanpath.report import terminal
+
+    checks = health.checks(Path.cwd())
+    _print_json({"schema": "cleanpath.doctor", "version": 1, "checks": checks}) if as_json else terminal.print_checks(
+        checks
+    )
+    if any(check["status"] == "fail" for check in checks):
+        raise typer.Exit(1)
+
+
+def _print_json(data: dict[str, Any]) -> None:
+    typer.echo(json.dumps(data, indent=1, allow_nan=False, ensure_ascii=False))
+
+
+def main() -> None:
+    """Run the command line; errors become one or two lines and an exit code."""
+    try:
+        code = app(standalone_mode=False)
+        sys.stdout.flush()
+    except CleanpathError as error:
+        typer.echo(f"error: {error}", err=True)
+        code = error.exit_code
+    except TyperException as error:
+        typer.echo(f"error: {explain(error)}", err=True)
+        code = error.exit_code
+    except (typer.Abort, KeyboardInterrupt):
+        code = 130
+    except BrokenPipeError:
+        # Whoever read our output has seen enough; keep Python from complaining at exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        code = 0
+    except Exception:  # noqa: BLE001 (whatever reaches this point is a bug, and is shown whole)
+        import traceback
+
+        traceback.print_exc()
+        typer.echo("error: this is a bug of cleanpath; please report it with the lines above", err=True)
+        code = 3
+    sys.exit(code)

@@ -1,0 +1,175 @@
+"""What is run, as frozen values; `settings` reads, writes, overrides and names them.
+
+    Experiment = Network + Data + Training + seed
+
+Pure data: no torch here. Ranges are checked when a value is made. Names of shortcuts and placements are
+checked where they are defined, in `nn`, because a user's own file may add to them.
+"""
+
+import math
+from dataclasses import dataclass, field
+
+from cleanpath.errors import SettingError
+
+FORMAT = 1
+BRANCHES = ("one_layer", "two_layer", "bottleneck")
+LAYOUTS = ("cifar", "imagenet")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Shortcut:
+    """Which h a unit has, and what stands on F with it; the columns of the paper's Table 1.
+
+    `None` means that the kind has no such part. `scale` multiplies the shortcut (λ of equation (6)),
+    `branch_scale` multiplies F, `bias` is the start of a gate's bias b_g, `rate` the share that dropout drops.
+
+    Where the paper is silent: `norm` puts a BN behind a gate's or shortcut's convolution, `inverted` is torch's form
+    of dropout, and `gate_widening` says whether a gate also stands where the width changes, with the unit's stride.
+    """
+
+    kind: str = "identity"
+    scale: float | None = None
+    branch_scale: float | None = None
+    bias: float | None = None
+    rate: float | None = None
+    inverted: bool = False
+    norm: bool = False
+    gate_widening: bool = True
+
+    def __post_init__(self) -> None:
+        for name in ("scale", "branch_scale", "bias"):
+            value = getattr(self, name)
+            _require(value is None or math.isfinite(value), f"shortcut.{name} is {value}; must be finite")
+        _require(self.rate is None or 0 <= self.rate < 1, f"shortcut.rate is {self.rate}; must be >= 0 and < 1")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Network:
+    """A residual network of the paper.
+
+    `layout` decides stem and stages (paper, Section 5 and appendix), `branch` the layers of F, `placement` where
+    BN and ReLU stand (Table 2), `widening` the shortcut where the width changes: A pads with zeros, B projects;
+    option C of the first paper is the shortcut kind `conv_1x1`.
+
+    Where the paper is silent, a named setting with a default:
+    `widening_input`: whether a pre-activated unit that changes the width activates its shortcut too
+    (`activated`: the authors' code shares the pre-activation; `raw`).
+    `widening_norm`: BN after the projection (no: the paper's counts; yes: the first paper's ImageNet models).
+    `padding`: the side of option A's zero channels (`after`: the authors' Torch code; `both`).
+    `stride_on`: the strided layer of a bottleneck (`first`: the authors' Caffe and Lua code; `middle`: the 3×3).
+    """
+
+    depth: int
+    branch: str
+    placement: str
+    layout: str = "cifar"
+    shortcut: Shortcut = field(default_factory=Shortcut)
+    widening: str = "A"
+    widening_input: str = "activated"
+    widening_norm: bool = False
+    padding: str = "after"
+    stride_on: str = "first"
+    width: int = 16
+    in_channels: int = 3
+    num_classes: int = 10
+
+    def __post_init__(self) -> None:
+        _one_of("network.branch", self.branch, BRANCHES)
+        _one_of("network.layout", self.layout, LAYOUTS)
+        _one_of("network.widening", self.widening, ("A", "B"))
+        _one_of("network.widening_input", self.widening_input, ("activated", "raw"))
+        _one_of("network.padding", self.padding, ("after", "both"))
+        _one_of("network.stride_on", self.stride_on, ("first", "middle"))
+        for name, least in (("depth", 1), ("width", 1), ("in_channels", 1), ("num_classes", 2)):
+            _at_least(f"network.{name}", getattr(self, name), least)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Data:
+    """Which images, and which of them are held out.
+
+    `held_out` is `test` (the reported split) or `validation` (a part of the training images, for choosing settings).
+    """
+
+    name: str = "digits"
+    held_out: str = "test"
+
+    def __post_init__(self) -> None:
+        _one_of("data.held_out", self.held_out, ("test", "validation"))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Training:
+    """How the weights are found: SGD with momentum, a warm-up and steps, as in the paper's appendix.
+
+    The length is `epochs` or `iterations`, never both. `lr_drops` are fractions of the length at which the rate is
+    multiplied by `lr_drop_factor`; the first `warmup` iterations run at `warmup_factor` of the rate. `decay_on` is
+    `all` parameters (the authors' Torch code) or the `weights` of convolutions and linear layers only
+    (the first paper, as the Torch code's README reports it).
+    """
+
+    epochs: int | None = None
+    iterations: int | None = None
+    batch_size: int = 128
+    lr: float = 0.1
+    momentum: float = 0.9
+    nesterov: bool = False
+    weight_decay: float = 1e-4
+    decay_on: str = "all"
+    warmup: int = 0
+    warmup_factor: float = 0.1
+    lr_drops: tuple[float, ...] = (0.5, 0.75)
+    lr_drop_factor: float = 0.1
+
+    def __post_init__(self) -> None:
+        if (self.epochs is None) == (self.iterations is None):
+            raise SettingError("training: give either epochs or iterations, and not both")
+        for name in ("epochs", "iterations"):
+            value = getattr(self, name)
+            if value is not None:
+                _at_least(f"training.{name}", value, 1)
+        _at_least("training.batch_size", self.batch_size, 2)
+        _at_least("training.warmup", self.warmup, 0)
+        for name in ("lr", "warmup_factor", "lr_drop_factor"):
+            value = getattr(self, name)
+            _require(math.isfinite(value) and value > 0, f"training.{name} is {value}; must be finite and > 0")
+        _require(0 <= self.momentum < 1, f"training.momentum is {self.momentum}; must be >= 0 and < 1")
+        _require(not self.nesterov or self.momentum > 0, "training.nesterov needs training.momentum > 0")
+        _require(
+            math.isfinite(self.weight_decay) and self.weight_decay >= 0,
+            f"training.weight_decay is {self.weight_decay}; must be finite and >= 0",
+        )
+        _one_of("training.decay_on", self.decay_on, ("all", "weights"))
+        for drop in self.lr_drops:
+            _require(0 < drop < 1, f"training.lr_drops has {drop}; each is a fraction of the length, > 0 and < 1")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Experiment:
+    """One cell of a table, or one run of a user's: everything that decides its numbers.
+
+    `source` says where it comes from ("table1/original"); it is a label and not part of the digest, so that tables
+    share the runs that they have in common. Threads, device and folder are not here either: the run records them.
+    """
+
+    network: Network
+    training: Training
+    data: Data = field(default_factory=Data)
+    seed: int = 0
+    source: str = ""
+
+    def __post_init__(self) -> None:
+        _require(0 <= self.seed < 2**63, f"seed is {self.seed}; must be >= 0 and < 2**63")
+
+
+def _require(holds: bool, message: str) -> None:  # noqa: FBT001
+    if not holds:
+        raise SettingError(message)
+
+
+def _at_least(name: str, value: int, least: int) -> None:
+    _require(value >= least, f"{name} is {value}; must be >= {least}")
+
+
+def _one_of(name: str, value: str, choices: tuple[str, ...]) -> None:
+    _require(value in choices, f"{name} is '{value}'; choose one of {', '.join(choices)}")

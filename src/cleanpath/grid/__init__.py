@@ -1,0 +1,1 @@
+"""Many runs: what is to do, and doing it on all cores."""

@@ -1,0 +1,193 @@
+"""A grid on this machine: one process per core, one torch thread each.
+
+Every cell has a process of its own, forked from a server that has torch loaded: a process that dies costs its cell
+and nothing else. The driver itself never loads torch.
+"""
+
+import contextlib
+import multiprocessing
+import os
+import signal
+import sys
+import time
+from collections import deque
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from multiprocessing.connection import Connection, wait
+from multiprocessing.context import BaseContext
+from multiprocessing.process import BaseProcess
+from typing import Any
+
+from cleanpath.errors import SettingError
+from cleanpath.experiment import Experiment
+from cleanpath.grid.plan import Cell
+from cleanpath.training.progress import Progress
+
+_PRELOAD = ["cleanpath.assemble", "cleanpath.data.digits", "cleanpath.grid.local"]
+_SECONDS_BETWEEN_NEWS = 0.2
+_SECONDS_TO_END = 5.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class News:
+    """What happened to a cell: it `started`, made a `step`, or `ended`."""
+
+    cell: Cell
+    event: str
+    progress: Progress | None = None
+
+
+def run_cells(todo: Sequence[Cell], *, workers: int, tell: Callable[[News], None]) -> None:
+    """Run all cells, `workers` at a time; what became of each stands in its run folder.
+
+    Whatever is raised meanwhile (a signal, say) ends the running cells first; cells that ended are kept.
+    """
+
+    def start(cell: Cell) -> None:
+        tell(News(cell=cell, event="started"))
+
+    def told(cell: Cell, message: Progress) -> None:
+        tell(News(cell=cell, event="step", progress=message))
+
+    def ended(cell: Cell, exit_code: int | None) -> None:
+        if cell.status not in ("finished", "diverged", "failed"):
+            _record_death(cell, exit_code)
+        tell(News(cell=cell, event="ended"))
+
+    jobs = [(cell, _train, (cell,)) for cell in todo]
+    _run(jobs, workers=workers, start=start, told=told, ended=ended)
+
+
+def check_cells(cells: Sequence[Cell]) -> None:
+    """Raise `SettingError` for the first cell that cannot run, before any does; in a process that has torch."""
+    found: list[str] = []
+    jobs = [(cell, _check, (tuple(c.experiment for c in cells),)) for cell in cells[:1]]
+    _run(jobs, workers=1, start=lambda _: None, told=lambda _, message: found.append(message), ended=lambda *_: None)
+    if found:
+        raise SettingError(found[0])
+
+
+def measure_cells(kinds: Sequence[Cell], *, workers: int) -> dict[str, tuple[float, int]]:
+    """Seconds and peak bytes of one run of each cell, from a few steps of it, with all workers busy on the same."""
+    found: dict[str, list[tuple[float, int]]] = {}
+    jobs = [(cell, _measure, (cell,)) for cell in kinds for _ in range(workers)]
+
+    def told(cell: Cell, message: tuple[float, int]) -> None:
+        found.setdefault(cell.folder.name, []).append(message)
+
+    _run(jobs, workers=workers, start=lambda _: None, told=told, ended=lambda *_: None)
+    return {name: (max(s for s, _ in many), max(b for _, b in many)) for name, many in found.items()}
+
+
+Job = tuple[Cell, Callable[..., None], tuple[Any, ...]]
+
+
+def _run(
+    jobs: Iterable[Job],
+    *,
+    workers: int,
+    start: Callable[[Cell], None],
+    told: Callable[[Cell, Any], None],
+    ended: Callable[[Cell, int | None], None],
+) -> None:
+    context = _context()
+    waiting = deque(jobs)
+    running: dict[BaseProcess, tuple[Cell, Connection]] = {}
+    try:
+        while waiting or running:
+            while waiting and len(running) < workers:
+                cell, work, arguments = waiting.popleft()
+                start(cell)
+                ours, theirs = context.Pipe(duplex=False)
+                process = context.Process(target=work, args=(*arguments, theirs))  # type: ignore[attr-defined]
+                process.start()
+                theirs.close()
+                running[process] = (cell, ours)
+            wait([*(p.sentinel for p in running), *(connection for _, connection in running.values())])
+            for process, (cell, connection) in list(running.items()):
+                alive = process.is_alive()
+                with contextlib.suppress(EOFError):
+                    while connection.poll():
+                        told(cell, connection.recv())
+                if not alive:
+                    process.join()
+                    connection.close()
+                    del running[process]
+                    ended(cell, process.exitcode)
+    finally:
+        _end(running)
+
+
+def _end(running: Iterable[BaseProcess]) -> None:
+    processes = list(running)
+    for process in processes:
+        process.terminate()
+    deadline = time.monotonic() + _SECONDS_TO_END
+    for process in processes:
+        process.join(max(0.0, deadline - time.monotonic()))
+        if process.is_alive():
+            process.kill()
+            process.join()
+
+
+def _context() -> BaseContext:
+    """A server that forks from an image with torch loaded; a fresh interpreter where there is no such server."""
+    if "forkserver" not in multiprocessing.get_all_start_methods():
+        return multiprocessing.get_context("spawn")
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(_PRELOAD)
+    return context
+
+
+def _train(cell: Cell, news: Connection) -> None:
+    """One cell, in its own process: one thread; ends by itself when nobody listens any more."""
+    from cleanpath import assemble
+    from cleanpath.errors import CleanpathError
+
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the driver decides
+    last = 0.0
+
+    def on_step(progress: Progress) -> None:
+        nonlocal last
+        if time.monotonic() - last >= _SECONDS_BETWEEN_NEWS or progress.iteration == progress.total:
+            last = time.monotonic()
+            news.send(progress)
+
+    try:
+        assemble.run(cell.experiment, cell.folder, threads=1, on_step=on_step)
+    except BrokenPipeError:
+        sys.exit(1)
+    except CleanpathError as error:
+        sys.exit(f"{cell.label}: {error}")
+
+
+def _check(experiments: tuple[Experiment, ...], news: Connection) -> None:
+    from cleanpath import assemble
+    from cleanpath.errors import UserError
+
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    for experiment in experiments:
+        try:
+            assemble.check(experiment)
+        except UserError as error:
+            news.send(f"{experiment.source}: {error}")
+            return
+
+
+def _measure(cell: Cell, news: Connection) -> None:
+    from cleanpath import assemble
+
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    news.send(assemble.measure(cell.experiment, threads=1))
+
+
+def _record_death(cell: Cell, exit_code: int | None) -> None:
+    from cleanpath.records import record_failure
+
+    how = signal.Signals(-exit_code).name if exit_code is not None and exit_code < 0 else f"exit code {exit_code}"
+    record_failure(cell.folder, f"the process of this cell ended with {how} before it was done")
+
+
+def cores() -> int:
+    """Processor cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

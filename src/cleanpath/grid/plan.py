@@ -1,0 +1,66 @@
+"""What a grid has to do: its cells, each experiment once, and which of them are done; the run folders say."""
+
+import heapq
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+from cleanpath.experiment import Experiment
+from cleanpath.nn import catalog
+from cleanpath.records import Run, default_name
+
+DONE = ("finished", "diverged")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Cell:
+    """One experiment of a grid, its run folder, and a short label."""
+
+    experiment: Experiment
+    folder: Path
+    label: str
+
+    @property
+    def run(self) -> Run:
+        """The run, as it stands on disk."""
+        return Run(self.folder)
+
+    @property
+    def status(self) -> str:
+        """The run's status, or `missing` where there is none."""
+        return self.run.status if self.folder.is_dir() else "missing"
+
+    @property
+    def work(self) -> int:
+        """A relative cost: images seen, times weight layers."""
+        units = sum(catalog.units_per_stage(self.experiment.network))
+        training = self.experiment.training
+        return units * catalog.LAYERS[self.experiment.network.branch] * training.batch_size * (training.iterations or 1)
+
+
+def cell(experiment: Experiment, root: Path) -> Cell:
+    """The cell of an experiment, its run directly below `root`."""
+    label = f"{experiment.source or catalog.name_of(experiment.network)} seed {experiment.seed}"
+    return Cell(experiment=experiment, folder=root / default_name(experiment), label=label)
+
+
+def cells(experiments: Iterable[Experiment], root: Path) -> tuple[Cell, ...]:
+    """The cells of a grid in their order; an experiment that comes twice is one cell."""
+    found: dict[Path, Cell] = {}
+    for experiment in experiments:
+        made = cell(experiment, root)
+        found.setdefault(made.folder, made)
+    return tuple(found.values())
+
+
+def to_do(all_cells: Iterable[Cell]) -> list[Cell]:
+    """The cells that have not ended, the costliest first so that none is left straggling."""
+    return sorted((c for c in all_cells if c.status not in DONE), key=lambda c: -c.work)
+
+
+def makespan(seconds: Iterable[float], workers: int) -> float:
+    """When the last of `workers` is done, each taking the costliest job that is left."""
+    ends = [0.0] * workers
+    for duration in sorted(seconds, reverse=True):
+        heapq.heapreplace(ends, ends[0] + duration)
+    return max(ends)

@@ -1,0 +1,1 @@
+"""The units and networks of the paper; read `unit.py` first."""

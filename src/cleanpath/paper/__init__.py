@@ -1,0 +1,1 @@
+"""The paper: its numbers as data, its tables as recipes."""

@@ -1,0 +1,289 @@
+"""A run is a folder: what was asked, where it ran, what was measured, how it ended.
+
+    experiment.json    the experiment
+    environment.json   versions, threads, machine
+    metrics.jsonl      one line per measurement, appended while the run goes on
+    weights.safetensors
+    result.json        written last: its presence means that the run ended
+    failure.txt        why the last try crashed, if it did
+
+Files are replaced whole: written beside their place, synced, renamed. One process at a time holds a run, by a file
+`lock` that names it.
+"""
+
+import contextlib
+import hashlib
+import json
+import os
+import socket
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+from cleanpath import settings
+from cleanpath.errors import RunError
+from cleanpath.experiment import Experiment
+from cleanpath.nn import catalog
+
+_EXPERIMENT, _ENVIRONMENT, _METRICS, _RESULT = "experiment.json", "environment.json", "metrics.jsonl", "result.json"
+_WEIGHTS, _FAILURE, _LOCK = "weights.safetensors", "failure.txt", "lock"
+
+
+@dataclass(frozen=True)
+class Run:
+    """A run folder as it stands on disk; nothing is kept in memory."""
+
+    folder: Path
+
+    @property
+    def name(self) -> str:
+        """The folder's name."""
+        return self.folder.name
+
+    @property
+    def experiment(self) -> Experiment:
+        """What was asked. Raises `RunError` if the folder holds no experiment."""
+        path = self.folder / _EXPERIMENT
+        if not path.is_file():
+            raise RunError(f"{self.folder} is not a run (no {_EXPERIMENT}); nothing was touched")
+        return settings.read(path)
+
+    @property
+    def environment(self) -> dict[str, Any]:
+        """Where it ran: versions, threads, machine."""
+        return _read_json(self.folder / _ENVIRONMENT) or {}
+
+    @property
+    def result(self) -> dict[str, Any] | None:
+        """How it ended; None while it has not."""
+        return _read_json(self.folder / _RESULT)
+
+    @property
+    def failure(self) -> str | None:
+        """Why the last try crashed; None if it did not."""
+        path = self.folder / _FAILURE
+        return path.read_text(encoding="utf-8") if path.is_file() else None
+
+    @property
+    def weights(self) -> Path:
+        """The file with the weights at the end."""
+        return self.folder / _WEIGHTS
+
+    @property
+    def status(self) -> str:
+        """`finished` or `diverged` once it ended, `failed` if it crashed, `running` while held, else `interrupted`.
+
+        A result that cannot be read makes it `damaged`: it is trained again.
+        """
+        try:
+            result = self.result
+        except RunError:
+            return "damaged"
+        if result is not None:
+            return str(result["status"])
+        if self.failure is not None:
+            return "failed"
+        return "running" if _holder(self.folder / _LOCK) else "interrupted"
+
+    def to_data(self) -> dict[str, Any]:
+        """The run as plain data: the schema of `cleanpath train --json` and `cleanpath show RUN --json`."""
+        return {
+            "schema": "cleanpath.run",
+            "version": 1,
+            "name": self.name,
+            "folder": str(self.folder),
+            "status": self.status,
+            "experiment": settings.to_data(self.experiment),
+            "environment": self.environment,
+            "result": self.result,
+        }
+
+    def forget(self) -> None:
+        """Make the run one that has not ended, so that it is trained again."""
+        if holder := _holder(self.folder / _LOCK):
+            raise RunError(f"{self.folder} is being written by {holder}; wait for it, or end it")
+        for path in (_RESULT, _FAILURE):
+            (self.folder / path).unlink(missing_ok=True)
+
+    def metrics(self) -> Iterator[dict[str, Any]]:
+        """The measurements in the order of their making; a line that was cut off by a crash ends them."""
+        path = self.folder / _METRICS
+        if not path.is_file():
+            return
+        with path.open(encoding="utf-8") as lines:
+            for line in lines:
+                if not line.endswith("\n"):
+                    return
+                yield json.loads(line)
+
+
+class Writer:
+    """The one process that writes a run: opens the folder, appends measurements, writes the result last.
+
+    Raises `RunError` if the folder holds something else, another experiment, or is held by another process.
+    """
+
+    def __init__(self, folder: Path, experiment: Experiment, environment: Mapping[str, Any]) -> None:
+        self.run = Run(folder)
+        self._environment = environment
+        self._experiment = experiment
+        check_folder(folder, experiment)
+
+    def __enter__(self) -> "Writer":
+        folder = self.run.folder
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            self._lock = _acquire(folder / _LOCK)
+        except OSError as error:
+            raise RunError(f"{folder} cannot be written: {error.strerror}; choose another place with --out") from None
+        for stale in (_RESULT, _FAILURE, _WEIGHTS):
+            (folder / stale).unlink(missing_ok=True)
+        _write_json(folder / _EXPERIMENT, settings.to_data(self._experiment))
+        _write_json(folder / _ENVIRONMENT, self._environment)
+        self._metrics = (folder / _METRICS).open("w", encoding="utf-8")
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._metrics.close()
+        self._lock.unlink(missing_ok=True)
+
+    def append(self, line: Mapping[str, float]) -> None:
+        """Add one measurement."""
+        self._metrics.write(json.dumps(line) + "\n")
+        self._metrics.flush()
+
+    def save_weights(self, data: bytes) -> str:
+        """Write the weights; their SHA-256."""
+        write(self.run.weights, data)
+        return hashlib.sha256(data).hexdigest()
+
+    def finish(self, result: Mapping[str, Any]) -> None:
+        """Write how the run ended; from now on it counts as done."""
+        self._metrics.flush()
+        os.fsync(self._metrics.fileno())
+        _write_json(self.run.folder / _RESULT, result)
+
+    def fail(self, reason: str) -> None:
+        """Write why this try crashed; the next one starts over."""
+        record_failure(self.run.folder, reason)
+
+
+def record_failure(folder: Path, reason: str) -> None:
+    """Note in a run's folder that its process died, which it could not do itself."""
+    folder.mkdir(parents=True, exist_ok=True)
+    write(folder / _FAILURE, reason.encode())
+
+
+def check_folder(folder: Path, experiment: Experiment) -> None:
+    """Refuse a folder that is a file, holds something that is not a run, or holds another experiment's run."""
+    if folder.exists() and not folder.is_dir():
+        raise RunError(f"{folder} is a file; choose another folder with --out")
+    if not folder.is_dir() or not any(folder.iterdir()):
+        return
+    found = Run(folder).experiment
+    different = settings.differences(found, experiment)
+    different.pop("source", None)
+    if different:
+        listed = ", ".join(f"{key} {old} (asked {new})" for key, (old, new) in different.items())
+        raise RunError(f"{folder} holds another experiment: {listed}; choose another --out, or drop the change")
+
+
+def default_name(experiment: Experiment) -> str:
+    """A run's name: network, data, seed and digest."""
+    network = catalog.name_of(experiment.network)
+    return f"{network}-{experiment.data.name}-s{experiment.seed}-{settings.digest(experiment)}"
+
+
+def runs_below(root: Path) -> tuple[Run, ...]:
+    """Every run folder directly below `root`, by name."""
+    if not root.is_dir():
+        return ()
+    return tuple(Run(path.parent) for path in sorted(root.glob(f"*/{_EXPERIMENT}")))
+
+
+def write(path: Path, data: bytes) -> None:
+    """Replace a file whole and durably: a temporary file in the same folder, fsync, rename, fsync of the folder."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        with temporary.open("wb") as out:
+            out.write(data)
+            out.flush()
+            os.fsync(out.fileno())
+        temporary.replace(path)
+    except OSError as error:
+        temporary.unlink(missing_ok=True)
+        raise RunError(f"{path} cannot be written: {error.strerror}") from error
+    if os.name == "posix":
+        folder = os.open(path.parent, os.O_RDONLY)
+        try:
+            os.fsync(folder)
+        finally:
+            os.close(folder)
+
+
+def _write_json(path: Path, data: Mapping[str, Any]) -> None:
+    write(path, (json.dumps(data, indent=1, sort_keys=True) + "\n").encode())
+
+
+def _read_json(path: Path) -> dict[str, Any] | None:
+    if not path.is_file():
+        return None
+    try:
+        data = json.loads(path.read_bytes())
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        raise RunError(f"{path} is damaged ({error}); remove the run's folder and train again") from None
+    if not isinstance(data, dict):
+        raise RunError(f"{path} holds no table; remove the run's folder and train again")
+    return data
+
+
+def _acquire(lock: Path) -> Path:
+    """Create the lock; take it over from a process of this host that is gone."""
+    mine = json.dumps({"host": socket.gethostname(), "pid": os.getpid(), "started": _started(os.getpid())}).encode()
+    for _ in range(2):
+        try:
+            descriptor = os.open(lock, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o644)
+        except FileExistsError:
+            holder = _holder(lock)
+            if holder:
+                raise RunError(f"{lock.parent} is being written by {holder}; wait for it, or end it") from None
+            lock.unlink(missing_ok=True)
+            continue
+        with os.fdopen(descriptor, "wb") as out:
+            out.write(mine)
+        return lock
+    raise RunError(f"{lock.parent} is being opened by another process; try again")
+
+
+def _holder(lock: Path) -> str | None:
+    """The living process that holds a lock, in words; None if there is none."""
+    try:
+        held = json.loads(lock.read_bytes())
+    except FileNotFoundError:
+        return None
+    except json.JSONDecodeError:
+        return "a process that is just starting"
+    if held["host"] != socket.gethostname():
+        return f"process {held['pid']} on {held['host']} (if it is gone, remove {lock})"
+    started = _started(held["pid"])
+    return f"process {held['pid']}" if started is not None and started == held["started"] else None
+
+
+def _started(pid: int) -> str | None:
+    """When a process started, to tell it from a later one with the same number; None if there is none."""
+    stat = Path(f"/proc/{pid}/stat")
+    with contextlib.suppress(FileNotFoundError, ProcessLookupError):
+        return stat.read_text().rpartition(")")[2].split()[19]
+    if Path("/proc/self/stat").exists():
+        return None
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return None
+    except PermissionError:
+        return "unknown"
+    return "unknown"

@@ -1,0 +1,26 @@
+"""Runs side by side: the settings in which they differ, and what they came to."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from cleanpath import settings
+from cleanpath.records import Run
+
+_RESULTS = ("status", "error", "test_loss", "train_error", "train_loss", "iterations", "seconds")
+
+
+def compare(folders: Sequence[Path]) -> dict[str, Any]:
+    """The schema of `cleanpath compare --json`. Raises `RunError` for a folder that is not a run."""
+    runs = [Run(folder) for folder in folders]
+    experiments = [run.experiment for run in runs]
+    changed = sorted({key for other in experiments for key in settings.differences(experiments[0], other)})
+    flat = [settings.flat(experiment) for experiment in experiments]
+    results = [{"status": run.status, **(run.result or {})} for run in runs]
+    return {
+        "schema": "cleanpath.comparison",
+        "version": 1,
+        "runs": [run.name for run in runs],
+        "settings": {key: [values.get(key) for values in flat] for key in changed},
+        "results": {key: [result.get(key) for result in results] for key in _RESULTS},
+    }

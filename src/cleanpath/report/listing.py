@@ -1,0 +1,67 @@
+"""What there is: networks, tables, data sets, runs and settings, as rows; without torch."""
+
+import time
+from collections.abc import Callable
+from fnmatch import fnmatchcase
+from pathlib import Path
+from typing import Any
+
+from cleanpath import settings
+from cleanpath.nn import catalog
+from cleanpath.paper.published import published_table
+from cleanpath.paper.tables import RECIPES
+from cleanpath.records import runs_below
+
+Row = dict[str, Any]
+
+
+def rows(what: str, pattern: str, runs: Path) -> list[Row]:
+    """The rows of one kind whose name matches a pattern with * and ?."""
+    kinds: dict[str, Callable[[], list[Row]]] = {
+        "networks": lambda: [_network(name) for name in catalog.names()],
+        "tables": lambda: [_table(name) for name in RECIPES],
+        "data": lambda: [
+            {"name": "digits", "images": "1,797 of 8×8 pixels, 10 classes", "source": "with scikit-learn"}
+        ],
+        "runs": lambda: [_run(run) for run in runs_below(runs)],
+        "settings": lambda: [{"name": key} for key in settings.names()],
+    }
+    return [row for row in kinds[what]() if fnmatchcase(row["name"], pattern)]
+
+
+def _network(name: str) -> Row:
+    network = catalog.network(name)
+    return {
+        "name": name,
+        "images": network.layout,
+        "units": sum(catalog.units_per_stage(network)),
+        "branch": network.branch,
+        "placement": network.placement,
+        "shortcut": network.shortcut.kind,
+        "widening": network.widening,
+    }
+
+
+def _table(name: str) -> Row:
+    table = published_table(name)
+    return {
+        "name": name,
+        "title": table.title,
+        "rows": len(RECIPES[name].rows),
+        "columns": ", ".join(table.columns),
+        "command": f"cleanpath reproduce {name}",
+    }
+
+
+def _run(run: Any) -> Row:
+    status = run.status
+    result = (run.result or {}) if status != "damaged" else {}
+    age = time.time() - (run.folder / "experiment.json").stat().st_mtime
+    return {
+        "name": run.name,
+        "status": status,
+        "error": result.get("error"),
+        "iterations": result.get("iterations"),
+        "seconds": result.get("seconds"),
+        "minutes_ago": round(age / 60),
+    }

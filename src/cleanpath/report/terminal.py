@@ -1,0 +1,199 @@
+"""Results on a terminal: aligned tables on stdout, plain where it is not one."""
+
+import sys
+from collections.abc import Callable, Sequence
+from itertools import groupby
+from typing import Any
+
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table as Grid
+
+from cleanpath.nn.summary_values import Summary, UnitSummary
+from cleanpath.paper.published import PublishedTable
+from cleanpath.records import Run
+from cleanpath.report import table as tables
+from cleanpath.report.table import Table, clock, number, spread
+
+_LEAST_WIDTH = 160
+_COLOURS = {"ok": "green", "fail": "red", "diverged": "red", "failed": "red", "warn": "yellow", "missing": "dim"}
+
+
+def print_tables(found: Sequence[Table]) -> None:
+    """Each table with ours beside the paper's."""
+    console = _console()
+    for one in found:
+        console.print(f"\n[bold]{one.name}: {escape(one.title)}[/]")
+        console.print(f"paper: {escape(one.quantity)}")
+        console.print(f"ours: scale {one.scale}, {escape(one.protocol)}")
+        grid = _grid("row", "column", "paper", "ours: median", "mean ± std", "n", "status", right=(2, 3, 4, 5))
+        for c in one.cells:
+            cells = (c.label, c.column, number(c.paper, 2), number(c.median, 1), spread(c), str(c.n))
+            grid.add_row(*map(escape, cells), _coloured(c.status))
+        console.print(grid)
+        if any(c.status == tables.MISSING for c in one.cells):
+            console.print(f"missing: fill with  {escape(one.fill)}")
+        for line in one.deviations:
+            console.print(f"- {escape(line)}")
+
+
+def print_markdown(found: Sequence[Table]) -> None:
+    """The tables as Markdown."""
+    sys.stdout.write("\n".join(tables.to_markdown(one) for one in found))
+
+
+def print_csv(found: Sequence[Table]) -> None:
+    """The tables as one CSV."""
+    sys.stdout.write(tables.to_csv(found))
+
+
+def print_json(found: Sequence[Table]) -> None:
+    """The tables as JSON."""
+    import json
+
+    sys.stdout.write(json.dumps(tables.to_data(found), indent=1, allow_nan=False, ensure_ascii=False) + "\n")
+
+
+FORMATS: dict[str, Callable[[Sequence[Table]], None]] = {
+    "text": print_tables,
+    "md": print_markdown,
+    "csv": print_csv,
+    "json": print_json,
+}
+
+
+def print_plan(plan: dict[str, Any]) -> None:
+    """The cells of a grid, and what is left to do."""
+    console = _console()
+    grid = _grid("cell", "status", "time", "memory", right=(2, 3))
+    for row in plan["cells"]:
+        cost = (clock(row["seconds"]), _gigabytes(row["memory"])) if row["status"] == "to do" else ("–", "–")
+        grid.add_row(escape(row["cell"]), row["status"], *cost)
+    console.print(grid)
+    console.print(
+        f"{plan['to_do']} of {len(plan['cells'])} to do on {plan['workers']} workers: about {clock(plan['seconds'])}, "
+        f"{_gigabytes(plan['memory'])} of memory (measured from a few steps just now); nothing was written"
+    )
+
+
+def print_run_plan(plan: dict[str, Any]) -> None:
+    """The experiment as TOML, and its cost."""
+    console = _console()
+    console.print(escape(plan["toml"]), highlight=False)
+    console.print(
+        f"run {escape(plan['folder'])}: about {clock(plan['seconds'])}, {_gigabytes(plan['memory'])} of memory "
+        "(measured from a few steps just now); nothing was written",
+        soft_wrap=True,
+    )
+
+
+def print_run(run: Run) -> None:
+    """What a run came to, and what can be done next."""
+    console = _console()
+    result = run.result
+    if result is None:
+        console.print(f"{escape(run.name)}: {run.status}")
+    elif result["status"] == "diverged":
+        console.print(f"{escape(run.name)}: diverged; {escape(result['reason'])}")
+    else:
+        console.print(
+            f"{escape(run.name)}: error {result['error']:.1f}% (last iteration, {result['iterations']}), "
+            f"training error {result['train_error']:.1f}%, {clock(result['seconds'])}"
+        )
+    console.print(f"recorded in {escape(str(run.folder))}")
+
+
+def print_network(name: str, summary: Summary, *, every: bool) -> None:
+    """A network's units; neighbours that are alike stand in one line unless `every`."""
+    console = _console()
+    shape = "×".join(map(str, summary.input))
+    console.print(
+        f"[bold]{escape(name)}[/]: {summary.parameters:,} parameters, {summary.macs / 1e6:,.1f} million multiply-adds "
+        f"on {shape}, {summary.depth} weighted layers, {len(summary.units)} units"
+    )
+    grid = _grid("unit", "before both", "h", "F", "f", "output", "parameters", "multiply-adds", right=(6, 7))
+    for alike in _alike(summary.units, every=every):
+        first, last = alike[0], alike[-1]
+        named = first.name if len(alike) == 1 else f"{first.name} … {last.name.rpartition('.')[2]} ×{len(alike)}"
+        grid.add_row(
+            escape(named.removeprefix("stages.")),
+            *map(escape, (first.before, first.h, first.branch, first.f)),
+            "×".join(map(str, first.output)),
+            f"{first.parameters:,}",
+            f"{first.macs:,}",
+        )
+    console.print(grid)
+
+
+def print_published(table: PublishedTable) -> None:
+    """A table as the paper has it."""
+    console = _console()
+    console.print(f"[bold]{table.name}: {escape(table.title)}[/]\n{escape(table.quantity)}\n{escape(table.source)}")
+    grid = _grid("row", *table.columns, right=tuple(range(1, len(table.columns) + 1)))
+    for row in dict.fromkeys(row for row, _ in table.cells):
+        grid.add_row(row, *(number(table.cells.get((row, column)), 2) for column in table.columns))
+    console.print(grid)
+
+
+def print_rows(rows: Sequence[dict[str, Any]]) -> None:
+    """Rows with the same keys, one line each."""
+    console = _console()
+    if not rows:
+        console.print("none")
+        return
+    grid = _grid(*(key.replace("_", " ") for key in rows[0]))
+    for row in rows:
+        grid.add_row(*("–" if value is None else escape(_short(value)) for value in row.values()))
+    console.print(grid)
+
+
+def print_comparison(found: dict[str, Any]) -> None:
+    """Settings that differ, then results, a column per run."""
+    grid = _grid("", *map(escape, found["runs"]))
+    for part in ("settings", "results"):
+        for key, values in found[part].items():
+            grid.add_row(key, *("–" if value is None else escape(_short(value)) for value in values))
+        grid.add_section()
+    _console().print(grid)
+
+
+def print_checks(checks: Sequence[dict[str, str]]) -> None:
+    """One line per check, with what to do where something is wrong."""
+    console = _console()
+    for check in checks:
+        remedy = f"; {check['remedy']}" if check["remedy"] else ""
+        console.print(f"{_coloured(check['status'])}  {check['name']}: {escape(check['found'] + remedy)}")
+
+
+def _alike(units: Sequence[UnitSummary], *, every: bool) -> list[list[UnitSummary]]:
+    def kind(unit: UnitSummary) -> tuple[object, ...]:
+        stage = unit.name.rpartition(".")[0]
+        return (stage, unit.before, unit.h, unit.branch, unit.f, unit.output, unit.parameters)
+
+    return [[unit] for unit in units] if every else [list(group) for _, group in groupby(units, kind)]
+
+
+def _grid(*heads: str, right: Sequence[int] = ()) -> Grid:
+    grid = Grid(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold")
+    for index, head in enumerate(heads):
+        grid.add_column(head, justify="right" if index in right else "left", overflow="fold")
+    return grid
+
+
+def _console() -> Console:
+    """Colours where stdout is a terminal; never narrower than our tables need, so that lines are not cut in files."""
+    console = Console(highlight=False)
+    return console if console.is_terminal else Console(highlight=False, width=max(console.width, _LEAST_WIDTH))
+
+
+def _coloured(status: str) -> str:
+    colour = _COLOURS.get(status)
+    return f"[{colour}]{status}[/]" if colour else status
+
+
+def _short(value: object) -> str:
+    return f"{value:.4g}" if isinstance(value, float) else str(value)
+
+
+def _gigabytes(count: float) -> str:
+    return f"{count / 1e9:.1f} GB"

@@ -1,0 +1,220 @@
+"""Experiments to and from plain data, TOML and JSON, their digest, and `key=value` overrides; every value is typed."""
+
+import dataclasses
+import hashlib
+import json
+import math
+import tomllib
+import types
+import typing
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+import tomli_w
+
+from cleanpath.errors import SettingError, UnknownNameError
+from cleanpath.experiment import FORMAT, Experiment
+
+LARGEST_FILE = 1_000_000
+# Two ways to say one thing: setting the first clears the second.
+_ALTERNATIVES = {"training.epochs": "training.iterations", "training.iterations": "training.epochs"}
+
+
+def to_data(experiment: Experiment) -> dict[str, Any]:
+    """Plain dictionaries, lists, strings and numbers; what is `None` or an empty label is left out."""
+    return {"format": FORMAT, **_to_plain(experiment)}
+
+
+def from_data(data: Mapping[str, Any], *, where: str = "experiment") -> Experiment:
+    """The experiment that `to_data` wrote; unknown keys, wrong types and other formats are refused by name."""
+    values = dict(data)
+    found = values.pop("format", None)
+    if found != FORMAT:
+        raise SettingError(f"{where}: format {found}, this cleanpath reads {FORMAT}; use the matching version")
+    experiment = _build(Experiment, values, "", where)
+    assert isinstance(experiment, Experiment)
+    return experiment
+
+
+def digest(experiment: Experiment) -> str:
+    """The first 12 hexadecimal digits of the SHA-256 of the canonical JSON, without `source`: it names the run."""
+    data = to_data(experiment)
+    data.pop("source", None)
+    canonical = json.dumps(data, sort_keys=True, separators=(",", ":"), ensure_ascii=True)
+    return hashlib.sha256(canonical.encode()).hexdigest()[:12]
+
+
+def to_toml(experiment: Experiment) -> str:
+    """The experiment as TOML, complete: the file runs unchanged."""
+    return tomli_w.dumps(to_data(experiment))
+
+
+def read(path: Path) -> Experiment:
+    """The experiment in a `.toml` or `.json` file."""
+    if not path.exists():
+        raise SettingError(f"{path} does not exist")
+    if path.is_dir():
+        raise SettingError(f"{path} is a folder; a .toml or .json file is needed")
+    if path.stat().st_size > LARGEST_FILE:
+        raise SettingError(f"{path} has {path.stat().st_size / 1e6:.1f} MB; the limit is {LARGEST_FILE / 1e6:.0f} MB")
+    try:
+        text = path.read_bytes().decode()
+    except UnicodeDecodeError as error:
+        raise SettingError(f"{path} is not UTF-8 (byte {error.object[error.start]:#x} at {error.start})") from None
+    try:
+        data = json.loads(text) if path.suffix == ".json" else tomllib.loads(text)
+    except (json.JSONDecodeError, tomllib.TOMLDecodeError, RecursionError) as error:
+        raise SettingError(f"{path}: {error}") from None
+    if not isinstance(data, dict):
+        raise SettingError(f"{path} holds a {type(data).__name__}; a table of settings is needed")
+    return from_data(data, where=str(path))
+
+
+def override(experiment: Experiment, settings: Iterable[str]) -> Experiment:
+    """The experiment with `key=value` settings applied; keys are dotted, as in `training.epochs=2`."""
+    data = to_data(experiment)
+    given: dict[str, str] = {}
+    for setting in settings:
+        key, equals, text = setting.partition("=")
+        key = key.strip()
+        if not equals or not key:
+            raise SettingError(f"--set {setting}: write key=value")
+        if given.get(key, text) != text:
+            raise SettingError(f"{key} is given twice: {given[key]} and {text}")
+        given[key] = text
+    for key, text in given.items():
+        other = _ALTERNATIVES.get(key)
+        if other in given:
+            raise SettingError(f"{key} and {other} are both given; they say the same thing, keep one")
+        *parts, name = key.split(".")
+        kind = _kind_of(key)
+        target = data
+        for part in parts:
+            target = target.setdefault(part, {})
+        target[name] = _parse(key, text, kind)
+        if other is not None:
+            target.pop(other.split(".")[-1], None)
+    return from_data(data, where="--set")
+
+
+def differences(one: Experiment, other: Experiment) -> dict[str, tuple[Any, Any]]:
+    """The settings in which two experiments differ, as dotted key to the two values."""
+    a, b = flat(one), flat(other)
+    return {key: (a.get(key), b.get(key)) for key in sorted({*a, *b}) if a.get(key) != b.get(key)}
+
+
+def flat(experiment: Experiment) -> dict[str, Any]:
+    """Every setting that is not None, under its dotted key."""
+    return _flat(_to_plain(experiment))
+
+
+def names() -> tuple[str, ...]:
+    """Every dotted key that `--set` knows."""
+    return tuple(_keys(Experiment, ""))
+
+
+def _keys(cls: type, prefix: str) -> Iterable[str]:
+    hints = typing.get_type_hints(cls)
+    for name in (field.name for field in dataclasses.fields(cls)):
+        if dataclasses.is_dataclass(hints[name]):
+            yield from _keys(hints[name], f"{prefix}{name}.")
+        else:
+            yield f"{prefix}{name}"
+
+
+def _kind_of(key: str) -> Any:  # a type or a union of types
+    cls: Any = Experiment
+    for part in key.split("."):
+        hints = typing.get_type_hints(cls) if dataclasses.is_dataclass(cls) else {}
+        if part not in hints:
+            raise UnknownNameError("setting", key, names())
+        cls = hints[part]
+    if dataclasses.is_dataclass(cls):
+        raise SettingError(f"{key} is a group of settings: {', '.join(k for k in names() if k.startswith(key + '.'))}")
+    return cls
+
+
+def _parse(key: str, text: str, kind: Any) -> Any:
+    options = typing.get_args(kind) if isinstance(kind, types.UnionType) else (kind,)
+    if type(None) in options and text.lower() == "none":
+        return None
+    if bool in options:
+        if text.lower() not in ("true", "false"):
+            raise SettingError(f"{key}: '{text}' is neither true nor false")
+        return text.lower() == "true"
+    if str in options:
+        return text
+    if int in options:
+        try:
+            return int(text)
+        except ValueError:
+            number = _number(text)
+            hint = f"; write {int(number)}" if number is not None and number.is_integer() else ""
+            raise SettingError(f"{key}: '{text}' is not a whole number{hint}") from None
+    if float in options:
+        number = _number(text)
+        if number is None and text.strip().lower() not in ("nan", "inf", "-inf"):
+            raise SettingError(f"{key}: '{text}' is not a number")
+        return float(text)
+    items = [item for item in text.strip("[]()").split(",") if item.strip()]
+    return [_parse(key, item.strip(), typing.get_args(kind)[0]) for item in items]
+
+
+def _number(text: str) -> float | None:
+    try:
+        number = float(text)
+    except ValueError:
+        return None
+    return number if math.isfinite(number) else None
+
+
+def _to_plain(value: Any) -> Any:
+    if dataclasses.is_dataclass(value):
+        items = ((f.name, getattr(value, f.name)) for f in dataclasses.fields(value))
+        return {name: _to_plain(item) for name, item in items if item is not None and item != ""}
+    return list(value) if isinstance(value, tuple) else value
+
+
+def _flat(data: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    flat: dict[str, Any] = {}
+    for name, value in data.items():
+        flat.update(_flat(value, f"{prefix}{name}.") if isinstance(value, dict) else {f"{prefix}{name}": value})
+    return flat
+
+
+def _build(cls: type, data: Mapping[str, Any], prefix: str, where: str) -> Any:
+    hints = typing.get_type_hints(cls)
+    unknown = sorted(set(data) - set(hints))
+    if unknown:
+        error = UnknownNameError("setting", prefix + unknown[0], names())
+        raise SettingError(f"{where}: {error}")
+    values = {name: _typed(value, hints[name], prefix + name, where) for name, value in data.items()}
+    required = (f.name for f in dataclasses.fields(cls) if _is_required(f))
+    missing = [prefix + name for name in required if name not in values]
+    if missing:
+        raise SettingError(f"{where}: {', '.join(missing)} is missing")
+    return cls(**values)
+
+
+def _is_required(field: Any) -> bool:
+    return field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING
+
+
+def _typed(value: Any, kind: Any, key: str, where: str) -> Any:
+    if dataclasses.is_dataclass(kind):
+        assert isinstance(kind, type)
+        if not isinstance(value, dict):
+            raise SettingError(f"{where}: {key} is {value!r}; a table of settings is needed")
+        return _build(kind, value, f"{key}.", where)
+    if typing.get_origin(kind) is tuple:
+        if not isinstance(value, list):
+            raise SettingError(f"{where}: {key} is {value!r}; a list is needed")
+        return tuple(_typed(item, typing.get_args(kind)[0], key, where) for item in value)
+    options = typing.get_args(kind) if isinstance(kind, types.UnionType) else (kind,)
+    if float in options and isinstance(value, int) and not isinstance(value, bool):
+        return float(value)
+    if type(value) not in options:
+        names = " or ".join(option.__name__ for option in options if option is not type(None))
+        raise SettingError(f"{where}: {key} is {value!r}; {names} is needed")
+    return value

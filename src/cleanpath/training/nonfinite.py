@@ -1,0 +1,68 @@
+"""Where a value that is not finite appears first: a search after the fact, on the batch that showed it."""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+
+def first_non_finite(network: nn.Module, images: Tensor, loss_of: Callable[[Tensor], Tensor]) -> str:
+    """The first place, in the order of computation, whose value is not finite.
+
+    Looks at the images, the parameters, the output of every unit and leaf module going forward, then at the
+    gradients of those outputs going backward. The caller restores the state of the random generator beforehand.
+    """
+    if not images.isfinite().all():
+        return "the images of the batch"
+    for name, parameter in network.named_parameters():
+        if not parameter.isfinite().all():
+            return f"parameter {name}"
+    found: list[str] = []
+    with _watched(network, found):
+        loss = loss_of(network(images))
+        if found:
+            return found[0]
+        if not loss.isfinite():
+            return "the loss"
+        loss.backward()  # type: ignore[no-untyped-call]
+    return found[0] if found else "the sum over all gradients"
+
+
+@contextmanager
+def _watched(network: nn.Module, found: list[str]) -> Iterator[None]:
+    find = getattr(network, "units", None)
+    units: set[str] = set(find()) if callable(find) else set()
+    watched = {n: m for n, m in network.named_modules() if n in units or not any(m.children())}
+    handles = [m.register_forward_hook(_hook(_label(name, units), found)) for name, m in watched.items()]
+    try:
+        yield
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+def _label(name: str, units: set[str]) -> str:
+    for unit in units:
+        if name == unit:
+            return f"the sum of unit {unit}"
+        if name.startswith(f"{unit}."):
+            return f"unit {unit} ({name.removeprefix(f'{unit}.')})"
+    return f"module {name}"
+
+
+def _hook(label: str, found: list[str]) -> Callable[[nn.Module, Any, Any], None]:
+    def on_gradient(gradient: Tensor) -> None:
+        if not gradient.isfinite().all():
+            found.append(f"the gradient of {label}")
+
+    def on_output(module: nn.Module, inputs: Any, output: Any) -> None:  # noqa: ARG001
+        if not isinstance(output, Tensor):
+            return
+        if not output.isfinite().all():
+            found.append(label)
+        elif torch.is_grad_enabled() and output.requires_grad:
+            output.register_hook(on_gradient)  # type: ignore[no-untyped-call]
+
+    return on_output

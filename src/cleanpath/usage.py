@@ -1,0 +1,50 @@
+"""How the command line speaks of itself: usage errors with the nearest right word, signals, its own command."""
+
+import difflib
+import re
+import shlex
+import signal
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from types import FrameType
+
+from typer.exceptions import TyperException
+
+from cleanpath import settings
+from cleanpath.errors import Stopped
+
+_OPTION = re.compile(r"[Nn]o such option:? '?(--?[\w-]+)")
+
+
+def explain(error: TyperException) -> str:
+    """A usage error in one or two lines; an option that is a setting's name is answered with `--set`."""
+    message = error.format_message().strip().rstrip(".")
+    if option := _OPTION.match(message):
+        name = option[1].strip("-").replace("-", "_")
+        last_words = {key.rpartition(".")[2]: key for key in settings.names()}
+        close = difflib.get_close_matches(name, last_words, n=1)
+        if close and "Did you mean" not in message:
+            return f"no option {option[1]}; did you mean --set {last_words[close[0]]}=…?"
+    return message[:1].lower() + message[1:]
+
+
+def this_command(without: str | None = None) -> str:
+    """The command that is running, as it can be pasted."""
+    return shlex.join(["cleanpath", *(word for word in sys.argv[1:] if word != without)])
+
+
+@contextmanager
+def stoppable(how_to_go_on: str) -> Iterator[None]:
+    """Turn Ctrl-C and SIGTERM into `Stopped`, once; a second Ctrl-C ends the process at once."""
+
+    def stop(number: int, frame: FrameType | None) -> None:  # noqa: ARG001
+        signal.signal(number, signal.SIG_DFL)
+        raise Stopped(f"stopped by {signal.Signals(number).name}; {how_to_go_on}", signal_number=number)
+
+    before = {number: signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
