@@ -66,6 +66,10 @@ class Record:
     """Qualified names of the modules that were called."""
     fused: list[str] = field(default_factory=list)
     """Operations that hold a whole layer."""
+    cuts: dict[str, int] = field(default_factory=dict)
+    """How often an operation read a value whose gradient had been cut, by the module that read it."""
+    quantised: set[str] = field(default_factory=set)
+    """Modules that computed with packed low-precision weights, which are no parameters."""
     count: int = 0
 
 
@@ -78,6 +82,7 @@ class Recorder(TorchDispatchMode):
         self._names, self._stack, self._watcher = modules, [""], watcher
         self._noise: dict[int, Tensor] = {}
         self._influenced: dict[int, Tensor] = {storage_of(tensor): tensor for tensor in inputs}
+        self._cut: dict[int, Tensor] = {}
 
     def __torch_dispatch__(
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None  # noqa: ANN401, ARG002
@@ -93,9 +98,13 @@ class Recorder(TorchDispatchMode):
             after(result)
         read = tuple(tensors_in((args, kwargs)))
         tracked = any(tensor.requires_grad for tensor in read)
+        if name.startswith("quantized"):
+            self.record.quantised.add(self._stack[-1])
         if tracked and grad:
             if number not in self.record.operations:
                 self.record.operations[number] = self._operation(name, ordinal, args, kwargs, read)
+            if any(not t.requires_grad and t.is_floating_point() and storage_of(t) in self._cut for t in read):
+                self.record.cuts[self._stack[-1]] = self.record.cuts.get(self._stack[-1], 0) + 1
             if name == "detach" or any(not t.is_floating_point() for t in tensors_in(result)):
                 self._follow(name, read, result, derived=any(t.grad_fn is not None for t in read))
         else:
@@ -130,6 +139,8 @@ class Recorder(TorchDispatchMode):
         noise = name in NOISE or any(storage in self._noise for storage in storages)
         influenced = derived or any(storage in self._influenced for storage in storages)
         for tensor in tensors_in(result) if noise or influenced else ():
+            if derived or any(storage in self._cut for storage in storages):
+                self._cut[storage_of(tensor)] = tensor
             if noise:
                 self._noise[storage_of(tensor)] = tensor
             if influenced:
@@ -156,8 +167,13 @@ class Recorder(TorchDispatchMode):
 
 
 def base_name(func: Any) -> str:  # noqa: ANN401 (an operation of the dispatcher)
-    """`add` for `aten.add_.Tensor`."""
-    name: str = func.overloadpacket.__name__ if hasattr(func, "overloadpacket") else str(func)
+    """`add` for `aten.add_.Tensor`; operations of other libraries keep their library's name."""
+    packet = getattr(func, "overloadpacket", None)
+    if packet is None:
+        return str(func)
+    name: str = packet.__name__
+    if getattr(func, "namespace", "aten") != "aten":
+        return f"{func.namespace}.{name}"
     return name[:-1] if name.endswith("_") and not name.endswith("__") else name
 
 

@@ -59,7 +59,9 @@ class Ancestors:
 
 def mixes(graph: Graph, vertex: int) -> bool:
     """Whether a vertex is a weight layer: it combines entries with a matrix or a kernel of parameters."""
-    kind = graph.kinds[vertex]
+    kind, operation = graph.kinds[vertex], graph.operations[vertex]
+    if operation is not None and operation.name.startswith("quantized"):
+        return True
     if kind in kinds.NOT_MIXING:
         return False
     above = graph.parents[vertex][1:] if kind in {"addmm", "baddbmm", "addbmm", "addmv"} else graph.parents[vertex]
@@ -138,7 +140,7 @@ def _classify(graph: Graph, term: Term, fork: int, region: tuple[int, ...]) -> S
     if "product" in found:
         return None
     if layers:
-        affine = layers <= MOST_PROJECTION_LAYERS and not found & {"activation", "dropout"}
+        affine = layers <= MOST_PROJECTION_LAYERS and not found & {"activation", "dropout"} and not _picks(graph, region)
         return Shortcut("projection", fork, region, None, described, weights, layers) if affine else None
     scale = _scale(graph, term, region)
     if found & {"other", "activation"}:
@@ -149,6 +151,13 @@ def _classify(graph: Graph, term: Term, fork: int, region: tuple[int, ...]) -> S
         return Shortcut("scaling", fork, region, scale, described, weights)
     kind = "identity_pad" if "pad" in found else "identity_slice" if "slice" in found else "identity"
     return Shortcut(kind, fork, region, None, described, weights)
+
+
+def _picks(graph: Graph, region: tuple[int, ...]) -> bool:
+    """Whether a part is taken out of the fork before the layer: then the layer projects something else than the fork."""
+    first = next(position for position, vertex in enumerate(region) if mixes(graph, vertex))
+    parts = (v for v in region[:first] if graph.kinds[v] in kinds.SLICES - {"slice"})
+    return any(graph.entries(v) < graph.entries(graph.live_parents(v)[0]) for v in parts)
 
 
 def _gated(graph: Graph, region: tuple[int, ...]) -> bool:

@@ -8,6 +8,9 @@ from cleanpath.auditing.graph import CUSTOM, Graph
 from cleanpath.auditing.shortcut import Ancestors, Shortcut, mixes, trace_back
 from cleanpath.auditing.sums import Term, terms
 
+NO_WEIGHTS = "no weights between fork and sum"
+NO_SHORTCUT = "no operand without weights, nor a lone projection"
+
 
 @dataclass
 class Unit:
@@ -39,7 +42,8 @@ class Traced:
     """The units of a graph in the order of their sums, and the sums that are none, with the reason."""
 
     units: list[Unit] = field(default_factory=list)
-    set_aside: dict[str, int] = field(default_factory=dict)
+    set_aside: dict[int, str] = field(default_factory=dict)
+    """Why a sum of two live operands is no unit."""
     unsure: list[tuple[int, str]] = field(default_factory=list)
 
 
@@ -59,7 +63,7 @@ class _Search:
         self.graph = graph
         self.units: dict[int, Unit] = {}
         self.flattened: dict[int, tuple[Term, ...]] = {}
-        self.reasons: dict[str, int] = {}
+        self.reasons: dict[int, str] = {}
         self.doubtful: list[Unit] = []
 
     def visit(self, vertex: int, found: tuple[Term, ...]) -> None:
@@ -71,7 +75,7 @@ class _Search:
             self.flattened[vertex] = (merged.operand, *merged.others)
             unit = merged
         if unit is None:
-            self.reasons[reason] = self.reasons.get(reason, 0) + 1
+            self.reasons[vertex] = reason
         elif self._parallel_layers(unit):
             self.doubtful.append(unit)
         else:
@@ -103,7 +107,7 @@ class _Search:
     ) -> tuple[Unit | None, str]:
         """The best reading of a sum as a unit, or why there is none."""
         best: Unit | None = None
-        reason = "no common fork, or a shortcut that is more than a projection"
+        reason = NO_SHORTCUT
         for position, term in enumerate(found[:candidates]):
             others = found[:position] + found[position + 1 :]
             behind = Ancestors(self.graph, (v for other in others for v in other.factors))
@@ -115,7 +119,9 @@ class _Search:
                 continue
             branch = _reached(self.graph, shortcut.fork, behind.after(shortcut.fork))
             if not self._weighted(branch, others):
-                reason = "no weights between fork and sum"
+                reason = NO_WEIGHTS
+                continue
+            if shortcut.kind == "projection" and self._crosses_units(branch, shortcut.fork):
                 continue
             beside = self._beside(branch, vertex, shortcut, parts)
             best = Unit(vertex, shortcut, term, others, parts, branch, beside)
@@ -126,6 +132,11 @@ class _Search:
         return any(other.product == "matrices" and other.weights for other in others) or any(
             mixes(graph, v) or (graph.kinds[v] in kinds.NORMS | {CUSTOM} and graph.weights(v)) for v in branch
         )
+
+    def _crosses_units(self, branch: tuple[int, ...], fork: int) -> bool:
+        """Whether the branch holds a unit's sum without its fork: then it is the trunk, fed by the projection elsewhere."""
+        inside = {*branch, fork}
+        return any(vertex in self.units and self.units[vertex].fork not in inside for vertex in branch)
 
     def _beside(self, branch: tuple[int, ...], end: int, shortcut: Shortcut, parts: tuple[int, ...]) -> tuple[int, ...]:
         graph = self.graph
@@ -152,13 +163,13 @@ class _Search:
     def finish(self) -> Traced:
         """Decide on doubtful sums by their neighbours, and say which unit lies in which."""
         unsure = list[tuple[int, str]]()
-        single = {u.fork for u in self.units.values()} | set(self.units)
+        inside = {v for u in self.units.values() for v in u.branch}
+        alike = {self._layers(u) for u in self.units.values() if u.shortcut.rank <= 2}
         for unit in self.doubtful:
             changes = self.graph.shapes[unit.fork] != self.graph.shapes[unit.sum]
-            alike = [u for u in self.units.values() if self._layers(u) == self._layers(unit) and u.shortcut.rank == 0]
-            if changes and alike and unit.sum in single:
+            if changes and self._layers(unit) in alike and unit.sum not in inside:
                 self.units[unit.sum] = unit
-            else:
+            elif unit.sum not in inside:
                 unsure.append((unit.sum, "parallel layers, or a unit whose shortcut is as heavy as its branch"))
         units = [self.units[vertex] for vertex in sorted(self.units)]
         _nest(units)
