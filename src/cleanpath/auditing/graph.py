@@ -31,6 +31,11 @@ class Graph:
     operations: list[Operation | None]
     shapes: list[tuple[int, ...]]
     edges: list[Edge]
+    """Node and output number; emptied by `release`."""
+    numbers: list[int]
+    """Which output of its operation a vertex is."""
+    sliced: list[bool]
+    """Whether the operation was made in place on a view of what the vertex stands for."""
     live: list[bool]
     parameter: list[str | None]
     """The parameter's qualified name, for a leaf."""
@@ -79,6 +84,17 @@ class Graph:
                     pending.append(parent)
         return tuple(names)
 
+    def label(self, vertex: int) -> str:
+        """The class name of a custom function."""
+        return type(self.edges[vertex][0]).__name__.removesuffix("Backward")
+
+    def release(self) -> None:
+        """Let go of the autograd graph and of constants, and with them of the memory of the forward pass."""
+        self.edges.clear()
+        for operation in self.operations:
+            if operation is not None:
+                operation.forget()
+
     def entries(self, vertex: int) -> int:
         """How many numbers a vertex holds."""
         product = 1
@@ -103,13 +119,15 @@ def build(
     edges = [(node, number) for node in nodes for number in sorted(used[node])]
     index = {edge: vertex for vertex, edge in enumerate(edges)}
     leaves = {id(tensor) for tensor in inputs}
-    graph = Graph([], [], [], [], edges, [], [], frozenset(index[end] for end in ends))
+    graph = Graph([], [], [], [], edges, [], [], [], [], frozenset(index[end] for end in ends))
     for node, number in edges:
         operation = _operation(node, record.operations)
         above = tuple(-1 if parent is None else index[parent, n] for parent, n in node.next_functions)
         variable = getattr(node, "variable", None) if _kind(node) == LEAF else None
         graph.kinds.append(operation.name.replace("_", "") if _sliced(node) and operation else _kind(node))
         graph.parents.append(above)
+        graph.numbers.append(number)
+        graph.sliced.append(_sliced(node))
         graph.operations.append(operation)
         graph.shapes.append(_shape(node, number))
         graph.parameter.append(None if variable is None else parameters.get(id(variable)))

@@ -23,7 +23,7 @@ NOISE = frozenset(
 SCALES = frozenset({"mul", "div", "lerp", "addcmul", "addcdiv", "true_divide", "multiply", "divide"})
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Seen:
     """A tensor that an operation read: its shape and what is known of its origin."""
 
@@ -48,6 +48,12 @@ class Operation:
         if keyword in self.keywords:
             return self.keywords[keyword]
         return self.arguments[position] if position < len(self.arguments) else default
+
+    def forget(self) -> None:
+        """Let go of the constants."""
+        for value in (*self.arguments, *self.keywords.values()):
+            if isinstance(value, Seen):
+                value.value = None
 
 
 Watcher = Callable[[int, str, tuple[Any, ...], Mapping[str, Any]], Callable[[Any], None] | None]
@@ -145,6 +151,11 @@ class Recorder(TorchDispatchMode):
                 self._noise[storage_of(tensor)] = tensor
             if influenced:
                 self._influenced[storage_of(tensor)] = tensor
+
+    @property
+    def running(self) -> str:
+        """Qualified name of the module that runs at this moment."""
+        return self._stack[-1]
 
     @contextmanager
     def following_modules(self) -> Iterator[None]:

@@ -140,10 +140,11 @@ def _classify(graph: Graph, term: Term, fork: int, region: tuple[int, ...]) -> S
     if "product" in found:
         return None
     if layers:
-        affine = layers <= MOST_PROJECTION_LAYERS and not found & {"activation", "dropout"} and not _picks(graph, region)
+        affine = layers <= MOST_PROJECTION_LAYERS and not found & {"joined", "dropout"} and not _picks(graph, region)
+        affine = affine and not ("activation" in found and (layers > 1 or _bends_after_layer(graph, region)))
         return Shortcut("projection", fork, region, None, described, weights, layers) if affine else None
     scale = _scale(graph, term, region)
-    if found & {"other", "activation"}:
+    if found & {"other", "joined", "activation"}:
         return Shortcut("other", fork, region, None, described, weights)
     if "dropout" in found:
         return Shortcut("dropout", fork, region, None, described, weights)
@@ -151,6 +152,11 @@ def _classify(graph: Graph, term: Term, fork: int, region: tuple[int, ...]) -> S
         return Shortcut("scaling", fork, region, scale, described, weights)
     kind = "identity_pad" if "pad" in found else "identity_slice" if "slice" in found else "identity"
     return Shortcut(kind, fork, region, None, described, weights)
+
+
+def _bends_after_layer(graph: Graph, region: tuple[int, ...]) -> bool:
+    first = next(position for position, vertex in enumerate(region) if mixes(graph, vertex))
+    return any(graph.kinds[vertex] in kinds.ACTIVATIONS for vertex in region[first:])
 
 
 def _picks(graph: Graph, region: tuple[int, ...]) -> bool:
@@ -161,15 +167,15 @@ def _picks(graph: Graph, region: tuple[int, ...]) -> bool:
 
 
 def _gated(graph: Graph, region: tuple[int, ...]) -> bool:
-    """Whether a factor computed from the signal, through weights, multiplies a signal that passed none."""
+    """Whether a gate multiplies a signal that passed no weights."""
     weighted = set[int]()
     for vertex in region:
         above = graph.live_parents(vertex)
-        heavy = [p in weighted for p in above]
-        if graph.kinds[vertex] in {"mul", "lerp"} and len(above) == 2 and (not all(heavy)):
-            if any(heavy) or all(_is_gate(graph, p) or p not in region for p in above if p in region):
-                return any(heavy) or any(_is_gate(graph, p) for p in above)
-        if any(heavy) or mixes(graph, vertex):
+        if graph.kinds[vertex] == "mul" and len(above) == 2:
+            ways = [(a, b) for a, b in (above, above[::-1]) if a not in weighted and _is_gate(graph, b)]
+            if ways:
+                return True
+        if not weighted.isdisjoint(above) or mixes(graph, vertex):
             weighted.add(vertex)
     return False
 
@@ -185,7 +191,7 @@ def _effect(graph: Graph, vertex: int) -> str:
     if kind in kinds.ACTIVATIONS:
         return "activation"
     if len(above) != 1:
-        return "other"
+        return "joined"
     if kind == "maxpool2dwithindices" and operation is not None and set(operation.argument(1, "kernel_size")) == {1}:
         return "slice"
     if kind in kinds.SCALES:

@@ -25,11 +25,14 @@ class Term:
     weights: tuple[str, ...] = ()
     """Parameters that enter at the sum itself."""
     noise: bool = False
+    position: int = 0
+    """Which operand of its sum it is."""
 
 
 def terms(graph: Graph, vertex: int) -> tuple[Term, ...]:
     """The operands of a sum that the input reaches; empty if the vertex is no sum of at least two of them."""
-    found = tuple(term for term in _all_terms(graph, vertex) if term.factors)
+    every = enumerate(_all_terms(graph, vertex))
+    found = tuple(replace(term, position=position) for position, term in every if term.factors)
     return found if len(found) > 1 else ()
 
 

@@ -118,7 +118,7 @@ class _Search:
             if needs and shortcut.fork not in Ancestors(self.graph, (v for other in needs for v in other.factors)):
                 continue
             branch = _reached(self.graph, shortcut.fork, behind.after(shortcut.fork))
-            if not self._weighted(branch, others):
+            if not self._weighted(branch, others, bare=not shortcut.weights):
                 reason = NO_WEIGHTS
                 continue
             if shortcut.kind == "projection" and self._crosses_units(branch, shortcut.fork):
@@ -127,11 +127,15 @@ class _Search:
             best = Unit(vertex, shortcut, term, others, parts, branch, beside)
         return best, reason
 
-    def _weighted(self, branch: tuple[int, ...], others: tuple[Term, ...]) -> bool:
+    def _weighted(self, branch: tuple[int, ...], others: tuple[Term, ...], *, bare: bool) -> bool:
+        """Whether F holds weights: layers, norms, or beside a bare shortcut a learned scale of something pooled."""
         graph = self.graph
-        return any(other.product == "matrices" and other.weights for other in others) or any(
-            mixes(graph, v) or (graph.kinds[v] in kinds.NORMS | {CUSTOM} and graph.weights(v)) for v in branch
-        )
+        if any(other.product == "matrices" and other.weights for other in others):
+            return True
+        if any(mixes(graph, v) or (graph.kinds[v] in kinds.NORMS | {CUSTOM} and graph.weights(v)) for v in branch):
+            return True
+        scaled = any(graph.kinds[v] == "mul" and graph.weights(v) for v in branch)
+        return bare and scaled and any(graph.kinds[v] in kinds.POOLS - {"mean"} for v in branch)
 
     def _crosses_units(self, branch: tuple[int, ...], fork: int) -> bool:
         """Whether the branch holds a unit's sum without its fork: then it is the trunk, fed by the projection elsewhere."""

@@ -1,0 +1,204 @@
+"""Numbers taken while the gradient passes back: once as it is, once with every branch cut, once from random vectors.
+
+The second pass splits equation (5) into its two terms. Hooks on the nodes of the sums hand the gradient to the shortcut alone; an
+undefined gradient costs nothing on its way through a branch. Where no direct gradient arrives (the last unit of an encoder that is only
+attended to, the last unit of a branch) a random one is put in its place: gains are ratios.
+"""
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from torch.autograd.graph import GradientEdge, Node
+from torch.utils.hooks import RemovableHandle
+
+from cleanpath.auditing.describe import Around
+from cleanpath.auditing.forward import Numbers, rms
+from cleanpath.auditing.graph import Graph
+from cleanpath.auditing.sums import REDUCTIONS
+from cleanpath.auditing.trace import Unit
+
+Gradients = tuple[Tensor | None, ...]
+
+
+@dataclass
+class Ends:
+    """Where the backward passes start and where they stop."""
+
+    outputs: Sequence[Tensor]
+    cotangents: Sequence[Tensor]
+    inputs: Sequence[Tensor]
+
+
+class Backward:
+    """The backward passes through one recorded graph."""
+
+    def __init__(self, graph: Graph, units: Sequence[Unit], around: Sequence[Around], ends: Ends) -> None:
+        self.graph, self.units, self.around, self.ends = graph, units, around, ends
+        self.numbers: Numbers = {}
+        self._random = torch.Generator().manual_seed(0)
+
+    def full(self) -> list[Tensor | None]:
+        """Gradient sizes at every fork and every output; returns the gradients of the given inputs."""
+        wanted: dict[int, list[tuple[int, str]]] = {}
+        for index, (unit, place) in enumerate(zip(self.units, self.around, strict=True)):
+            wanted.setdefault(unit.fork, []).append((index, "gradient_rms"))
+            wanted.setdefault(place.end, []).append((index, "output_gradient_rms"))
+        with _hooks() as handles:
+            for vertex, keys in wanted.items():
+                node, number = self.graph.edges[vertex]
+
+                def note(grads: Gradients, keys: list[tuple[int, str]] = keys, number: int = number) -> None:
+                    grad = grads[number]
+                    if grad is not None:
+                        value = rms(grad)
+                        self.numbers.update(dict.fromkeys(keys, value))
+
+                handles.append(node.register_prehook(note))
+            return list(self._run())
+
+    def direct(self) -> None:
+        """Direct gains: the branches cut, the gradient measured where it enters f and where it leaves h."""
+        gathered: dict[int, Tensor] = {}
+        with _hooks() as handles:
+            self._cut(handles, gathered)
+            for index, place in enumerate(self.around):
+                handles.append(self._seed(index, place.end))
+            self._run()
+        for index, tensor in gathered.items():
+            self.numbers[index, "direct_input_rms"] = rms(tensor)
+
+    def defects(self) -> None:
+        """‖Jᵀv − v‖ / ‖v‖ of h and of f; exactly 0 where there is nothing on the way."""
+        with _hooks() as handles:
+            self._cut(handles, {}, only_sums=True)
+            for index, (unit, place) in enumerate(zip(self.units, self.around, strict=True)):
+                if unit.shortcut.kind != "identity":
+                    self._defect(index, "shortcut_defect", unit.sum, unit.fork)
+                if place.end != unit.sum:
+                    self._defect(index, "after_defect", place.end, unit.sum)
+
+    def _run(self) -> Gradients:
+        return torch.autograd.grad(
+            self.ends.outputs,
+            self.ends.inputs,
+            self.ends.cotangents,
+            retain_graph=True,
+            allow_unused=True,
+        )
+
+    def _defect(self, index: int, what: str, start: int, end: int) -> None:
+        if self.graph.shapes[start] != self.graph.shapes[end]:
+            return
+        vector = self._gaussian(start)
+        (back,) = torch.autograd.grad(
+            [GradientEdge(*self.graph.edges[start])],
+            [GradientEdge(*self.graph.edges[end])],
+            [vector],
+            retain_graph=True,
+            allow_unused=True,
+        )
+        back = torch.zeros_like(vector) if back is None else back
+        self.numbers[index, what] = rms(back - vector) / rms(vector)
+
+    def _gaussian(self, vertex: int) -> Tensor:
+        node, number = self.graph.edges[vertex]
+        metadata = node._input_metadata[number]  # noqa: SLF001
+        draw = torch.randn(metadata.shape, generator=self._random, dtype=torch.float32)
+        return draw.to(device=metadata.device, dtype=metadata.dtype)
+
+    def _seed(self, index: int, vertex: int) -> RemovableHandle:
+        """Measure the direct gradient at x_{l+1}; put a random one there if there is none."""
+        node, number = self.graph.edges[vertex]
+
+        def note(grads: Gradients) -> Gradients | None:
+            grad = grads[number]
+            if grad is not None and bool(grad.any()):
+                self.numbers[index, "direct_output_rms"] = rms(grad)
+                return None
+            seeded = self._gaussian(vertex)
+            self.numbers[index, "direct_output_rms"] = rms(seeded)
+            return (*grads[:number], seeded, *grads[number + 1 :])
+
+        return node.register_prehook(note)
+
+    def _cut(self, handles: list[RemovableHandle], gathered: dict[int, Tensor], *, only_sums: bool = False) -> None:
+        """Cut the branches at their sums (and, if units lie inside, at their forks); gather what leaves each shortcut."""
+        closed: dict[Node, set[int]] = {}
+        leaving: dict[Node, list[tuple[int, int]]] = {}
+        parents = {unit.parent for unit in self.units}
+        for index, unit in enumerate(self.units):
+            keepers = {unit.sum, *unit.partial_sums, *unit.shortcut.region}
+            for vertex in (unit.sum, *unit.partial_sums):
+                node, slots = self._branch_slots(vertex, unit)
+                closed.setdefault(node, set()).update(slots)
+            if only_sums:
+                continue
+            for vertex in keepers:
+                node = self._joining(vertex)
+                for slot, above in enumerate(self._above(node)):
+                    if above == unit.fork and slot not in closed.get(node, ()):
+                        leaving.setdefault(node, []).append((slot, index))
+            for vertex in unit.branch if index in parents else ():
+                if vertex not in keepers:
+                    node = self.graph.edges[vertex][0]
+                    slots = {slot for slot, above in enumerate(self._above(node)) if above == unit.fork}
+                    closed.setdefault(node, set()).update(slots)
+        for node in closed.keys() | leaving.keys():
+            handles.append(_hook(node, closed.get(node, set()), leaving.get(node, []), gathered))
+
+    def _joining(self, vertex: int) -> Node:
+        """The node whose arguments are the operands: for a reduction, the one that laid them side by side."""
+        while self.graph.kinds[vertex] in REDUCTIONS | {"view"}:
+            vertex = self.graph.parents[vertex][0]
+        return self.graph.edges[vertex][0]
+
+    def _above(self, node: Node) -> list[int]:
+        index = self._index
+        return [-1 if parent is None else index.get((parent, number), -1) for parent, number in node.next_functions]
+
+    @property
+    def _index(self) -> dict[tuple[Node, int], int]:
+        if not hasattr(self, "_index_"):
+            self._index_ = {edge: vertex for vertex, edge in enumerate(self.graph.edges)}
+        return self._index_
+
+    def _branch_slots(self, vertex: int, unit: Unit) -> tuple[Node, set[int]]:
+        """Arguments of a sum that belong to the branch."""
+        node = self._joining(vertex) if self.graph.kinds[vertex] in REDUCTIONS else self.graph.edges[vertex][0]
+        above = self._above(node)
+        if unit.partial_sums and vertex != min(unit.partial_sums):
+            part = max(p for p in unit.partial_sums if p < vertex)
+            kept = {slot for slot, parent in enumerate(above) if parent == part}
+        elif unit.operand.product == "entries" and self.graph.kinds[vertex] == "lerp":
+            kept = {unit.operand.position}
+        elif len(unit.operand.factors) > 1 or self.graph.kinds[vertex] in {"addcmul", "addcdiv"}:
+            kept = {slot for slot, parent in enumerate(above) if parent in unit.operand.factors}
+        else:
+            kept = {unit.operand.position}
+        return node, set(range(len(above))) - kept
+
+
+def _hook(
+    node: Node, closed: set[int], leaving: list[tuple[int, int]], gathered: dict[int, Tensor]
+) -> RemovableHandle:
+    def close(grads: Gradients, _outputs: Gradients) -> Gradients | None:
+        for slot, index in leaving:
+            grad = grads[slot]
+            if grad is not None:
+                gathered[index] = gathered[index] + grad if index in gathered else grad
+        return tuple(None if slot in closed else grad for slot, grad in enumerate(grads)) if closed else None
+
+    return node.register_hook(close)
+
+
+@contextmanager
+def _hooks() -> Iterator[list[RemovableHandle]]:
+    handles = list[RemovableHandle]()
+    try:
+        yield handles
+    finally:
+        for handle in handles:
+            handle.remove()

@@ -1,0 +1,233 @@
+"""Leave the patient as it came: everything a forward pass may change is put back, whatever happens.
+
+Buffers are copied beforehand. A parameter is copied only when an operation is about to write to it, since most never are.
+"""
+
+import random
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
+from types import TracebackType
+from typing import Any, Self
+
+import torch
+from torch import Tensor, nn
+from torch.nn.parameter import is_lazy
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from cleanpath.auditing.record import storage_of, tensors_in
+
+TABLES = ("_parameters", "_buffers", "_modules")
+HOOKS = (
+    "_backward_hooks",
+    "_backward_pre_hooks",
+    "_forward_hooks",
+    "_forward_hooks_with_kwargs",
+    "_forward_hooks_always_called",
+    "_forward_pre_hooks",
+    "_forward_pre_hooks_with_kwargs",
+    "_state_dict_hooks",
+    "_load_state_dict_pre_hooks",
+)
+
+
+class Patient:
+    """A module, its state at the door, and the way back to it.
+
+    with Patient(model) as patient:
+        ...                 # run the model, as often as wanted
+        patient.rewind()    # as at the door, for another run
+    """
+
+    def __init__(self, model: nn.Module) -> None:
+        self.model = model
+        self._modules = [_Attributes(module) for module in model.modules()]
+        self._parameters = [_Values(p, p.requires_grad, p.grad) for p in model.parameters()]
+        buffers = [*model.buffers(), *_lost_tensors(model)]
+        self._buffers = [(tensor, _copy(tensor)) for tensor in buffers if not is_lazy(tensor)]
+        self._generators = _generators()
+        self._dtype = torch.get_default_dtype()
+        self._stack = ExitStack()
+
+    def __enter__(self) -> Self:
+        """Record gradients from now on, whatever the caller's mode."""
+        self._stack.enter_context(torch.inference_mode(mode=False))
+        self._stack.enter_context(torch.enable_grad())
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Put everything back."""
+        self._stack.close()
+        for values in self._parameters:
+            values.release()
+        self.rewind()
+
+    def rewind(self) -> None:
+        """Put everything back, but keep watching."""
+        for attributes in self._modules:
+            attributes.restore()
+        with torch.no_grad():
+            for values in self._parameters:
+                values.restore()
+            for tensor, copy in self._buffers:
+                _write_back(tensor, copy)
+        _restore_generators(self._generators)
+        torch.set_default_dtype(self._dtype)
+
+    def watching_writes(self) -> TorchDispatchMode:
+        """A context in which parameters and gradients are copied before an operation writes to them."""
+        return _WriteWatcher(self._parameters)
+
+    def require_gradients(self, *, frozen_too: bool) -> None:
+        """Make parameters leaves of the graph, also the frozen ones: they are weights all the same."""
+        for values in self._parameters:
+            floating = values.parameter.is_floating_point() or values.parameter.is_complex()
+            wanted = values.requires_grad or (frozen_too and floating)
+            if values.parameter.requires_grad != wanted:
+                values.parameter.requires_grad_(requires_grad=wanted)
+
+    def was_trainable(self) -> list[bool]:
+        """Whether each parameter required a gradient at the door."""
+        return [values.requires_grad for values in self._parameters]
+
+
+@dataclass
+class _Values:
+    """One parameter: its flag, its gradient, and its numbers once somebody writes to it."""
+
+    parameter: nn.Parameter
+    requires_grad: bool
+    grad: Tensor | None
+    copy: Tensor | None = None
+    gradient_copy: Tensor | None = None
+
+    def restore(self) -> None:
+        if self.copy is not None:
+            _write_back(self.parameter.data, self.copy)
+        if self.grad is not None and self.gradient_copy is not None:
+            _write_back(self.grad, self.gradient_copy)
+        if self.parameter.grad is not self.grad:
+            self.parameter.grad = self.grad
+
+    def release(self) -> None:
+        if self.parameter.requires_grad != self.requires_grad:
+            self.parameter.requires_grad_(requires_grad=self.requires_grad)
+
+
+class _WriteWatcher(TorchDispatchMode):
+    """Copies a parameter or its gradient just before an operation writes to it."""
+
+    def __init__(self, values: Sequence[_Values]) -> None:
+        super().__init__()
+        self._values: dict[int, list[_Values]] = {}
+        for entry in values:
+            for tensor in (entry.parameter, entry.grad):
+                if tensor is not None:
+                    self._values.setdefault(storage_of(tensor), []).append(entry)
+
+    def __torch_dispatch__(
+        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None  # noqa: ANN401, ARG002
+    ) -> Any:  # noqa: ANN401
+        """Run an operation; first copy what it is about to change."""
+        if getattr(func, "_schema", None) is not None and func._schema.is_mutable:  # noqa: SLF001
+            for tensor in tensors_in((args, kwargs or {})):
+                for entry in self._values.get(storage_of(tensor), ()):
+                    entry.copy = entry.parameter.data.clone() if entry.copy is None else entry.copy
+                    if entry.grad is not None and entry.gradient_copy is None:
+                        entry.gradient_copy = entry.grad.detach().clone()
+        return func(*args, **(kwargs or {}))
+
+
+@dataclass
+class _Attributes:
+    """A module's own attributes: training flag, hooks, tables of parameters and buffers, counters."""
+
+    module: nn.Module
+    values: dict[str, Any] = field(init=False)
+    tables: dict[str, dict[str, Any]] = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.values = dict(self.module.__dict__)
+        present = (name for name in (*TABLES, *HOOKS) if isinstance(self.values.get(name), dict))
+        self.tables = {name: dict(self.values[name]) for name in present}
+
+    def restore(self) -> None:
+        if isinstance(self.module, torch.jit.ScriptModule):
+            return
+        own = self.module.__dict__
+        for name in [name for name in own if name not in self.values]:
+            del own[name]
+        own.update(self.values)
+        for name, saved in self.tables.items():
+            table = own[name]
+            same = list(table) == list(saved) and all(table[key] is saved[key] for key in saved)
+            if not same:
+                table.clear()
+                table.update(saved)
+
+
+def _lost_tensors(model: nn.Module) -> Iterator[Tensor]:
+    """Tensors that modules hold as plain attributes."""
+    for module in model.modules():
+        if not isinstance(module, torch.jit.ScriptModule):
+            yield from (value for value in module.__dict__.values() if isinstance(value, Tensor))
+
+
+def _copy(tensor: Tensor) -> Tensor:
+    return tensor.detach().clone()
+
+
+def _write_back(tensor: Tensor, copy: Tensor) -> None:
+    """Give a tensor its old numbers, unless it has them; a tensor on the meta device has none."""
+    if tensor.is_meta or (tensor.shape == copy.shape and tensor.dtype == copy.dtype and _same_bits(tensor, copy)):
+        return
+    with torch.no_grad():
+        tensor.data = copy.clone() if tensor.shape != copy.shape else tensor.data
+        tensor.data.copy_(copy)
+
+
+def _same_bits(tensor: Tensor, copy: Tensor) -> bool:
+    try:
+        return torch.equal(
+            tensor.detach().contiguous().reshape(-1).view(torch.uint8), copy.contiguous().reshape(-1).view(torch.uint8)
+        )
+    except RuntimeError:  # no view as bytes: sparse, quantised, sub-byte
+        return False
+
+
+def _generators() -> dict[str, Any]:
+    """The states of all random generators that a model may draw from."""
+    states: dict[str, Any] = {"torch": torch.get_rng_state(), "python": random.getstate()}
+    if torch.cuda.is_available() and torch.cuda.is_initialized():
+        states["cuda"] = torch.cuda.get_rng_state_all()
+    if torch.backends.mps.is_available():
+        states["mps"] = torch.mps.get_rng_state()
+    numpy = sys.modules.get("numpy")
+    if numpy is not None:
+        states["numpy"] = numpy.random.get_state()
+    return states
+
+
+def _restore_generators(states: dict[str, Any]) -> None:
+    torch.set_rng_state(states["torch"])
+    random.setstate(states["python"])
+    if "cuda" in states:
+        torch.cuda.set_rng_state_all(states["cuda"])
+    if "mps" in states:
+        torch.mps.set_rng_state(states["mps"])
+    if "numpy" in states:
+        sys.modules["numpy"].random.set_state(states["numpy"])
+
+
+@contextmanager
+def drawing_from(seed: int) -> Iterator[None]:
+    """Dropout masks and the like drawn from a seed of their own; the caller restores the generators."""
+    torch.manual_seed(seed)
+    random.seed(seed)
+    numpy = sys.modules.get("numpy")
+    if numpy is not None:
+        numpy.random.seed(seed % 2**32)
+    yield
