@@ -114,6 +114,7 @@ def _arguments(config_class: type, cut: _Cut, given: Mapping[str, Any]) -> dict[
             found[name] = smaller
     _shrink_images(declared, found, cut.step)
     _shrink_routing(declared, found, cut.step)
+    _fit_heads({**declared, **found}, found, standard)
     found.update({name: value for name, value in _SET.items() if name in declared})
     found.update({name: value for name, value in _FILLED.items() if name in declared and declared[name] is None})
     for name, (part, preset) in parts.items():
@@ -217,6 +218,19 @@ def _shrink_routing(declared: Mapping[str, Any], found: dict[str, Any], step: St
             found[name] = min(value, 2)
         elif _is_count(value) and name in ("n_group", "num_expert_group", "topk_group"):
             found[name] = min(value, 1 if name == "topk_group" else 2)
+
+
+def _fit_heads(declared: Mapping[str, Any], found: dict[str, Any], standard: Mapping[str, str]) -> None:
+    """Fewer heads where they do not divide the width that they share out."""
+    named = {standard.get(name, name): name for name in declared}
+    width, heads, keys = (named.get(name, "") for name in ("hidden_size", "num_attention_heads", "num_key_value_heads"))
+    size, count = declared.get(width), declared.get(heads)
+    if declared.get("head_dim") is not None or not (_is_count(size) and _is_count(count) and size and count):
+        return
+    if size % count:
+        found[heads] = math.gcd(size, count)
+        if _is_count(declared.get(keys)) and found[heads] % declared[keys]:
+            found[keys] = math.gcd(found[heads], declared[keys])
 
 
 def _each(value: Any, rule: Any) -> Any:
