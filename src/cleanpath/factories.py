@@ -128,8 +128,8 @@ def _beside(folder: Path) -> Iterator[None]:
     """Let files of a folder be imported by their bare names meanwhile; what they hide is put back."""
     path, before = list(sys.path), dict(sys.modules)
     names = {one.stem for one in folder.glob("*.py")} | {one.parent.name for one in folder.glob("*/__init__.py")}
-    hidden = {name for name in before if name.partition(".")[0] in names and not _lies_in(before[name], folder)}
-    hidden = {name for name in hidden if name.partition(".")[0] not in sys.stdlib_module_names}
+    names -= {*sys.stdlib_module_names, "cleanpath"}
+    hidden = [name for name in before if name.partition(".")[0] in names and not _stays(before[name], folder)]
     for name in hidden:
         del sys.modules[name]
     sys.path.insert(0, str(folder))
@@ -142,8 +142,10 @@ def _beside(folder: Path) -> Iterator[None]:
             sys.modules[name] = before[name]
 
 
-def _lies_in(module: ModuleType, folder: Path) -> bool:
-    return str(getattr(module, "__file__", None) or "").startswith(f"{folder}/")
+def _stays(module: ModuleType, folder: Path) -> bool:
+    """Whether a module is a neighbour itself, or an installed library, which is never imported twice."""
+    path = Path(str(getattr(module, "__file__", None) or ""))
+    return folder in path.parents or "site-packages" in path.parts
 
 
 def _said(error: BaseException) -> str:

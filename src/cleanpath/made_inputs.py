@@ -41,17 +41,18 @@ class Maker:
         size = small_configs.vocabulary(config)
         self.plain = [token for token in range(min(size, 100_000)) if token not in special] or [0]
 
-    def combinations(self) -> Iterator[Named]:
-        """Keyword inputs to try, in order."""
+    def combinations(self) -> Iterator[tuple[int, Named]]:
+        """Keyword inputs to try, in order, each with its rank: 0 has every modality that the forward names."""
         seen: list[frozenset[str]] = []
         for names in self._name_sets():
             if frozenset(names) in seen:
                 continue
+            rank = len(seen)
             seen.append(frozenset(names))
             forms = [self._forms(name) for name in names]
             for chosen in itertools.islice(itertools.product(*forms), 12):
                 made = {name: value for form in chosen for name, value in form.items()}
-                yield self._with_places(made)
+                yield rank, self._with_places(made)
 
     def _name_sets(self) -> Iterator[list[str]]:
         required = [name for name, parameter in self.parameters.items() if parameter.default is parameter.empty]
@@ -225,11 +226,10 @@ class Maker:
             count = _features_of(getter, made)
             if count:
                 ids = torch.cat([ids[:, :2], torch.full((1, count), token), ids[:, 2:]], dim=1)
-        same = {"attention_mask", "bbox", "token_type_ids"} & set(made)
-        return {
-            **{name: value for name, value in made.items() if name not in same or ids is made["input_ids"]},
-            "input_ids": ids,
-        }
+        if ids.shape != made["input_ids"].shape:
+            masks = {name: torch.ones_like(ids) for name in made if name.endswith("attention_mask")}
+            return {**made, **masks, "input_ids": ids}
+        return made
 
     def _find(self, *names: str, default: Any = None) -> Any:
         """The first of these attributes that the configuration or a part of it has."""

@@ -10,7 +10,7 @@ import inspect
 import json
 import os
 import pkgutil
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +24,8 @@ from cleanpath.seeded import seeded
 
 # More is not small, whatever the step.
 MOST_PARAMETERS = 150_000_000
+# Steps after which inputs that leave a modality out are good enough.
+_PATIENCE = 3
 Call = tuple[tuple[Tensor, ...], Named]
 Given = Callable[[nn.Module], Call]
 
@@ -78,36 +80,41 @@ def build(config_class: Any, model_class: Any, *, seed: int, given: Given | None
 
     `given` makes the inputs for a model in place of made-up ones. Raises `UserError` if no step works.
     """
-    reasons = []
+    reasons, best = [], None
     with quiet():
-        for step in small_configs.STEPS:
+        for number, step in enumerate(small_configs.STEPS):
+            if best is not None and number > _PATIENCE:
+                break
             try:
-                arguments = small_configs.arguments(config_class, step)
-                config = config_class(**arguments)
+                config = config_class(**small_configs.arguments(config_class, step))
                 _refuse_large(model_class, config)
                 with seeded(seed):
                     probe = model_class(config)
             except Exception as error:  # noqa: BLE001 (foreign code: the next step is gentler)
                 reasons.append(_said(error))
                 continue
-            call, why = _passing(probe, seed, given)
-            if call is None:
-                reasons.append(why)
-                continue
+            call, rank, why = _passing(probe, seed, given)
+            reasons.append(why)
+            if call is not None and (best is None or rank < best[0]):
+                best = rank, step, call
+            if call is not None and rank == 0:
+                break
+        if best is not None:
+            _, step, call = best
             with seeded(seed):
-                # A class may change the configuration that it is given.
-                module = model_class(config_class(**arguments))
+                # Afresh: a class may change the configuration that it is given, and a forward its module.
+                module = model_class(config_class(**small_configs.arguments(config_class, step)))
             return module, call, f"random weights, small: {small_configs.described(config_class, step)}"
     what = "the inputs given" if given else "made-up inputs"
     error = UserError(
         f"{model_class.__name__} does not build small and run on {what} ({reasons[0]}); "
         + ("change --input" if given else "write a factory and give path/to/file.py:factory with --input")
     )
-    error.add_note("\n".join(f"{step}: {reason}" for step, reason in zip(small_configs.STEPS, reasons, strict=True)))
+    error.add_note("\n".join(f"{step}: {reason}" for step, reason in zip(small_configs.STEPS, reasons, strict=False)))
     raise error
 
 
-def from_folder(folder: Path, seed: int) -> nn.Module:
+def from_folder(folder: Path, seed: int, model_class: Any = None) -> nn.Module:
     """The network of a local folder with a config.json, at its real size, without its weights."""
     import transformers
 
@@ -122,8 +129,9 @@ def from_folder(folder: Path, seed: int) -> nn.Module:
     if model_type not in transformers.CONFIG_MAPPING:
         raise UnknownNameError("model type", str(model_type), transformers.CONFIG_MAPPING)
     config_class: Any = transformers.CONFIG_MAPPING[model_type]
-    named = getattr(transformers, str((data.get("architectures") or [""])[0]), None)
-    model_class: Any = named if isinstance(named, type) else model_of(config_class)
+    if model_class is None:
+        named = getattr(transformers, str((data.get("architectures") or [""])[0]), None)
+        model_class = named if isinstance(named, type) else model_of(config_class)
     return full(config_class, model_class, seed, data)
 
 
@@ -154,15 +162,16 @@ def _refuse_large(model_class: Any, config: Any) -> None:
         raise OverflowError(f"{count / 1e6:.0f} million parameters")
 
 
-def _passing(model: Any, seed: int, given: Given | None) -> tuple[Call | None, str]:
-    """The first inputs that a model takes, in evaluation mode without gradients; else why the first were refused."""
+def _passing(model: Any, seed: int, given: Given | None) -> tuple[Call | None, int, str]:
+    """The first inputs that a model takes, how much they leave out (0: nothing), and why the first were refused.
+
+    In evaluation mode and without gradients.
+    """
     reason = "no input is known for its forward"
     training = {one: one.training for one in model.modules()}
     model.eval()
     try:
-        made = Maker(model, model.config, torch.Generator().manual_seed(seed))
-        calls: Iterable[Call] = [given(model)] if given else (((), named) for named in made.combinations())
-        for number, (arguments, keywords) in enumerate(calls):
+        for number, (rank, (arguments, keywords)) in enumerate(_calls(model, seed, given)):
             try:
                 with torch.no_grad(), seeded(seed):
                     copies = {name: value.clone() for name, value in keywords.items()}
@@ -171,14 +180,22 @@ def _passing(model: Any, seed: int, given: Given | None) -> tuple[Call | None, s
                 reason = _said(error) if number == 0 else reason
                 continue
             if has_floats(output):
-                return (arguments, keywords), ""
+                return (arguments, keywords), rank, reason
             reason = "its output holds no floating tensor"
     except Exception as error:  # noqa: BLE001 (a configuration whose fields mean something else)
         reason = _said(error)
     finally:
         for one, flag in training.items():
             one.training = flag
-    return None, reason
+    return None, 0, reason
+
+
+def _calls(model: Any, seed: int, given: Given | None) -> Iterator[tuple[int, Call]]:
+    if given is not None:
+        yield 0, given(model)
+        return
+    for rank, named in Maker(model, model.config, torch.Generator().manual_seed(seed)).combinations():
+        yield rank, ((), named)
 
 
 def has_floats(value: Any) -> bool:

@@ -9,11 +9,11 @@ hf:path/to/folder         what `save_pretrained` wrote, at its real size
 path/to/file.py:factory   a function without arguments that returns an nn.Module, or a module and its inputs
 """
 
-import json
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from hashlib import sha256
+from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -96,8 +96,12 @@ def resolve(target: str, *, inputs: Sequence[str] = (), weights: Path | None = N
         package = "transformers" if prefix == "hf" else prefix
         if find_spec(package) is None:
             raise UserError(f"{target} needs {package}; pip install 'cleanpath[models]'")
+        try:
+            import_module(package)
+        except Exception as error:
+            raise UserError(f"{package} cannot be imported ({type(error).__name__}: {error})") from error
         found = libraries[prefix](request, name)
-    elif Path(target).is_dir():
+    elif Path(target).is_dir() and not (_is_network(target) and not (Path(target) / "experiment.json").is_file()):
         found = _run(request)
     elif match := _OF_CODE.fullmatch(target):
         found = _code(request, match[1], match[2])
@@ -108,6 +112,14 @@ def resolve(target: str, *, inputs: Sequence[str] = (), weights: Path | None = N
     else:
         found = _catalog(request)
     return replace(found, name=target)
+
+
+def _is_network(name: str) -> bool:
+    try:
+        catalog.network(name)
+    except UserError:
+        return False
+    return True
 
 
 def _parsed(text: str) -> _Input:
@@ -183,9 +195,10 @@ def _hf(request: _Request, name: str) -> Target:
         return _finished(request, module, lambda: _of_configuration(request, module))
     config_class, model_class = small_models.find(name)
     if request.weights is not None:
-        beside = request.weights.parent / "config.json"
-        data = json.loads(beside.read_bytes()) if beside.is_file() else None
-        module = small_models.full(config_class, model_class, request.seed, data)
+        if (request.weights.parent / "config.json").is_file():
+            module = small_models.from_folder(request.weights.parent, request.seed, model_class)
+        else:
+            module = small_models.full(config_class, model_class, request.seed)
         return _finished(request, module, lambda: _of_configuration(request, module))
     given = request.arguments if request.inputs else None
     module, (arguments, keywords), said = small_models.build(config_class, model_class, seed=request.seed, given=given)

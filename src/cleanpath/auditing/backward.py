@@ -1,13 +1,14 @@
 """Numbers taken while the gradient passes back: once as it is, once with every branch cut, once from random vectors.
 
-The second pass splits equation (5) into its two terms. Hooks on the nodes of the sums hand the gradient to the shortcut alone; an
-undefined gradient costs nothing on its way through a branch. Where no direct gradient arrives (the last unit of an encoder that is only
-attended to, the last unit of a branch) a random one is put in its place: gains are ratios.
+The second pass splits equation (5) into its two terms. Hooks on the nodes of the sums hand the gradient to the
+shortcut alone; an undefined gradient costs nothing on its way through a branch. Where no direct gradient arrives (the
+last unit of an encoder that is only attended to, or of a branch) a random one is put in its place: gains are ratios.
 """
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cached_property
 
 import torch
 from torch import Tensor
@@ -64,8 +65,7 @@ class Backward:
         gathered: dict[int, Tensor] = {}
         with _hooks() as handles:
             self._cut(handles, gathered)
-            for index, place in enumerate(self.around):
-                handles.append(self._seed(index, place.end))
+            handles.extend(self._seed(index, place.end) for index, place in enumerate(self.around))
             self._run()
         for index, tensor in gathered.items():
             self.numbers[index, "direct_input_rms"] = rms(tensor)
@@ -125,7 +125,7 @@ class Backward:
         return node.register_prehook(note)
 
     def _cut(self, handles: list[RemovableHandle], gathered: dict[int, Tensor], *, only_sums: bool = False) -> None:
-        """Cut the branches at their sums (and, if units lie inside, at their forks); gather what leaves each shortcut."""
+        """Cut the branches at their sums, and at their forks if units lie inside; gather what leaves each shortcut."""
         closed: dict[Node, set[int]] = {}
         leaving: dict[Node, list[tuple[int, int]]] = {}
         parents = {unit.parent for unit in self.units}
@@ -137,37 +137,40 @@ class Backward:
             if only_sums:
                 continue
             for vertex in keepers:
-                node = self._joining(vertex)
-                for slot, above in enumerate(self._above(node)):
-                    if above == unit.fork and slot not in closed.get(node, ()):
-                        leaving.setdefault(node, []).append((slot, index))
+                node = (
+                    self._joining(vertex) if vertex in (unit.sum, *unit.partial_sums) else self.graph.edges[vertex][0]
+                )
+                open_slots = set(self._slots_to(node, unit.fork)) - closed.get(node, set())
+                leaving.setdefault(node, []).extend((slot, index) for slot in open_slots)
             for vertex in unit.branch if index in parents else ():
                 if vertex not in keepers:
                     node = self.graph.edges[vertex][0]
-                    slots = {slot for slot, above in enumerate(self._above(node)) if above == unit.fork}
-                    closed.setdefault(node, set()).update(slots)
-        for node in closed.keys() | leaving.keys():
-            handles.append(_hook(node, closed.get(node, set()), leaving.get(node, []), gathered))
+                    closed.setdefault(node, set()).update(self._slots_to(node, unit.fork))
+        nodes = closed.keys() | leaving.keys()
+        handles.extend(_hook(node, closed.get(node, set()), leaving.get(node, []), gathered) for node in nodes)
 
     def _joining(self, vertex: int) -> Node:
-        """The node whose arguments are the operands: for a reduction, the one that laid them side by side."""
-        while self.graph.kinds[vertex] in REDUCTIONS | {"view"}:
+        """The node whose arguments are a sum's operands: for a reduction, the one that laid them side by side."""
+        if self.graph.kinds[vertex] in REDUCTIONS:
             vertex = self.graph.parents[vertex][0]
+            if self.graph.kinds[vertex] == "view":
+                vertex = self.graph.parents[vertex][0]
         return self.graph.edges[vertex][0]
 
-    def _above(self, node: Node) -> list[int]:
-        index = self._index
-        return [-1 if parent is None else index.get((parent, number), -1) for parent, number in node.next_functions]
+    def _slots_to(self, node: Node, vertex: int) -> list[int]:
+        """Arguments of a node that are a vertex."""
+        return [slot for slot, above in enumerate(self._above(node)) if above == vertex]
 
-    @property
+    def _above(self, node: Node) -> list[int]:
+        return [-1 if above is None else self._index.get((above, number), -1) for above, number in node.next_functions]
+
+    @cached_property
     def _index(self) -> dict[tuple[Node, int], int]:
-        if not hasattr(self, "_index_"):
-            self._index_ = {edge: vertex for vertex, edge in enumerate(self.graph.edges)}
-        return self._index_
+        return {edge: vertex for vertex, edge in enumerate(self.graph.edges)}
 
     def _branch_slots(self, vertex: int, unit: Unit) -> tuple[Node, set[int]]:
         """Arguments of a sum that belong to the branch."""
-        node = self._joining(vertex) if self.graph.kinds[vertex] in REDUCTIONS else self.graph.edges[vertex][0]
+        node = self._joining(vertex)
         above = self._above(node)
         if unit.partial_sums and vertex != min(unit.partial_sums):
             part = max(p for p in unit.partial_sums if p < vertex)
@@ -181,9 +184,7 @@ class Backward:
         return node, set(range(len(above))) - kept
 
 
-def _hook(
-    node: Node, closed: set[int], leaving: list[tuple[int, int]], gathered: dict[int, Tensor]
-) -> RemovableHandle:
+def _hook(node: Node, closed: set[int], leaving: list[tuple[int, int]], gathered: dict[int, Tensor]) -> RemovableHandle:
     def close(grads: Gradients, _outputs: Gradients) -> Gradients | None:
         for slot, index in leaving:
             grad = grads[slot]

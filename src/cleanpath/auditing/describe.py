@@ -1,9 +1,9 @@
 """What stands around the sums: f, the stage, the order of norm and weights, the names of the modules."""
 
+import itertools
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
-from os.path import commonprefix
 
 from cleanpath.auditing import kinds
 from cleanpath.auditing.graph import Graph
@@ -11,7 +11,7 @@ from cleanpath.auditing.shortcut import mixes
 from cleanpath.auditing.trace import Unit
 
 LONGEST_TRUNK = 120
-"""Operations between a sum and the next fork that are still looked at; a transition with hand-written norms has about thirty."""
+"""Operations between a sum and the next fork; a transition with hand-written norms has about thirty."""
 
 
 @dataclass(frozen=True)
@@ -50,13 +50,14 @@ def surroundings(graph: Graph, units: Sequence[Unit]) -> list[Around]:
     for index, unit in enumerate(units):
         pattern = _pattern(index, inside, stages, roles, [unit.parent for unit in units], chains)
         if pattern is None:
-            pattern = _guess(graph, unit, trunks[index], chains[index])
+            pattern = _guess(graph, unit, chains[index])
         after, region = _matching(graph, trunks[index], pattern)
         link = before[index]
         entering = link[1] if link else ()
-        previous = link[0] if link else None
+        previous = link[0] if link and link[0] < index else None
         if previous is not None:
-            entering = entering[len(found[previous].after_region) :] if previous < index else ()
+            entering = entering[len(found[previous].after_region) :]
+            previous = previous if units[previous].parent == unit.parent else None
         order = _order(graph, unit, entering, after)
         end = region[-1] if region else unit.sum
         found.append(Around(after, region, end, stages[index], order, previous, trunks[index].following))
@@ -150,8 +151,8 @@ def _pattern(
     return None
 
 
-def _guess(graph: Graph, unit: Unit, trunk: Trunk, chain: tuple[str, ...]) -> tuple[str, ...]:
-    """Where no stage has two units: norms and activations belong to f if the branch starts with weights, else to what comes next."""
+def _guess(graph: Graph, unit: Unit, chain: tuple[str, ...]) -> tuple[str, ...]:
+    """Where no stage has two units: a norm or activation is f if the branch starts with weights."""
     first = next((v for v in unit.branch if mixes(graph, v) or graph.kinds[v] in kinds.NORMS | kinds.ACTIVATIONS), None)
     if first is None or not mixes(graph, first):
         return ()
@@ -190,7 +191,12 @@ def _order(graph: Graph, unit: Unit, entering: Sequence[int], after: tuple[str, 
 
 def owners(names: Sequence[str]) -> tuple[str, ...]:
     """The modules that hold parameters, each once, in order; a parametrised weight belongs to its layer."""
-    return tuple(dict.fromkeys(name.partition(".parametrizations.")[0].rpartition(".")[0] if ".parametrizations." not in name else name.partition(".parametrizations.")[0] for name in names))
+    return tuple(dict.fromkeys(_owner(name) for name in names))
+
+
+def _owner(name: str) -> str:
+    layer, parametrised, _ = name.partition(".parametrizations.")
+    return layer if parametrised else name.rpartition(".")[0]
 
 
 def branch_parameters(graph: Graph, unit: Unit) -> tuple[str, ...]:
@@ -207,7 +213,7 @@ def unit_names(graph: Graph, units: Sequence[Unit]) -> list[str]:
         heavy = [n for v in unit.branch if mixes(graph, v) for n in graph.weights(v)]
         layers = owners(heavy or branch_parameters(graph, unit))
         operation = graph.operations[unit.sum]
-        common = ".".join(commonprefix([layer.split(".") for layer in layers]))  # type: ignore[type-var]
+        common = _common_prefix(layers)
         names.append(common or (operation.module if operation else "") or "(root)")
     total, met = Counter(names), Counter[str]()
     unique = list[str]()
@@ -215,3 +221,9 @@ def unit_names(graph: Graph, units: Sequence[Unit]) -> list[str]:
         met[name] += 1
         unique.append(f"{name}#{met[name]}" if total[name] > 1 else name)
     return unique
+
+
+def _common_prefix(names: Sequence[str]) -> str:
+    parts = [name.split(".") for name in names]
+    shared = itertools.takewhile(lambda level: len(set(level)) == 1, zip(*parts, strict=False))
+    return ".".join(level[0] for level in shared)

@@ -1,4 +1,4 @@
-"""`audit`: find the residual units of a module, measure the signal through them both ways, and leave the module as it was.
+"""`audit`: find the residual units of a module, measure the signal both ways, and leave the module as it was.
 
     profile = audit(model, images)
     profile = audit(model, {"input_ids": ids, "attention_mask": mask}, draws=4)
@@ -25,7 +25,7 @@ from cleanpath.auditing.graph import Graph
 from cleanpath.auditing.nonfinite import first_non_finite
 from cleanpath.auditing.passes import Observer, Pass
 from cleanpath.auditing.patient import Patient
-from cleanpath.auditing.profile import NetworkRow, NotSeen, Profile
+from cleanpath.auditing.profile import NotSeen, Profile
 from cleanpath.auditing.rows import Drawn, network_row, unit_rows
 from cleanpath.auditing.trace import Traced, trace
 from cleanpath.auditing.unseen import unseen
@@ -87,9 +87,13 @@ def audit(
 def _refusal(model: nn.Module) -> NotSeen | None:
     """Modules that cannot be run as they are."""
     if any(is_lazy(tensor) for tensor in (*model.parameters(), *model.buffers())):
-        return NotSeen(what="lazy modules", where="(root)", reason="their parameters have no shape yet; run one batch first")
+        return NotSeen(
+            what="lazy modules", where="(root)", reason="their parameters have no shape yet; run one batch first"
+        )
     sharded = sys.modules.get("torch.distributed.fsdp")
-    kinds = tuple(getattr(sharded, name) for name in ("FullyShardedDataParallel", "FSDPModule") if hasattr(sharded, name))
+    kinds = tuple(
+        getattr(sharded, name) for name in ("FullyShardedDataParallel", "FSDPModule") if hasattr(sharded, name)
+    )
     for name, module in model.named_modules() if kinds else ():
         if isinstance(module, kinds):
             reason = "sharded parameters live on several machines; audit the module before it is sharded (FSDP)"
@@ -128,7 +132,9 @@ def _measured(
                 drawn = _taken(observer, here, seen, plans[-1].numbers, loss)
             finally:
                 here.graph.edges.clear()
-            finite = all(map(math.isfinite, drawn.values.values())) and all(bool(o.isfinite().all()) for o in seen.outputs)
+            finite = all(map(math.isfinite, drawn.values.values())) and all(
+                bool(o.isfinite().all()) for o in seen.outputs
+            )
             del seen
             return [drawn if finite else replace(drawn, non_finite=first_non_finite(observer, batch, seed))]
         del seen

@@ -1,4 +1,4 @@
-"""Numbers taken while the signal passes forward, each at the moment when it stands in memory: later it may be overwritten."""
+"""Numbers taken while the signal passes forward, each at once: the next operation in place may overwrite it."""
 
 import math
 from collections.abc import Callable, Mapping, Sequence
@@ -42,7 +42,7 @@ class ForwardPlan:
             return None
         afterwards = [after for step in steps if (after := step(args, kwargs)) is not None]
 
-        def finish(result: Any) -> None:  # noqa: ANN401 (an operation's result)
+        def finish(result: Any) -> None:
             for after in afterwards:
                 after(result)
 
@@ -98,7 +98,7 @@ def _plan_norm(plan: ForwardPlan, vertex: int, key: tuple[int, str]) -> None:
     number = graph.numbers[vertex]
 
     def step(args: tuple[Any, ...], _kwargs: Mapping[str, Any]) -> Callable[[Any], None]:
-        def after(result: Any) -> None:  # noqa: ANN401
+        def after(result: Any) -> None:
             value = result_of(graph, vertex, args, result, number)
             if value is not None:
                 plan.numbers[key] = rms(value)
@@ -108,7 +108,7 @@ def _plan_norm(plan: ForwardPlan, vertex: int, key: tuple[int, str]) -> None:
     plan.at(vertex, step)
 
 
-def result_of(graph: Graph, vertex: int, args: tuple[Any, ...], result: Any, number: int) -> Tensor | None:  # noqa: ANN401
+def result_of(graph: Graph, vertex: int, args: tuple[Any, ...], result: Any, number: int) -> Tensor | None:
     """The tensor that a vertex stands for; after an operation in place on a view, the whole that it is a view of."""
     if graph.sliced[vertex]:
         view = args[0]
@@ -118,7 +118,7 @@ def result_of(graph: Graph, vertex: int, args: tuple[Any, ...], result: Any, num
 
 
 def _plan_sum(plan: ForwardPlan, index: int, unit: Unit) -> None:
-    """Norms of h and F, their product, and the signs of the sum; F is y − h where it does not stand in memory itself."""
+    """Norms of h and F, their product, the signs of the sum; F is y − h where it does not stand in memory itself."""
     graph = plan.graph
     first = min((unit.sum, *unit.partial_sums))
     number = graph.numbers[unit.sum]
@@ -127,14 +127,16 @@ def _plan_sum(plan: ForwardPlan, index: int, unit: Unit) -> None:
         plan.kept[index] = _operand(graph, first, unit, args, kwargs).clone()
 
     def measure(args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Callable[[Any], None]:
-        separate = not unit.partial_sums and graph.kinds[unit.sum] in {"add", "sub", "rsub"} and not graph.sliced[unit.sum]
+        separate = (
+            not unit.partial_sums and graph.kinds[unit.sum] in {"add", "sub", "rsub"} and not graph.sliced[unit.sum]
+        )
         if separate:
             shortcut, branch = _operand(graph, unit.sum, unit, args, kwargs), _other(unit, args, kwargs)
             _note_parts(plan, index, shortcut, branch)
         elif not unit.partial_sums:
             keep(args, kwargs)
 
-        def after(result: Any) -> None:  # noqa: ANN401
+        def after(result: Any) -> None:
             total = result_of(graph, unit.sum, args, result, number)
             if total is None:
                 return
@@ -217,7 +219,7 @@ def _plan_counts(
     for vertex in vertices:
 
         def step(args: tuple[Any, ...], _kwargs: Mapping[str, Any], vertex: int = vertex) -> Callable[[Any], None]:
-            def after(result: Any) -> None:  # noqa: ANN401
+            def after(result: Any) -> None:
                 value = result_of(plan.graph, vertex, args, result, 0)
                 if value is not None and value.numel():
                     some, all_ = count(plan.graph, vertex, value.detach())

@@ -1,6 +1,7 @@
-"""The network as a graph of values, read from autograd: a vertex is one tensor, its parents are what it was computed from.
+"""The network as a graph of values, read from autograd: a vertex is one tensor, its parents what it was made from.
 
-Vertices are numbered so that parents come before children, in the order of execution. A vertex is live if the network's input reaches it.
+Vertices are numbered so that parents come before children, in the order of execution. A vertex is live if the input
+of the network reaches it.
 """
 
 import heapq
@@ -103,12 +104,10 @@ class Graph:
         return product
 
 
-def build(
-    outputs: Iterable[Tensor], record: Record, parameters: Mapping[int, str], inputs: Sequence[Tensor]
-) -> Graph:
-    """The graph behind `outputs`; `parameters` gives the name of a parameter by its id, `inputs` are the input's leaves."""
+def build(outputs: Iterable[Tensor], record: Record, parameters: Mapping[int, str], inputs: Sequence[Tensor]) -> Graph:
+    """The graph behind `outputs`; `parameters` names parameters by their id, `inputs` are the leaves of the input."""
     ends = [(tensor.grad_fn, tensor.output_nr) for tensor in outputs if tensor.grad_fn is not None]
-    nodes = _in_order({node for node, _ in ends})
+    nodes = _in_order(list(dict.fromkeys(node for node, _ in ends)))
     used: dict[Node, set[int]] = {node: set() for node in nodes}
     for node, number in ends:
         used[node].add(number)
@@ -139,14 +138,14 @@ def build(
     return graph
 
 
-def _in_order(ends: set[Node]) -> list[Node]:
+def _in_order(ends: list[Node]) -> list[Node]:
     """All nodes behind the ends; parents first, otherwise as autograd numbered them."""
-    parents: dict[Node, set[Node]] = {}
+    parents: dict[Node, list[Node]] = {}
     pending = list(ends)
     while pending:
         node = pending.pop()
         if node not in parents:
-            parents[node] = {parent for parent, _ in node.next_functions if parent is not None}
+            parents[node] = list(dict.fromkeys(parent for parent, _ in node.next_functions if parent is not None))
             pending.extend(parents[node])
     children: dict[Node, list[Node]] = {node: [] for node in parents}
     for node, above in parents.items():

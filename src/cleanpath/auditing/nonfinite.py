@@ -10,7 +10,7 @@ from cleanpath.auditing.record import tensors_in
 
 
 def first_non_finite(observer: Observer, batch: object, seed: int) -> str | None:
-    """The first operation whose floating result is not finite though all it read is; a mask of −∞ that ends in a softmax is none."""
+    """The first operation whose result is not finite though all it read is; a mask of −∞ for a softmax is none."""
     watcher = _Watcher(observer)
     observer.run(batch, seed, lambda: watcher)
     return watcher.found
@@ -31,7 +31,7 @@ class _Watcher:
         if not all(_finite(tensor) for tensor in tensors_in((args, kwargs))):
             return None
 
-        def after(result: Any) -> None:  # noqa: ANN401 (an operation's result)
+        def after(result: Any) -> None:
             if not all(_finite(tensor) for tensor in tensors_in(result)):
                 self.found = f"{name} in {self._observer.running or '(root)'}"
 

@@ -1,4 +1,4 @@
-"""Run the patient once under observation: inputs made live, operations recorded, the graph behind every floating output."""
+"""Run the patient once under observation: inputs made live, operations recorded, the graph behind the outputs."""
 
 import dataclasses
 import sys
@@ -81,7 +81,7 @@ class Observer:
             stack.enter_context(drawing_from(seed))
             stack.enter_context(self.patient.watching_writes())
             stack.enter_context(recorder.following_modules())
-            stack.enter_context(uncompiled())
+            stack.enter_context(uncompiled(self.model))
             stack.enter_context(recorder)
             args, kwargs = given.through_a_copy(args), given.through_a_copy(kwargs)
             output = unwrapped(self.model)(*args, **kwargs)
@@ -100,17 +100,17 @@ class _Inputs:
         self.tensors: list[Tensor] = []
 
     def prepare(self, batch: object) -> tuple[tuple[Any, ...], dict[str, Any]]:
-        """Positional and keyword inputs: a tuple is several inputs, a mapping keyword inputs, anything else one input."""
+        """Positional and keyword inputs: a tuple is several inputs, a mapping keyword inputs, all else one input."""
         if isinstance(batch, Mapping):
             return (), {str(key): self._copy(value) for key, value in batch.items()}
         values = batch if isinstance(batch, tuple) else (batch,)
         return tuple(self._copy(value) for value in values), {}
 
-    def through_a_copy(self, value: Any) -> Any:  # noqa: ANN401 (any input)
+    def through_a_copy(self, value: Any) -> Any:
         """The leaves' copies: those may be written to, and their nodes belong to the graph."""
         return _mapped(value, lambda tensor: tensor.clone() if tensor.requires_grad else tensor)
 
-    def _copy(self, value: Any) -> Any:  # noqa: ANN401
+    def _copy(self, value: Any) -> Any:
         return _mapped(value, self._leaf)
 
     def _leaf(self, tensor: Tensor) -> Tensor:
@@ -121,7 +121,7 @@ class _Inputs:
         return copy
 
 
-def _mapped(value: Any, change: Callable[[Tensor], Tensor]) -> Any:  # noqa: ANN401
+def _mapped(value: Any, change: Callable[[Tensor], Tensor]) -> Any:
     if isinstance(value, Tensor):
         return change(value)
     if type(value) is tuple or type(value) is list:
@@ -131,7 +131,7 @@ def _mapped(value: Any, change: Callable[[Tensor], Tensor]) -> Any:  # noqa: ANN
     return value
 
 
-def tensors_of(output: Any) -> Iterator[Tensor]:  # noqa: ANN401 (whatever a model returns)
+def tensors_of(output: Any) -> Iterator[Tensor]:
     """The tensors of a model's output: nested lists, tuples, mappings and dataclasses, each tensor once."""
     met: set[int] = set()
     pending: list[Any] = [output]
@@ -151,16 +151,18 @@ def tensors_of(output: Any) -> Iterator[Tensor]:  # noqa: ANN401 (whatever a mod
 
 
 def unwrapped(model: nn.Module) -> nn.Module:
-    """The network inside torch's data-parallel wrappers: their forward pass prepares a communication that never comes."""
+    """The network inside torch's data-parallel wrappers: their forward prepares a communication that never comes."""
     if isinstance(model, nn.DataParallel | nn.parallel.DistributedDataParallel):
         inner: nn.Module = model.module
         return unwrapped(inner)
     return model
 
 
-def uncompiled() -> ExitStack:
-    """Run compiled modules as they are written, for as long as the stack is open."""
+def uncompiled(model: nn.Module) -> ExitStack:
+    """Run compiled modules as they are written and scripted ones unfused, for as long as the stack is open."""
     stack = ExitStack()
+    if any(isinstance(module, torch.jit.ScriptModule) for module in model.modules()):
+        stack.enter_context(torch.jit.optimized_execution(should_optimize=False))
     if "torch._dynamo" in sys.modules:
         stack.enter_context(torch.compiler.set_stance("force_eager"))
     return stack

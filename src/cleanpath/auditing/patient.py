@@ -1,6 +1,6 @@
 """Leave the patient as it came: everything a forward pass may change is put back, whatever happens.
 
-Buffers are copied beforehand. A parameter is copied only when an operation is about to write to it, since most never are.
+Buffers are copied beforehand. A parameter is copied only when an operation is about to write to it: most never are.
 """
 
 import random
@@ -129,8 +129,12 @@ class _WriteWatcher(TorchDispatchMode):
                     self._values.setdefault(storage_of(tensor), []).append(entry)
 
     def __torch_dispatch__(
-        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None  # noqa: ANN401, ARG002
-    ) -> Any:  # noqa: ANN401
+        self,
+        func: Any,
+        types: Any,
+        args: tuple[Any, ...] = (),
+        kwargs: dict[str, Any] | None = None,
+    ) -> Any:
         """Run an operation; first copy what it is about to change."""
         if getattr(func, "_schema", None) is not None and func._schema.is_mutable:  # noqa: SLF001
             for tensor in tensors_in((args, kwargs or {})):

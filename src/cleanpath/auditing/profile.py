@@ -1,9 +1,9 @@
-"""What an audit measured, as plain values: one row per unit, the network, and what could not be seen. Never imports torch.
+"""What an audit measured, as plain values: units, network, and what could not be seen. Never imports torch.
 
-    profile = Profile.load(path)
-    profile.verdict                              # one sentence
-    profile.units[3].measurements.forward_gain
-    profile.path_gain(0, 53)                     # equation (8): the product of the direct gains on the way
+profile = Profile.load(path)
+profile.verdict                              # one sentence
+profile.units[3].measurements.forward_gain
+profile.path_gain(0, 53)                     # equation (8): the product of the direct gains on the way
 """
 
 import json
@@ -212,7 +212,9 @@ class Profile:
         if data.get("schema") != SCHEMA:
             raise UserError(f"this is no profile: schema is {data.get('schema')!r}, expected {SCHEMA!r}")
         if data.get("version") != VERSION:
-            raise UserError(f"the profile has version {data.get('version')!r}, this cleanpath reads {VERSION}; audit again")
+            raise UserError(
+                f"the profile has version {data.get('version')!r}, this cleanpath reads {VERSION}; audit again"
+            )
         try:
             return cls(
                 verdict=data["verdict"],
@@ -295,7 +297,7 @@ def _flat(unit: UnitRow) -> dict[str, object]:
     return values | asdict(unit.measurements)
 
 
-def _plain(value: Any) -> Any:  # noqa: ANN401 (any JSON value)
+def _plain(value: Any) -> Any:
     if hasattr(value, "__dataclass_fields__"):
         return {each.name: _plain(getattr(value, each.name)) for each in fields(value)}
     if isinstance(value, Mapping):
@@ -313,7 +315,7 @@ def _known(kind: type, data: Mapping[str, Any]) -> dict[str, Any]:
     return {key: _number(value) for key, value in data.items() if key in names}
 
 
-def _number(value: Any) -> Any:  # noqa: ANN401
+def _number(value: Any) -> Any:
     return NON_FINITE[value] if isinstance(value, str) and value in NON_FINITE else value
 
 

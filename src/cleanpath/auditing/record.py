@@ -1,7 +1,7 @@
 """Watch one forward pass: which operations ran, in which module, and what they read.
 
-A dispatch mode sees every operation below autograd, also those that composite functions hide. Autograd numbers its nodes in
-the order in which they are made, so the number that stands when an operation arrives says which node of the graph is its own.
+A dispatch mode sees every operation below autograd, also those that composite functions hide. Autograd numbers its
+nodes in the order in which they are made, so the number that stands when an operation arrives says which node is its.
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -18,7 +18,18 @@ KEPT_ENTRIES = 65536
 """A factor that requires no gradient, or is at most this large, is kept to read λ from it."""
 
 NOISE = frozenset(
-    {"bernoulli", "rand", "rand_like", "randn", "randn_like", "uniform", "normal", "native_dropout", "randint", "randperm"}
+    {
+        "bernoulli",
+        "rand",
+        "rand_like",
+        "randn",
+        "randn_like",
+        "uniform",
+        "normal",
+        "native_dropout",
+        "randint",
+        "randperm",
+    }
 )
 SCALES = frozenset({"mul", "div", "lerp", "addcmul", "addcdiv", "true_divide", "multiply", "divide"})
 
@@ -43,7 +54,7 @@ class Operation:
     keywords: Mapping[str, Any]
     reads_input: bool
 
-    def argument(self, position: int, keyword: str, default: Any = None) -> Any:  # noqa: ANN401 (any scalar)
+    def argument(self, position: int, keyword: str, default: Any = None) -> Any:
         """The argument at a position or under a keyword."""
         if keyword in self.keywords:
             return self.keywords[keyword]
@@ -91,8 +102,12 @@ class Recorder(TorchDispatchMode):
         self._cut: dict[int, Tensor] = {}
 
     def __torch_dispatch__(
-        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None  # noqa: ANN401, ARG002
-    ) -> Any:  # noqa: ANN401
+        self,
+        func: Any,
+        types: Any,
+        args: tuple[Any, ...] = (),
+        kwargs: dict[str, Any] | None = None,
+    ) -> Any:
         """Run an operation and note it."""
         kwargs = kwargs or {}
         name = base_name(func)
@@ -130,7 +145,7 @@ class Recorder(TorchDispatchMode):
         keywords = {key: self._seen(value, keep=keep) for key, value in kwargs.items()}
         return Operation(name, ordinal, self._stack[-1], arguments, keywords, reads_input)
 
-    def _seen(self, value: Any, *, keep: bool) -> Any:  # noqa: ANN401
+    def _seen(self, value: Any, *, keep: bool) -> Any:
         if isinstance(value, Tensor):
             kept = keep and (not value.requires_grad or value.numel() <= KEPT_ENTRIES)
             noise = not value.requires_grad and storage_of(value) in self._noise
@@ -139,7 +154,7 @@ class Recorder(TorchDispatchMode):
             return tuple(self._seen(item, keep=keep) for item in value)
         return value
 
-    def _follow(self, name: str, read: tuple[Tensor, ...], result: Any, *, derived: bool) -> None:  # noqa: ANN401
+    def _follow(self, name: str, read: tuple[Tensor, ...], result: Any, *, derived: bool) -> None:
         """Hand on what is known of tensors outside the graph; they are kept alive, so that no address is used twice."""
         storages = [storage_of(tensor) for tensor in read]
         noise = name in NOISE or any(storage in self._noise for storage in storages)
@@ -161,11 +176,11 @@ class Recorder(TorchDispatchMode):
     def following_modules(self) -> Iterator[None]:
         """Know which module is running, by hooks on the class of all modules; they are gone afterwards."""
 
-        def enter(module: nn.Module, _inputs: Any) -> None:  # noqa: ANN401
+        def enter(module: nn.Module, _inputs: Any) -> None:
             self._stack.append(self._names.get(id(module), self._stack[-1]))
             self.record.called.add(self._stack[-1])
 
-        def leave(_module: nn.Module, _inputs: Any, _output: Any) -> None:  # noqa: ANN401
+        def leave(_module: nn.Module, _inputs: Any, _output: Any) -> None:
             self._stack.pop()
 
         entering = register_module_forward_pre_hook(enter)
@@ -177,7 +192,7 @@ class Recorder(TorchDispatchMode):
             leaving.remove()
 
 
-def base_name(func: Any) -> str:  # noqa: ANN401 (an operation of the dispatcher)
+def base_name(func: Any) -> str:
     """`add` for `aten.add_.Tensor`; operations of other libraries keep their library's name."""
     packet = getattr(func, "overloadpacket", None)
     if packet is None:
@@ -196,7 +211,7 @@ def storage_of(tensor: Tensor) -> int:
         return id(tensor)
 
 
-def tensors_in(value: Any) -> Iterator[Tensor]:  # noqa: ANN401
+def tensors_in(value: Any) -> Iterator[Tensor]:
     """The tensors of nested lists, tuples and dictionaries."""
     if isinstance(value, Tensor):
         yield value

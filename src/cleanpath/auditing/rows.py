@@ -90,11 +90,19 @@ def unit_rows(
 
 
 def network_row(
-    model: nn.Module, graph: Graph | None, drawn: Sequence[Drawn], traced: Traced | None = None, names: Sequence[str] = ()
+    model: nn.Module,
+    graph: Graph | None,
+    drawn: Sequence[Drawn],
+    traced: Traced | None = None,
+    names: Sequence[str] = (),
 ) -> NetworkRow:
     """What concerns the whole network."""
     flags = {module.training for module in model.modules()}
-    reasons = Counter(traced.set_aside.values()) + Counter(reason for _, reason in traced.unsure) if traced else Counter[str]()
+    reasons = (
+        Counter(traced.set_aside.values()) + Counter(reason for _, reason in traced.unsure)
+        if traced
+        else Counter[str]()
+    )
     row = NetworkRow(
         parameters=sum(parameter.numel() for parameter in model.parameters()),
         mode="mixed" if len(flags) > 1 else "training" if True in flags else "eval",

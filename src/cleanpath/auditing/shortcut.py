@@ -1,7 +1,7 @@
 """The shortcut h of a sum: the way back from one operand to the fork, and what kind of function it is."""
 
 import heapq
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from cleanpath.auditing import kinds
@@ -72,14 +72,16 @@ def mixes(graph: Graph, vertex: int) -> bool:
 
 
 def trace_back(graph: Graph, term: Term, others: Ancestors, closed: Iterable[int]) -> Shortcut | None:
-    """The shortcut that ends in `term`, if the nearest tensor through which it passes also feeds the other operands."""
+    """The shortcut that ends in `term`, if the nearest tensor on it also feeds the other operands."""
     if term.product == "matrices":
         return None
     walked = _collapse(graph, term, others, frozenset(closed)) or _along_gates(graph, term, others)
     return _classify(graph, term, *walked) if walked else None
 
 
-def _collapse(graph: Graph, term: Term, others: Ancestors, closed: frozenset[int]) -> tuple[int, tuple[int, ...]] | None:
+def _collapse(
+    graph: Graph, term: Term, others: Ancestors, closed: frozenset[int]
+) -> tuple[int, tuple[int, ...]] | None:
     """Go back from all factors at once; where a single vertex is left, everything passes through it."""
     frontier, region, layers = set(term.factors), list[int](), 0
     while len(region) < LONGEST_SHORTCUT and frontier:
@@ -97,28 +99,46 @@ def _collapse(graph: Graph, term: Term, others: Ancestors, closed: frozenset[int
 
 def _along_gates(graph: Graph, term: Term, others: Ancestors) -> tuple[int, tuple[int, ...]] | None:
     """Follow the gated signal alone, where the gate reads something else, as in a recurrent cell."""
-    if term.product == "entries":
-        first, second = term.factors[0], term.factors[-1]
-        ways = [w for w, gate in ((first, second), (second, first)) if _is_gate(graph, gate)]
-        region = list[int]()
-    elif term.factors:
-        ways, region = list(term.factors), list[int]()
+    region, gated = set[int](), term.product == "entries"
+    ways = _ways(graph, term.factors, region) if gated else list(term.factors)
     while len(ways) == 1 and len(region) < LONGEST_SHORTCUT:
         vertex = ways[0]
-        if vertex in others and (region or term.product == "entries"):
-            return vertex, tuple(reversed(region))
+        if gated and vertex in others:
+            return vertex, tuple(sorted(region))
         above = graph.live_parents(vertex)
         if len(above) == 2 and graph.kinds[vertex] == "mul":
-            ways = [w for w, gate in (above, above[::-1]) if _is_gate(graph, gate)]
+            ways, gated = _ways(graph, above, region), True
         elif len(above) == 1 and graph.kinds[vertex] in kinds.LAYOUT | kinds.SLICES | kinds.PADS:
             ways = above
         else:
             return None
-        region.append(vertex)
+        region.add(vertex)
     return None
 
 
+def _ways(graph: Graph, factors: Sequence[int], region: set[int]) -> list[int]:
+    """The factors that a gate multiplies; the gates' own operations become part of the shortcut."""
+    found = list[int]()
+    for signal, gate in ((factors[0], factors[-1]), (factors[-1], factors[0])):
+        if signal != gate and _is_gate(graph, gate):
+            found.append(signal)
+            region.update(_gate_path(graph, gate))
+    return found
+
+
+def _gate_path(graph: Graph, vertex: int) -> list[int]:
+    """From a gate back to its weights."""
+    path = [vertex]
+    while len(path) < LONGEST_SHORTCUT and not mixes(graph, path[-1]):
+        above = graph.live_parents(path[-1])
+        if len(above) != 1:
+            break
+        path.append(above[0])
+    return path
+
+
 def _is_gate(graph: Graph, vertex: int) -> bool:
+    """Whether a vertex is a squashed signal, perhaps turned round (1 − g) or cut out of a longer one."""
     for _ in range(6):
         if graph.kinds[vertex] in kinds.GATES:
             return True
@@ -130,28 +150,38 @@ def _is_gate(graph: Graph, vertex: int) -> bool:
 
 
 def _classify(graph: Graph, term: Term, fork: int, region: tuple[int, ...]) -> Shortcut | None:
-    """The kind of h; None where it is more than a shortcut may be: layers with a non-linearity, a product of matrices."""
+    """The kind of h; None where it is more than a shortcut may be: a product of matrices, layers that bend."""
     weights = tuple(dict.fromkeys([*term.weights, *(n for v in region for n in graph.weights(v))]))
     layers = sum(mixes(graph, v) for v in region)
-    described = ", ".join(kinds.in_words(graph.kinds[v] for v in region))
-    if term.product == "entries" or _gated(graph, region):
-        return Shortcut("gate", fork, region, None, described, weights)
-    found = {_effect(graph, vertex) for vertex in region} | ({"dropout"} if term.noise else set())
-    if "product" in found:
-        return None
-    if layers:
-        affine = layers <= MOST_PROJECTION_LAYERS and not found & {"joined", "dropout"} and not _picks(graph, region)
-        affine = affine and not ("activation" in found and (layers > 1 or _bends_after_layer(graph, region)))
-        return Shortcut("projection", fork, region, None, described, weights, layers) if affine else None
+    effects = {_effect(graph, vertex) for vertex in region} | ({"dropout"} if term.noise else set())
     scale = _scale(graph, term, region)
-    if found & {"other", "joined", "activation"}:
-        return Shortcut("other", fork, region, None, described, weights)
-    if "dropout" in found:
-        return Shortcut("dropout", fork, region, None, described, weights)
-    if scale != 1.0:
-        return Shortcut("scaling", fork, region, scale, described, weights)
-    kind = "identity_pad" if "pad" in found else "identity_slice" if "slice" in found else "identity"
-    return Shortcut(kind, fork, region, None, described, weights)
+    if term.product == "entries" or _gated(graph, region):
+        kind = "gate"
+    elif "product" in effects or (layers and not _affine(graph, region, effects, layers)):
+        return None
+    elif layers:
+        kind = "projection"
+    else:
+        kind = next((kind for kind, signs in BARE_KINDS if not effects.isdisjoint(signs)), "identity")
+        kind = "scaling" if scale != 1.0 and kind.startswith("identity") else kind
+    described = ", ".join(kinds.in_words(graph.kinds[v] for v in region))
+    return Shortcut(kind, fork, region, scale if kind == "scaling" else None, described, weights, layers)
+
+
+BARE_KINDS = (
+    ("other", {"other", "joined", "activation"}),
+    ("dropout", {"dropout"}),
+    ("identity_pad", {"pad"}),
+    ("identity_slice", {"slice"}),
+)
+"""Kinds of a shortcut without layers, by what its operations do."""
+
+
+def _affine(graph: Graph, region: tuple[int, ...], effects: set[str], layers: int) -> bool:
+    """Whether the layers on a way project the fork: nothing joins, and if anything bends, then before a lone layer."""
+    if layers > MOST_PROJECTION_LAYERS or effects & {"joined", "dropout"} or _picks(graph, region):
+        return False
+    return "activation" not in effects or (layers == 1 and not _bends_after_layer(graph, region))
 
 
 def _bends_after_layer(graph: Graph, region: tuple[int, ...]) -> bool:
@@ -160,7 +190,7 @@ def _bends_after_layer(graph: Graph, region: tuple[int, ...]) -> bool:
 
 
 def _picks(graph: Graph, region: tuple[int, ...]) -> bool:
-    """Whether a part is taken out of the fork before the layer: then the layer projects something else than the fork."""
+    """Whether a part is taken out of the fork before the layer, which then projects something else than the fork."""
     first = next(position for position, vertex in enumerate(region) if mixes(graph, vertex))
     parts = (v for v in region[:first] if graph.kinds[v] in kinds.SLICES - {"slice"})
     return any(graph.entries(v) < graph.entries(graph.live_parents(v)[0]) for v in parts)
@@ -181,41 +211,50 @@ def _gated(graph: Graph, region: tuple[int, ...]) -> bool:
 
 
 def _effect(graph: Graph, vertex: int) -> str:
-    """What one operation of a shortcut does: nothing, slice, pad, scale, dropout, activation, product or other."""
-    kind, operation = graph.kinds[vertex], graph.operations[vertex]
-    above = graph.live_parents(vertex)
-    if kind in kinds.PRODUCTS and len(above) > 1:
-        return "product"
-    if kind in kinds.DROPOUTS:
+    """What one operation of a shortcut does to the signal."""
+    kind, above = graph.kinds[vertex], graph.live_parents(vertex)
+    if len(above) != 1:
+        return "product" if kind in kinds.PRODUCTS else "joined"
+    if kind in kinds.DROPOUTS or _noisy(graph, vertex):
         return "dropout"
     if kind in kinds.ACTIVATIONS:
         return "activation"
-    if len(above) != 1:
-        return "joined"
-    if kind == "maxpool2dwithindices" and operation is not None and set(operation.argument(1, "kernel_size")) == {1}:
-        return "slice"
-    if kind in kinds.SCALES:
-        seen = (value for value in (operation.arguments if operation else ()) if isinstance(value, Seen))
-        return "dropout" if any(value.noise for value in seen) else "scale"
-    if kind in kinds.LAYOUT:
-        return "pad" if kind == "copy" and graph.parents[vertex][0] < 0 and _grows(graph, vertex, above[0]) else "nothing"
-    if kind in kinds.SLICES:
-        return "nothing" if graph.entries(vertex) == graph.entries(above[0]) else "slice"
-    if kind in kinds.PADS:
-        return _padding(graph, vertex, above[0])
-    if kind in {"add", "sub"} and operation is not None and number(operation.argument(1, "other")) == 0:
+    if kind in kinds.SCALES or _adds_nothing(graph, vertex):
+        return "scale"
+    if kind in kinds.LAYOUT | kinds.SLICES | kinds.PADS or _samples(graph, vertex):
+        return _arrangement(graph, vertex, above[0])
+    return "bias" if kind in {"add", "sub", "rsub"} and mixes(graph, above[0]) else "other"
+
+
+def _noisy(graph: Graph, vertex: int) -> bool:
+    """Whether a random mask multiplies the signal."""
+    operation = graph.operations[vertex]
+    if graph.kinds[vertex] not in kinds.SCALES or operation is None:
+        return False
+    return any(isinstance(value, Seen) and value.noise for value in operation.arguments)
+
+
+def _adds_nothing(graph: Graph, vertex: int) -> bool:
+    """0 + x, as `sum([x, F])` makes it."""
+    operation = graph.operations[vertex]
+    added = operation.argument(1, "other") if operation is not None else None
+    return graph.kinds[vertex] in {"add", "sub"} and number(added) == 0
+
+
+def _samples(graph: Graph, vertex: int) -> bool:
+    """A pool over single pixels: every n-th is taken."""
+    operation = graph.operations[vertex]
+    if graph.kinds[vertex] != "maxpool2dwithindices" or operation is None:
+        return False
+    return set(operation.argument(1, "kernel_size")) == {1}
+
+
+def _arrangement(graph: Graph, vertex: int, source: int) -> str:
+    """Whether entries are only moved, or some are left out or zeros added."""
+    before, after = graph.entries(source), graph.entries(vertex)
+    if before == after or graph.kinds[vertex] == "expand":
         return "nothing"
-    return "add" if kind in {"add", "sub", "rsub"} and mixes(graph, above[0]) else "other"
-
-
-def _padding(graph: Graph, vertex: int, source: int) -> str:
-    if _grows(graph, vertex, source):
-        return "pad"
-    return "nothing" if graph.entries(vertex) == graph.entries(source) else "slice"
-
-
-def _grows(graph: Graph, vertex: int, source: int) -> bool:
-    return graph.entries(vertex) > graph.entries(source)
+    return "pad" if after > before else "slice"
 
 
 def _scale(graph: Graph, term: Term, region: tuple[int, ...]) -> float | None:

@@ -37,7 +37,7 @@ def terms(graph: Graph, vertex: int) -> tuple[Term, ...]:
 
 
 def number(seen: object) -> float | None:
-    """The one number that a constant is, or the mean of its entries; None if it was not kept or is on the meta device."""
+    """The one number that a constant is, or the mean of its entries; None if it was not kept or has no values."""
     if isinstance(seen, Seen):
         seen = seen.value
     if isinstance(seen, Tensor):
@@ -74,7 +74,7 @@ def _plain(graph: Graph, vertex: int, scale: float | None) -> Term:
 
 
 def _lerp(graph: Graph, above: tuple[int, ...], operation: Operation | None) -> list[Term]:
-    """a + w (b − a) as (1 − w) a + w b."""
+    """A + w (b − a) as (1 − w) a + w b."""
     first, second = (_plain(graph, above[i], 1.0) for i in (0, 1))
     if len(above) > 2 and above[2] >= 0 and graph.live[above[2]]:
         gated = (replace(t, factors=(*t.factors, above[2]), product="entries") for t in (first, second) if t.factors)
@@ -98,8 +98,14 @@ def _product(graph: Graph, vertex: int, positions: tuple[int, int], value: float
             noise |= isinstance(seen, Seen) and seen.noise
             inverse = divide and i == positions[1]
             known = scale is not None and constant is not None and not (inverse and constant == 0)
-            scale = (scale / constant if inverse else scale * constant) if known and scale is not None and constant is not None else None
-    entering = tuple(n for i in positions if i not in alive and above[i] >= 0 for n in graph.parameters_behind(above[i]))
+            scale = (
+                (scale / constant if inverse else scale * constant)
+                if known and scale is not None and constant is not None
+                else None
+            )
+    entering = tuple(
+        n for i in positions if i not in alive and above[i] >= 0 for n in graph.parameters_behind(above[i])
+    )
     product = "entries" if len(alive) > 1 else "none"
     return Term(tuple(above[i] for i in alive), scale, product, entering, noise)
 
@@ -125,7 +131,7 @@ def _reduction(graph: Graph, vertex: int) -> list[Term]:
     if graph.kinds[parent] == "view" and graph.parents[parent][0] >= 0:
         source = graph.parents[parent][0]
         joined = _joined_along(graph, source, axis, "cat")
-        parts = graph.shapes[source][:axis] + (len(joined), -1) + graph.shapes[source][axis + 1 :]
+        parts = (*graph.shapes[source][:axis], len(joined), -1, *graph.shapes[source][axis + 1 :])
         fits = joined and all(p in {-1, s} for p, s in zip(parts, graph.shapes[parent], strict=False))
         joined = joined if fits and len(parts) == len(graph.shapes[parent]) else ()
     else:

@@ -1,4 +1,4 @@
-"""Find the residual units of a graph: sums of two operands that share a fork, one of them simple, the other weighted."""
+"""Find the residual units of a graph: sums of two operands that share a fork, one simple, the other weighted."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -138,7 +138,7 @@ class _Search:
         return bare and scaled and any(graph.kinds[v] in kinds.POOLS - {"mean"} for v in branch)
 
     def _crosses_units(self, branch: tuple[int, ...], fork: int) -> bool:
-        """Whether the branch holds a unit's sum without its fork: then it is the trunk, fed by the projection elsewhere."""
+        """Whether the branch holds a unit's sum without its fork: then it is the trunk, also fed by the projection."""
         inside = {*branch, fork}
         return any(vertex in self.units and self.units[vertex].fork not in inside for vertex in branch)
 
@@ -157,7 +157,7 @@ class _Search:
         return tuple(sorted(found))
 
     def _parallel_layers(self, unit: Unit) -> bool:
-        """A projection beside a branch that is no heavier: two parallel layers, or a one-layer unit that changes width."""
+        """A projection beside a branch that is no heavier: parallel layers, or a one-layer unit that changes width."""
         if unit.shortcut.kind != "projection":
             return False
         layers = [v for v in unit.branch if mixes(self.graph, v)]

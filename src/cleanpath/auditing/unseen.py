@@ -1,4 +1,4 @@
-"""What the graph does not show: opaque functions, cut gradients, packed weights, modules never called, doubtful sums."""
+"""What the graph does not show: opaque functions, cut gradients, packed weights, idle modules, doubtful sums."""
 
 from collections import Counter
 from collections.abc import Iterator
@@ -23,7 +23,9 @@ def unseen(model: nn.Module, seen: Pass, traced: Traced) -> list[NotSeen]:
 
 def _without_gradient(seen: Pass) -> Iterator[NotSeen]:
     if not seen.outputs:
-        reason = "no output carries a gradient: the module runs under no_grad or detaches its result, so there is no graph"
+        reason = (
+            "no output carries a gradient: the module runs under no_grad or detaches its result, so there is no graph"
+        )
         yield NotSeen(what="the whole network", where="(root)", reason=reason)
     elif not any(seen.graph.live):
         reason = "no gradient path leads from the outputs back to the input"
@@ -44,7 +46,9 @@ def _opaque(model: nn.Module, seen: Pass) -> Iterator[NotSeen]:
             met["DifferentiableGraph", "a scripted function was fused to one opaque node"] += 1
     yield from (NotSeen(what=what, where="(graph)", reason=why, count=count) for (what, why), count in met.items())
     for where, count in Counter(seen.record.fused).items():
-        yield NotSeen(what="fused layer", where=where, reason="one operation holds a whole layer, its sums too", count=count)
+        yield NotSeen(
+            what="fused layer", where=where, reason="one operation holds a whole layer, its sums too", count=count
+        )
     scripted = [name for name, module in model.named_modules() if isinstance(module, torch.jit.ScriptModule)]
     if scripted:
         reason = "a scripted module does not say which of its modules is running; names come from parameters"

@@ -1,4 +1,4 @@
-"""One sentence about a profile: whether the path is clean, and if not, where it is first broken. Never imports torch."""
+"""One sentence about a profile: is the path clean, and if not, where is it first broken? Never imports torch."""
 
 from collections.abc import Sequence
 
@@ -9,7 +9,13 @@ SAME = ("identity", "identity_pad", "identity_slice")
 
 def verdict(units: Sequence[UnitRow], network: NetworkRow, not_seen: Sequence[NotSeen]) -> str:
     """The sentence."""
-    caveat = f"; {len(not_seen)} things were not seen" if len(not_seen) > 1 else "; one thing was not seen" if not_seen else ""
+    caveat = (
+        f"; {len(not_seen)} things were not seen"
+        if len(not_seen) > 1
+        else "; one thing was not seen"
+        if not_seen
+        else ""
+    )
     if network.first_non_finite is not None:
         return f"not finite: the first value that is not stands at {network.first_non_finite}{caveat}"
     if not units:
@@ -21,7 +27,8 @@ def verdict(units: Sequence[UnitRow], network: NetworkRow, not_seen: Sequence[No
         beside = f", apart from {changes} where the shape changes" if changes else ""
         return f"clean: {count}, every shortcut and after-addition is an identity{beside}{caveat}"
     first = broken[0]
-    return f"not clean: {count}, in {len(broken)} the path is no identity, first in {first.name} ({_reason(first)}){caveat}"
+    where = f"first in {first.name} ({_reason(first)})"
+    return f"not clean: {count}, in {len(broken)} of them the path is no identity, {where}{caveat}"
 
 
 def _breaks(unit: UnitRow) -> bool:
