@@ -217,7 +217,9 @@ class Maker:
         if "input_ids" not in made or len(made) == 1:
             return made
         ids = made["input_ids"]
-        for kind, names in (("image", ("pixel_values",)), ("audio", ("input_features", "input_values"))):
+        kinds_of_token = torch.zeros_like(ids)
+        rows = (("image", 1, ("pixel_values",)), ("audio", 3, ("input_features", "input_values")))
+        for kind, number, names in rows:
             token = self._find(f"{kind}_token_id", f"{kind}_token_index", default=None)
             given = next((name for name in names if name in made), None)
             getter = getattr(self.model, f"get_{kind}_features", None)
@@ -226,9 +228,12 @@ class Maker:
             count = _features_of(getter, made)
             if count:
                 ids = torch.cat([ids[:, :2], torch.full((1, count), token), ids[:, 2:]], dim=1)
+                marks = torch.full((1, count), number)
+                kinds_of_token = torch.cat([kinds_of_token[:, :2], marks, kinds_of_token[:, 2:]], dim=1)
         if ids.shape != made["input_ids"].shape:
             masks = {name: torch.ones_like(ids) for name in made if name.endswith("attention_mask")}
-            return {**made, **masks, "input_ids": ids}
+            kinds = {"mm_token_type_ids": kinds_of_token} if "mm_token_type_ids" in self.parameters else {}
+            return {**made, **masks, **kinds, "input_ids": ids}
         return made
 
     def _find(self, *names: str, default: Any = None) -> Any:

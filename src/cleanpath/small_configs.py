@@ -1,6 +1,7 @@
 """A transformers configuration made small by rules over its fields; no model is known by name.
 
-    widths ÷ divisor    heads, kernels and ratios stay, so that every product and every concatenation still fits
+    widths ÷ divisor    heads, kernels and ratios stay, so that every product and every concatenation still fits;
+                        or the heads are fewer and keep their width, for positions that share it out
     layers → 4          lists per layer are cut to one of each kind, layer indices keep their relative depth
     vocabulary → 512    token ids beyond it move to its end, each to its own place
 
@@ -11,7 +12,8 @@ import math
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import MISSING, dataclass, field, fields
-from typing import Any
+from importlib import import_module
+from typing import Any, TypeGuard
 
 _WIDTH = re.compile(
     r"(hidden|embed|embedding|pooler_output|out_hidden|model|inner|intermediate|inter|ffn?|mlp|proj(ection)?|codevector|"
@@ -20,6 +22,8 @@ _WIDTH = re.compile(
     r"_(dim|dims|rank|d_head|head_size|channels|filters|width)$|^(out_channels|channels|in_channels|key_dim|embed_dims)$|"
     r"(hidden|inner|feature|channel|embedding)_?(size|dim|sizes|dims)(_per_layer_input)?$"
 )
+_HEAD_WIDTH = re.compile(r"head_(dim|size)$|_d_head$|^d_kv$|^rotary_dim$|^key_dim$")
+_HEADS = re.compile(r"(^|_)(attention_|key_value_|kv_|num_|n_)heads?$|^num_heads$")
 _NO_WIDTH = re.compile(
     r"vocab|patch_size|patch_dim|image_|window|kernel|chunk|block_size|codebook|pool_size|bins|num_|max_|crop|tile|grid|stride|"
     r"audio_channels|input_dim|state_dim|act_dim|feature_size|query_dim|mel|_ratio|visual_feat|visual_pos|frequency_emb|"
@@ -52,11 +56,13 @@ class Step:
     layers: int | None
     patches: int | None = None
     vocabulary: int | None = None
+    fewer_heads: bool = False
 
 
 STEPS = (
     Step(16, 4, patches=8, vocabulary=512),
     Step(16, 4, vocabulary=512),
+    Step(4, 4, patches=8, vocabulary=512, fewer_heads=True),
     Step(8, 4, patches=8, vocabulary=512),
     Step(8, 4, vocabulary=512),
     Step(4, 4, vocabulary=512),
@@ -86,14 +92,16 @@ class _Cut:
 
 
 def arguments(config_class: type, step: Step) -> dict[str, Any]:
-    """Keyword arguments that build the small configuration of a class."""
+    """Keyword arguments that build the small configuration of a class; none at the gentlest step."""
+    if step == STEPS[-1]:
+        return {}
     return _arguments(config_class, _Cut(step), {})
 
 
 def described(config_class: type, step: Step) -> str:
     """What a step changes in a configuration, in words."""
     text = str(arguments(config_class, step))
-    said = [f"widths ÷{step.divisor}"] if step.divisor > 1 else []
+    said = [f"{'widths and heads' if step.fewer_heads else 'widths'} ÷{step.divisor}"] if step.divisor > 1 else []
     said += [f"at most {step.layers} layers"] if step.layers else []
     said += [f"vocabulary {step.vocabulary}"] if step.vocabulary and "vocab_size" in text else []
     said += [f"{step.patches}×{step.patches} patches"] if step.patches and "image_size" in text else []
@@ -134,15 +142,15 @@ def _defaults(config_class: type) -> dict[str, Any]:
 
 def _parts(config_class: Any) -> dict[str, tuple[Any, dict[str, Any]]]:
     """Sub-configurations that are always there: field, class, and what it is preset with."""
-    from transformers import CONFIG_MAPPING, PreTrainedConfig
+    transformers: Any = import_module("transformers")
 
     found = {}
     for name, part in getattr(config_class, "sub_configs_defaults", {}).items():
         own = part.config_class
-        if not (isinstance(own, type) and issubclass(own, PreTrainedConfig)):
-            if part.model_type not in CONFIG_MAPPING:
+        if not (isinstance(own, type) and issubclass(own, transformers.PreTrainedConfig)):
+            if part.model_type not in transformers.CONFIG_MAPPING:
                 continue
-            own = CONFIG_MAPPING[part.model_type]
+            own = transformers.CONFIG_MAPPING[part.model_type]
         if not part.optional:
             found[name] = (own, dict(part.init_kwargs))
     return found
@@ -164,6 +172,10 @@ def _smaller(name: str, general: str, value: Any, depth: int, cut: _Cut) -> Any:
         return _each(value, cut.token)
     if re.search(r"vocab(_size|$)", name) and _is_count(value):
         return min(value, step.vocabulary or value)
+    if step.fewer_heads and _HEADS.search(name):
+        return _each(value, lambda count: max(1, count // step.divisor))
+    if step.fewer_heads and _HEAD_WIDTH.search(name):
+        return value
     if general == "hidden_size" or (_WIDTH.search(name) and not _NO_WIDTH.search(name)):
         return _each(value, lambda width: width // step.divisor if width >= 16 and width % step.divisor == 0 else width)
     if _POSITIONS.search(name) and step.divisor > 1:
@@ -185,7 +197,12 @@ def _smaller(name: str, general: str, value: Any, depth: int, cut: _Cut) -> Any:
 
 def _section(key: str, value: Any, step: Step) -> Any:
     """Rotary sections share out half of a head's width."""
-    if "section" in key and isinstance(value, list | tuple) and all(part % step.divisor == 0 for part in value):
+    if (
+        not step.fewer_heads
+        and "section" in key
+        and isinstance(value, list | tuple)
+        and all(part % step.divisor == 0 for part in value)
+    ):
         return [part // step.divisor for part in value]
     return value
 
@@ -244,19 +261,18 @@ def _each(value: Any, rule: Any) -> Any:
     return value
 
 
-def _is_count(value: Any) -> bool:
+def _is_count(value: Any) -> TypeGuard[int]:
     return isinstance(value, int) and not isinstance(value, bool)
 
 
 def walk(config: Any) -> Iterator[Any]:
     """A configuration and, breadth first, the configurations inside it."""
-    from transformers import PreTrainedConfig
-
+    kind: Any = import_module("transformers").PreTrainedConfig
     waiting = [config]
     while waiting:
         one = waiting.pop(0)
         yield one
-        waiting += [part for part in vars(one).values() if isinstance(part, PreTrainedConfig)]
+        waiting += [part for part in vars(one).values() if isinstance(part, kind)]
 
 
 def special_tokens(config: Any) -> set[int]:

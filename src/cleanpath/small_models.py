@@ -5,12 +5,14 @@ network is built afresh.
 """
 
 import contextlib
-import importlib
 import inspect
 import json
+import logging
 import os
 import pkgutil
+import warnings
 from collections.abc import Callable, Iterator
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +26,7 @@ from cleanpath.seeded import seeded
 
 # More is not small, whatever the step.
 MOST_PARAMETERS = 150_000_000
-# Steps after which inputs that leave a modality out are good enough.
+# Steps after which inputs that leave a modality out are good enough, and inputs that were given are refused.
 _PATIENCE = 3
 Call = tuple[tuple[Tensor, ...], Named]
 Given = Callable[[nn.Module], Call]
@@ -32,7 +34,7 @@ Given = Callable[[nn.Module], Call]
 
 def find(name: str) -> tuple[type, type]:
     """Configuration class and model class for a model type, a configuration class or a model class."""
-    import transformers
+    transformers: Any = import_module("transformers")
 
     if name in transformers.CONFIG_MAPPING:
         config_class: Any = transformers.CONFIG_MAPPING[name]
@@ -50,8 +52,8 @@ def find(name: str) -> tuple[type, type]:
 
 def model_of(config_class: Any) -> type:
     """The barest model of a configuration class: the library's own base model, else the first that takes it."""
-    from transformers import PreTrainedModel
-    from transformers.models.auto import modeling_auto
+    kind: Any = import_module("transformers").PreTrainedModel
+    modeling_auto: Any = import_module("transformers.models.auto.modeling_auto")
 
     tables = [name for name in dir(modeling_auto) if name.endswith("_MAPPING")]
     for table in ("MODEL_MAPPING", *tables):
@@ -61,13 +63,13 @@ def model_of(config_class: Any) -> type:
             return first
     package, _, own_file = config_class.__module__.rpartition(".")
     files = {own_file.replace("configuration_", "modeling_"): None}
-    files |= dict.fromkeys(one.name for one in pkgutil.iter_modules(importlib.import_module(package).__path__))
+    files |= dict.fromkeys(one.name for one in pkgutil.iter_modules(import_module(package).__path__))
     for home in (f"{package}.{file}" for file in files if file.startswith("modeling_")):
         with contextlib.suppress(ImportError):
             models = [
                 one
-                for one in vars(importlib.import_module(home)).values()
-                if isinstance(one, type) and issubclass(one, PreTrainedModel) and one.__module__ == home
+                for one in vars(import_module(home)).values()
+                if isinstance(one, type) and issubclass(one, kind) and one.__module__ == home
             ]
             own = [one for one in models if one.config_class is config_class and "forward" in vars(one)]
             if own:
@@ -83,7 +85,7 @@ def build(config_class: Any, model_class: Any, *, seed: int, given: Given | None
     reasons, best = [], None
     with quiet():
         for number, step in enumerate(small_configs.STEPS):
-            if best is not None and number > _PATIENCE:
+            if (best is not None or given is not None) and number > _PATIENCE:
                 break
             try:
                 config = config_class(**small_configs.arguments(config_class, step))
@@ -106,17 +108,17 @@ def build(config_class: Any, model_class: Any, *, seed: int, given: Given | None
                 module = model_class(config_class(**small_configs.arguments(config_class, step)))
             return module, call, f"random weights, small: {small_configs.described(config_class, step)}"
     what = "the inputs given" if given else "made-up inputs"
-    error = UserError(
+    refused = UserError(
         f"{model_class.__name__} does not build small and run on {what} ({reasons[0]}); "
         + ("change --input" if given else "write a factory and give path/to/file.py:factory with --input")
     )
-    error.add_note("\n".join(f"{step}: {reason}" for step, reason in zip(small_configs.STEPS, reasons, strict=False)))
-    raise error
+    refused.add_note("\n".join(f"{step}: {reason}" for step, reason in zip(small_configs.STEPS, reasons, strict=False)))
+    raise refused
 
 
 def from_folder(folder: Path, seed: int, model_class: Any = None) -> nn.Module:
     """The network of a local folder with a config.json, at its real size, without its weights."""
-    import transformers
+    transformers: Any = import_module("transformers")
 
     path = folder / "config.json"
     if not path.is_file():
@@ -212,19 +214,16 @@ def has_floats(value: Any) -> bool:
 @contextlib.contextmanager
 def quiet() -> Iterator[None]:
     """Keep a foreign library from writing warnings and reaching for the network."""
-    import warnings
-
-    from transformers.utils import logging
-
-    before, offline = logging.get_verbosity(), os.environ.get("HF_HUB_OFFLINE")
-    logging.set_verbosity(logging.CRITICAL)
+    library: Any = import_module("transformers.utils.logging")
+    before, offline = library.get_verbosity(), os.environ.get("HF_HUB_OFFLINE")
+    library.set_verbosity(logging.CRITICAL)
     os.environ["HF_HUB_OFFLINE"] = "1"
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             yield
     finally:
-        logging.set_verbosity(before)
+        library.set_verbosity(before)
         if offline is None:
             del os.environ["HF_HUB_OFFLINE"]
         else:

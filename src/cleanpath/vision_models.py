@@ -3,10 +3,12 @@
 Sizes are tried on the meta device, where a network costs neither memory nor time.
 """
 
+import copy
 import inspect
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +26,7 @@ Inputs = tuple[Any, ...]
 
 def timm_model(name: str, seed: int) -> tuple[nn.Module, Iterator[Inputs]]:
     """A network of timm with random weights, and inputs that its default configuration allows, smallest first."""
-    import timm
+    timm: Any = import_module("timm")
 
     if not timm.is_model(name):
         raise UnknownNameError("model of timm", name, timm.list_models())
@@ -34,7 +36,7 @@ def timm_model(name: str, seed: int) -> tuple[nn.Module, Iterator[Inputs]]:
 
 def torchvision_model(name: str, seed: int) -> tuple[nn.Module, Iterator[Inputs]]:
     """A network of torchvision with random weights, and inputs that it may take, smallest first."""
-    from torchvision import models
+    models: Any = import_module("torchvision").models
 
     if name not in models.list_models():
         raise UnknownNameError("model of torchvision", name, models.list_models())
@@ -64,11 +66,11 @@ def first_passing(module: nn.Module, candidates: Iterable[Inputs], said: str) ->
     tried = list(candidates)
     reason = "nothing declares its inputs"
     for device in ("meta", "cpu"):
-        with _copied(module, device) as copy:
-            for inputs in tried if copy is not None else ():
+        with _copied(module, device) as twin:
+            for inputs in tried if twin is not None else ():
                 try:
                     with torch.no_grad(), torch.device(device), seeded(0):
-                        copy(*_moved(inputs, device))
+                        twin(*_moved(inputs, device))
                 except Exception as error:  # noqa: BLE001 (foreign code: the next size may fit)
                     reason = " ".join(str(error).split())[:200] or type(error).__name__
                 else:
@@ -78,12 +80,12 @@ def first_passing(module: nn.Module, candidates: Iterable[Inputs], said: str) ->
 
 def check(module: nn.Module, inputs: Inputs, keywords: Mapping[str, Tensor], said: str) -> None:
     """Raise if a network refuses the user's inputs; one that cannot run on the meta device is not asked."""
-    with _copied(module, "meta") as copy:
-        if copy is None:
+    with _copied(module, "meta") as twin:
+        if twin is None:
             return
         try:
             with torch.no_grad(), torch.device("meta"):
-                copy(*_moved(inputs, "meta"), **{name: value.to("meta") for name, value in keywords.items()})
+                twin(*_moved(inputs, "meta"), **{name: value.to("meta") for name, value in keywords.items()})
         except NotImplementedError:
             return
         except (RuntimeError, ValueError, AssertionError, TypeError, IndexError) as error:
@@ -127,7 +129,7 @@ def _free_memory() -> int | None:
 
 def _torchvision_inputs(name: str, seed: int) -> Iterator[Inputs]:
     """Images, clips, a list of images, a pair of images: a name does not say which one its network takes."""
-    from torchvision import models
+    models: Any = import_module("torchvision").models
 
     side, least = 224, 1
     try:
@@ -154,8 +156,6 @@ def _images(shapes: Iterable[Shape], seed: int) -> Iterator[Inputs]:
 @contextmanager
 def _copied(module: nn.Module, device: str) -> Iterator[Any]:
     """A copy to try things on, in evaluation mode; None if there can be none."""
-    import copy
-
     try:
         # A deep copy to meta takes no memory: every tensor is replaced by its shadow while it is copied.
         memo: dict[int, Any] = {}

@@ -5,6 +5,7 @@
 
 import pickle
 import re
+import warnings
 import zipfile
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -71,7 +72,9 @@ def _pickled(path: Path) -> Any:
     if sum(member.file_size for member in members) > path.stat().st_size:
         raise UserError(f"{path.name} is compressed, which torch never does; refused")
     try:
-        return torch.load(path, map_location="cpu", weights_only=True)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # a sparse tensor is refused right after
+            return torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         found = re.search(r"GLOBAL ([\w.]+)", str(error))
         what = f"refers to {found[1]}" if found else "holds more than tensors"

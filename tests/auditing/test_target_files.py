@@ -191,11 +191,12 @@ def test_weights_of_another_network_are_counted_and_nothing_is_loaded(tmp_path: 
 
 
 def test_a_tied_weight_may_be_stored_once(tmp_path: Path) -> None:
-    module = nn.ModuleDict({"a": nn.Linear(2, 2, bias=False), "b": nn.Linear(2, 2, bias=False)})
-    module["b"].weight = module["a"].weight
+    first, second = nn.Linear(2, 2, bias=False), nn.Linear(2, 2, bias=False)
+    second.weight = first.weight
+    module = nn.ModuleDict({"a": first, "b": second})
     save_file({"a.weight": torch.ones(2, 2)}, tmp_path / "a.safetensors")
     weights.load(module, tmp_path / "a.safetensors")
-    assert torch.equal(module["b"].weight.detach(), torch.ones(2, 2))
+    assert torch.equal(second.weight.detach(), torch.ones(2, 2))
 
 
 class Hostile:
