@@ -51,7 +51,9 @@ class Maker:
             seen.append(frozenset(names))
             forms = [self._forms(name) for name in names]
             for chosen in itertools.islice(itertools.product(*forms), 12):
-                made = {name: value for form in chosen for name, value in form.items()}
+                made: Named = {}
+                for form in chosen:
+                    made = {**form, **made}  # what a form brings along goes before a form of its own
                 yield rank, self._with_places(made)
 
     def _name_sets(self) -> Iterator[list[str]]:
@@ -116,10 +118,18 @@ class Maker:
         side = math.isqrt(TOKENS)
         return [*patches, *rows, {name: self._floats(1, self._widths()[0], side, side)}]
 
+    def _entry(self) -> int:
+        """What the first layer of the module takes; 1 if there is none."""
+        layers = (one for one in self.model.modules() if isinstance(one, nn.Linear | nn.Conv1d))
+        first = next(layers, None)
+        return first.in_features if isinstance(first, nn.Linear) else first.in_channels if first is not None else 1
+
     def _widths(self) -> list[int]:
         keys = ("hidden_size", "d_model", "embed_dim", "input_dim", "feature_size", "encoder_hidden_size")
         found = [value for key in keys for value in [getattr(self.config, key, None)] if isinstance(value, int)]
-        return list(dict.fromkeys(found)) or [self._find("hidden_size", "d_model", default=32)]
+        return (
+            [*dict.fromkeys([*found, self._entry()])] if found else [self._find("hidden_size", "d_model", default=32)]
+        )
 
     def _images(self, name: str) -> list[Named]:
         channels = self._find("num_channels", "in_channels", "in_chans", "num_image_channels", default=3)
@@ -160,6 +170,7 @@ class Maker:
             {name: self._floats(side * side, channels, *patch), grid: hw},
             {name: self._floats(1, side * side, rows), grid: hw},
             {name: self._floats(side * side, rows // time), grid: thw},
+            {name: self._floats(side * side, 2 * rows // time), grid: thw},
         ]
         return forms if "thw" in grid else [*forms[1:3], forms[0]]
 
@@ -173,6 +184,7 @@ class Maker:
         spectrum = self._find("spec_size", default=0)
         forms += [{name: self._floats(1, 1, 4 * spectrum, bins)}] if spectrum else []
         forms += [{name: self._floats(1, frames, bins)} for frames in (_FRAMES, 200)]
+        forms += [{name: self._floats(1, _FRAMES, self._entry())}]
         forms += [{name: self._floats(1, bins, frames)} for frames in (_FRAMES, 200)]
         for mask in ("attention_mask", "input_features_mask", "feature_attention_mask", "padding_mask"):
             if mask in self.parameters and "input_ids" not in self.parameters:
@@ -190,7 +202,7 @@ class Maker:
         length, ahead = self._find("context_length", default=32), self._find("prediction_length", default=8)
         lags = self._find("lags_sequence", default=[0])
         past = length + (max(lags) if lags and "past_time_features" in self.parameters else 0)
-        times = max(1, self._find("num_time_features", default=1))
+        times = self._find("num_time_features", default=1)
         channels = self._find("num_input_channels", "input_size", default=1)
         one: Named = {"past_values": self._floats(1, past)}
         many: Named = {"past_values": self._floats(1, past, channels)}

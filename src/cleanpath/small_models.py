@@ -39,10 +39,10 @@ def find(name: str) -> tuple[type, type]:
     if name in transformers.CONFIG_MAPPING:
         config_class: Any = transformers.CONFIG_MAPPING[name]
         return config_class, model_of(config_class)
-    named = getattr(transformers, name, None) if name.isidentifier() else None
-    if isinstance(named, type) and issubclass(named, transformers.PreTrainedConfig):
+    named: Any = getattr(transformers, name, None) if name.isidentifier() else None
+    if _is_a(named, transformers.PreTrainedConfig):
         return named, model_of(named)
-    if isinstance(named, type) and issubclass(named, transformers.PreTrainedModel) and named.config_class is not None:
+    if _is_a(named, transformers.PreTrainedModel) and named.config_class is not None:
         return named.config_class, named
     known = set(transformers.CONFIG_MAPPING)
     if name[:1].isupper():
@@ -66,14 +66,13 @@ def model_of(config_class: Any) -> type:
     files |= dict.fromkeys(one.name for one in pkgutil.iter_modules(import_module(package).__path__))
     for home in (f"{package}.{file}" for file in files if file.startswith("modeling_")):
         with contextlib.suppress(ImportError):
-            models = [
-                one
-                for one in vars(import_module(home)).values()
-                if isinstance(one, type) and issubclass(one, kind) and one.__module__ == home
+            models: list[Any] = [
+                one for one in vars(import_module(home)).values() if _is_a(one, kind) and one.__module__ == home
             ]
             own = [one for one in models if one.config_class is config_class and "forward" in vars(one)]
             if own:
-                return min(own, key=lambda one: len(one.__name__))
+                barest: type = min(own, key=lambda one: len(one.__name__))
+                return barest
     raise UserError(f"transformers has no model for {config_class.__name__}; name a model class, such as hf:BertModel")
 
 
@@ -228,6 +227,10 @@ def quiet() -> Iterator[None]:
             del os.environ["HF_HUB_OFFLINE"]
         else:
             os.environ["HF_HUB_OFFLINE"] = offline
+
+
+def _is_a(value: Any, kind: type) -> bool:
+    return isinstance(value, type) and issubclass(value, kind)
 
 
 def _said(error: BaseException) -> str:

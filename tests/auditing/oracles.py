@@ -124,9 +124,7 @@ def _backward(net: OracleNet, x: Tensor, weights: Tensor, truths: list[Truth]) -
         truth.numbers |= {"gradient_rms": rms(here), "backward_gain": rms(here) / rms(there)}
 
 
-def _direct(
-    net: OracleNet, inputs: list[Tensor], outputs: list[Tensor], weights: Tensor, truths: list[Truth]
-) -> None:
+def _direct(net: OracleNet, inputs: list[Tensor], outputs: list[Tensor], weights: Tensor, truths: list[Truth]) -> None:
     """Unit by unit from the end, with the branch a constant: equation (5) without its second term."""
     last = outputs[-1].clone().requires_grad_()
     (gradient,) = torch.autograd.grad((weights * net.head(last)).sum(), last)

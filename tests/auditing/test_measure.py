@@ -4,14 +4,14 @@ import math
 from collections.abc import Callable
 
 import pytest
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from oracles import Gate, OracleNet, OracleUnit, Times, jacobian_defect, measure, rms
+from torch import Tensor, nn
 
-import torch
 from cleanpath.auditing.examine import audit
 from cleanpath.auditing.profile import Profile
-from torch import Tensor, nn
 
 WIDTH, BATCH = 5, 4
 SHORTCUTS: dict[str, Callable[[], nn.Module]] = {
@@ -126,7 +126,9 @@ def test_a_chain_of_scalings_has_the_gains_of_equation_8(factor: float) -> None:
             assert gain == pytest.approx(factor, rel=1e-10)
     assert profile.path_gain(0, 5) == pytest.approx(factor**6, rel=1e-10)
     gains = profile.path_gains()
-    assert all(gains[low][high] == pytest.approx(factor ** (high - low + 1)) for low in range(6) for high in range(low, 6))
+    assert all(
+        gains[low][high] == pytest.approx(factor ** (high - low + 1)) for low in range(6) for high in range(low, 6)
+    )
 
 
 def test_planted_factors_are_found_where_they_were_planted() -> None:

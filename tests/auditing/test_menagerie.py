@@ -1,9 +1,9 @@
 """The audit finds what stands in every network of the menagerie, or says why not."""
 
 import pytest
+import torch
 from menagerie import CASES, After, Case
 
-import torch
 from cleanpath.auditing.examine import audit
 from cleanpath.auditing.profile import Profile, UnitRow
 

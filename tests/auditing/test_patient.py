@@ -6,17 +6,17 @@ from typing import Any
 
 import numpy as np
 import pytest
-from menagerie import CASES, Case
-
 import torch
+from menagerie import CASES, Case
+from torch import Tensor, nn
+
 from cleanpath.auditing.examine import audit
 from cleanpath.errors import UserError
-from torch import Tensor, nn
 
 HOOKS = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
 
 
-def bits(tensor: Tensor) -> Any:  # noqa: ANN401
+def bits(tensor: Tensor) -> Any:
     if tensor.is_meta:
         return tuple(tensor.shape)
     if tensor.is_quantized:
@@ -80,7 +80,7 @@ class Rude(nn.Module):
             self.frozen.data.add_(1)
         self.norm.train(not self.norm.training)
         self.register_buffer("late", torch.ones(2))
-        random.random()
+        random.random()  # noqa: S311
         np.random.rand()  # noqa: NPY002
         out = x + self.norm(self.unit(torch.dropout(x, 0.5, train=True)))
         if self.fault is not None and self.calls > 0:

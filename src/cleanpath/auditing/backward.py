@@ -64,9 +64,10 @@ class Backward:
         """Direct gains: the branches cut, the gradient measured where it enters f and where it leaves h."""
         gathered: dict[int, Tensor] = {}
         with _hooks() as handles:
-            self._cut(handles, gathered)
+            closed = self._cut(handles, gathered)
             handles.extend(self._seed(index, place.end) for index, place in enumerate(self.around))
-            self._run()
+            seeds = self._unreached(closed)
+            self._run([GradientEdge(*self.graph.edges[v]) for v in seeds], [self._gaussian(v) for v in seeds])
         for index, tensor in gathered.items():
             self.numbers[index, "direct_input_rms"] = rms(tensor)
 
@@ -80,11 +81,11 @@ class Backward:
                 if place.end != unit.sum:
                     self._defect(index, "after_defect", place.end, unit.sum)
 
-    def _run(self) -> Gradients:
+    def _run(self, seeds: Sequence[GradientEdge] = (), vectors: Sequence[Tensor] = ()) -> Gradients:
         return torch.autograd.grad(
-            self.ends.outputs,
+            [*self.ends.outputs, *seeds],
             self.ends.inputs,
-            self.ends.cotangents,
+            [*self.ends.cotangents, *vectors],
             retain_graph=True,
             allow_unused=True,
         )
@@ -110,21 +111,50 @@ class Backward:
         return draw.to(device=metadata.device, dtype=metadata.dtype)
 
     def _seed(self, index: int, vertex: int) -> RemovableHandle:
-        """Measure the direct gradient at x_{l+1}; put a random one there if there is none."""
+        """Measure the direct gradient at x_{l+1}; put a random one there if it is zero."""
         node, number = self.graph.edges[vertex]
 
         def note(grads: Gradients) -> Gradients | None:
             grad = grads[number]
-            if grad is not None and bool(grad.any()):
-                self.numbers[index, "direct_output_rms"] = rms(grad)
+            if grad is None:
                 return None
-            seeded = self._gaussian(vertex)
+            seeded = grad if bool(grad.any()) else self._gaussian(vertex)
             self.numbers[index, "direct_output_rms"] = rms(seeded)
             return (*grads[:number], seeded, *grads[number + 1 :])
 
         return node.register_prehook(note)
 
-    def _cut(self, handles: list[RemovableHandle], gathered: dict[int, Tensor], *, only_sums: bool = False) -> None:
+    def _unreached(self, closed: dict[Node, set[int]]) -> list[int]:
+        """Outputs of units to which no direct gradient comes, the last of each path only: the others follow from it."""
+        reached, seeds = set(self._behind(self.ends.outputs)), list[int]()
+        ends = {place.end for place in self.around}
+        for vertex in range(len(self.graph.kinds) - 1, -1, -1):
+            if vertex in ends and vertex not in reached:
+                seeds.append(vertex)
+                reached.add(vertex)
+            if vertex in reached:
+                shut = closed.get(self.graph.edges[vertex][0], set())
+                reached.update(p for slot, p in enumerate(self.graph.parents[vertex]) if p >= 0 and slot not in shut)
+        return seeds
+
+    def _behind(self, outputs: Sequence[Tensor]) -> Iterator[int]:
+        """The vertices of the graph from which the outputs' gradients start; a loss has operations of its own."""
+        pending = [(tensor.grad_fn, tensor.output_nr) for tensor in outputs]
+        met = set(pending)
+        while pending:
+            node, number = pending.pop()
+            if node is None:
+                continue
+            if (node, number) in self._index:
+                yield self._index[node, number]
+                continue
+            fresh = [edge for edge in node.next_functions if edge not in met]
+            met.update(fresh)
+            pending.extend(fresh)
+
+    def _cut(
+        self, handles: list[RemovableHandle], gathered: dict[int, Tensor], *, only_sums: bool = False
+    ) -> dict[Node, set[int]]:
         """Cut the branches at their sums, and at their forks if units lie inside; gather what leaves each shortcut."""
         closed: dict[Node, set[int]] = {}
         leaving: dict[Node, list[tuple[int, int]]] = {}
@@ -148,6 +178,7 @@ class Backward:
                     closed.setdefault(node, set()).update(self._slots_to(node, unit.fork))
         nodes = closed.keys() | leaving.keys()
         handles.extend(_hook(node, closed.get(node, set()), leaving.get(node, []), gathered) for node in nodes)
+        return closed
 
     def _joining(self, vertex: int) -> Node:
         """The node whose arguments are a sum's operands: for a reduction, the one that laid them side by side."""

@@ -3,7 +3,7 @@
 import itertools
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from cleanpath.auditing import kinds
 from cleanpath.auditing.graph import Graph
@@ -61,7 +61,7 @@ def surroundings(graph: Graph, units: Sequence[Unit]) -> list[Around]:
         order = _order(graph, unit, entering, after)
         end = region[-1] if region else unit.sum
         found.append(Around(after, region, end, stages[index], order, previous, trunks[index].following))
-    return found
+    return _settled(graph, units, found)
 
 
 def _previous(graph: Graph, units: Sequence[Unit]) -> list[tuple[int, tuple[int, ...]] | None]:
@@ -180,13 +180,37 @@ def _matching(graph: Graph, trunk: Trunk, pattern: tuple[str, ...]) -> tuple[tup
     return kinds.in_words(pattern[:position]), tuple(taken)
 
 
+EARLY = kinds.NORMS | kinds.ACTIVATIONS | kinds.SPREADS
+
+
 def _order(graph: Graph, unit: Unit, entering: Sequence[int], after: tuple[str, ...]) -> str | None:
-    """`pre` if a norm or activation comes before the first weights, `post` if weights come first and f holds one."""
-    early = kinds.NORMS | kinds.ACTIVATIONS | kinds.SPREADS
-    first = next((v for v in unit.branch if mixes(graph, v) or graph.kinds[v] in early), None)
-    if (first is not None and not mixes(graph, first)) or any(graph.kinds[v] in early for v in entering):
+    """`pre`: a norm or activation comes before the first weights; `post`: weights come first and f starts with one."""
+    first = next((v for v in unit.branch if mixes(graph, v) or graph.kinds[v] in EARLY), None)
+    shared = not any(mixes(graph, v) for v in entering) and any(graph.kinds[v] in EARLY for v in entering)
+    if shared or (first is not None and not mixes(graph, first)):
         return "pre"
-    return "post" if first is not None and after else None
+    bends = bool(after) and (after[0] == "normalisation" or after[0] in kinds.ACTIVATIONS)
+    return "post" if first is not None and bends else None
+
+
+def _settled(graph: Graph, units: Sequence[Unit], found: list[Around]) -> list[Around]:
+    """The first unit of a pre-activation network takes its activation from the stem."""
+    orders = Counter(place.order for place in found)
+    if orders["pre"] <= len(found) // 2:
+        return found
+    return [
+        replace(place, order="pre")
+        if place.order is None and place.previous is None and graph.kinds[_last(graph, unit.fork)] in EARLY
+        else place
+        for unit, place in zip(units, found, strict=True)
+    ]
+
+
+def _last(graph: Graph, vertex: int) -> int:
+    """The last operation before a vertex that does more than arrange, or scale."""
+    while graph.kinds[vertex] in kinds.LAYOUT | kinds.SCALES and len(graph.live_parents(vertex)) == 1:
+        vertex = graph.live_parents(vertex)[0]
+    return vertex
 
 
 def owners(names: Sequence[str]) -> tuple[str, ...]:

@@ -30,14 +30,15 @@ class ForwardPlan:
 
     graph: Graph
     numbers: Numbers = field(default_factory=dict)
-    steps: dict[int, list[Step]] = field(default_factory=dict)
+    steps: dict[tuple[int, str], list[Step]] = field(default_factory=dict)
+    """By the number and name of the operation, so that nothing is done should the model take another way."""
     kept: dict[int, Tensor] = field(default_factory=dict)
     """Shortcut values that wait for the last of several sums."""
 
     def __call__(
-        self, ordinal: int, _name: str, args: tuple[Any, ...], kwargs: Mapping[str, Any]
+        self, ordinal: int, name: str, args: tuple[Any, ...], kwargs: Mapping[str, Any]
     ) -> Callable[[Any], None] | None:
-        steps = self.steps.get(ordinal)
+        steps = self.steps.get((ordinal, name))
         if not steps:
             return None
         afterwards = [after for step in steps if (after := step(args, kwargs)) is not None]
@@ -52,7 +53,7 @@ class ForwardPlan:
         """Run `step` when the operation of a vertex is called."""
         operation = self.graph.operations[vertex]
         if operation is not None:
-            self.steps.setdefault(operation.ordinal, []).append(step)
+            self.steps.setdefault((operation.ordinal, operation.name), []).append(step)
 
 
 def plan_forward(graph: Graph, units: Sequence[Unit], around: Sequence[Around]) -> ForwardPlan:

@@ -5,8 +5,10 @@ Buffers are copied beforehand. A parameter is copied only when an operation is a
 
 import random
 import sys
+from collections import deque
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
+from copy import copy
 from dataclasses import dataclass, field
 from types import TracebackType
 from typing import Any, Self
@@ -18,18 +20,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from cleanpath.auditing.record import storage_of, tensors_in
 
-TABLES = ("_parameters", "_buffers", "_modules")
-HOOKS = (
-    "_backward_hooks",
-    "_backward_pre_hooks",
-    "_forward_hooks",
-    "_forward_hooks_with_kwargs",
-    "_forward_hooks_always_called",
-    "_forward_pre_hooks",
-    "_forward_pre_hooks_with_kwargs",
-    "_state_dict_hooks",
-    "_load_state_dict_pre_hooks",
-)
+CONTAINERS = (dict, list, set, deque)
 
 
 class Patient:
@@ -45,7 +36,7 @@ class Patient:
         self._modules = [_Attributes(module) for module in model.modules()]
         self._parameters = [_Values(p, p.requires_grad, p.grad) for p in model.parameters()]
         buffers = [*model.buffers(), *_lost_tensors(model)]
-        self._buffers = [(tensor, _copy(tensor)) for tensor in buffers if not is_lazy(tensor)]
+        self._buffers = [(tensor, tensor.detach().clone()) for tensor in buffers if not is_lazy(tensor)]
         self._generators = _generators()
         self._dtype = torch.get_default_dtype()
         self._stack = ExitStack()
@@ -72,8 +63,8 @@ class Patient:
         with torch.no_grad():
             for values in self._parameters:
                 values.restore()
-            for tensor, copy in self._buffers:
-                _write_back(tensor, copy)
+            for tensor, values in self._buffers:
+                _write_back(tensor, values)
         _restore_generators(self._generators)
         torch.set_default_dtype(self._dtype)
 
@@ -101,12 +92,12 @@ class _Values:
     parameter: nn.Parameter
     requires_grad: bool
     grad: Tensor | None
-    copy: Tensor | None = None
+    values: Tensor | None = None
     gradient_copy: Tensor | None = None
 
     def restore(self) -> None:
-        if self.copy is not None:
-            _write_back(self.parameter.data, self.copy)
+        if self.values is not None:
+            _write_back(self.parameter.data, self.values)
         if self.grad is not None and self.gradient_copy is not None:
             _write_back(self.grad, self.gradient_copy)
         if self.parameter.grad is not self.grad:
@@ -139,7 +130,7 @@ class _WriteWatcher(TorchDispatchMode):
         if getattr(func, "_schema", None) is not None and func._schema.is_mutable:  # noqa: SLF001
             for tensor in tensors_in((args, kwargs or {})):
                 for entry in self._values.get(storage_of(tensor), ()):
-                    entry.copy = entry.parameter.data.clone() if entry.copy is None else entry.copy
+                    entry.values = entry.parameter.data.clone() if entry.values is None else entry.values
                     if entry.grad is not None and entry.gradient_copy is None:
                         entry.gradient_copy = entry.grad.detach().clone()
         return func(*args, **(kwargs or {}))
@@ -151,12 +142,12 @@ class _Attributes:
 
     module: nn.Module
     values: dict[str, Any] = field(init=False)
-    tables: dict[str, dict[str, Any]] = field(init=False)
+    tables: dict[str, Any] = field(init=False)
+    """Copies of its containers: parameters, buffers, hooks, and caches that a forward pass may fill."""
 
     def __post_init__(self) -> None:
         self.values = dict(self.module.__dict__)
-        present = (name for name in (*TABLES, *HOOKS) if isinstance(self.values.get(name), dict))
-        self.tables = {name: dict(self.values[name]) for name in present}
+        self.tables = {name: copy(value) for name, value in self.values.items() if isinstance(value, CONTAINERS)}
 
     def restore(self) -> None:
         if isinstance(self.module, torch.jit.ScriptModule):
@@ -166,11 +157,26 @@ class _Attributes:
             del own[name]
         own.update(self.values)
         for name, saved in self.tables.items():
-            table = own[name]
-            same = list(table) == list(saved) and all(table[key] is saved[key] for key in saved)
-            if not same:
-                table.clear()
-                table.update(saved)
+            if not _holds_the_same(own[name], saved):
+                _refill(own[name], saved)
+
+
+def _holds_the_same(container: Any, saved: Any) -> bool:
+    """Whether two containers hold the very same objects in the same order."""
+    if len(container) != len(saved):
+        return False
+    if isinstance(saved, dict):
+        pairs = zip(container.items(), saved.items(), strict=True)
+        return all(a is b and one is other for (a, one), (b, other) in pairs)
+    return all(one is other for one, other in zip(container, saved, strict=True))
+
+
+def _refill(container: Any, saved: Any) -> None:
+    container.clear()
+    if isinstance(saved, dict | set):
+        container.update(saved)
+    else:
+        container.extend(saved)
 
 
 def _lost_tensors(model: nn.Module) -> Iterator[Tensor]:
@@ -180,23 +186,20 @@ def _lost_tensors(model: nn.Module) -> Iterator[Tensor]:
             yield from (value for value in module.__dict__.values() if isinstance(value, Tensor))
 
 
-def _copy(tensor: Tensor) -> Tensor:
-    return tensor.detach().clone()
-
-
-def _write_back(tensor: Tensor, copy: Tensor) -> None:
+def _write_back(tensor: Tensor, values: Tensor) -> None:
     """Give a tensor its old numbers, unless it has them; a tensor on the meta device has none."""
-    if tensor.is_meta or (tensor.shape == copy.shape and tensor.dtype == copy.dtype and _same_bits(tensor, copy)):
+    if tensor.is_meta or (tensor.shape == values.shape and tensor.dtype == values.dtype and _same_bits(tensor, values)):
         return
     with torch.no_grad():
-        tensor.data = copy.clone() if tensor.shape != copy.shape else tensor.data
-        tensor.data.copy_(copy)
+        tensor.data = values.clone() if tensor.shape != values.shape else tensor.data
+        tensor.data.copy_(values)
 
 
-def _same_bits(tensor: Tensor, copy: Tensor) -> bool:
+def _same_bits(tensor: Tensor, values: Tensor) -> bool:
     try:
         return torch.equal(
-            tensor.detach().contiguous().reshape(-1).view(torch.uint8), copy.contiguous().reshape(-1).view(torch.uint8)
+            tensor.detach().contiguous().reshape(-1).view(torch.uint8),
+            values.contiguous().reshape(-1).view(torch.uint8),
         )
     except RuntimeError:  # no view as bytes: sparse, quantised, sub-byte
         return False
