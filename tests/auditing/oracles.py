@@ -121,7 +121,7 @@ def _backward(net: OracleNet, x: Tensor, weights: Tensor, truths: list[Truth]) -
     loss = (weights * net.head(states[-1])).sum()
     gradients = torch.autograd.grad(loss, states)
     for truth, here, there in zip(truths, gradients, gradients[1:], strict=False):
-        truth.numbers |= {"gradient_rms": rms(here), "backward_gain": rms(here) / rms(there)}
+        truth.numbers |= {"gradient_rms": rms(here)} | ({"backward_gain": rms(here) / rms(there)} if rms(there) else {})
 
 
 def _direct(net: OracleNet, inputs: list[Tensor], outputs: list[Tensor], weights: Tensor, truths: list[Truth]) -> None:
@@ -132,7 +132,8 @@ def _direct(net: OracleNet, inputs: list[Tensor], outputs: list[Tensor], weights
         start = x.clone().requires_grad_()
         constant = unit.branch(x).detach()
         (before,) = torch.autograd.grad(unit.after(unit.shortcut(start) + constant), start, gradient)
-        truth.numbers["direct_gain"] = rms(before) / rms(gradient)
+        if rms(gradient):  # else every ReLU on the path is shut, and there is no ratio
+            truth.numbers["direct_gain"] = rms(before) / rms(gradient)
         gradient = before
 
 

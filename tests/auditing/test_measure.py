@@ -65,7 +65,7 @@ def audited(net: nn.Module, x: Tensor) -> Profile:
 
 plans = st.lists(
     st.tuples(st.sampled_from(sorted(SHORTCUTS)), st.sampled_from(sorted(BRANCHES)), st.sampled_from(sorted(AFTERS))),
-    min_size=1,
+    min_size=2,  # in a lone unit nothing tells f from what the head begins with
     max_size=4,
 )
 
@@ -77,7 +77,7 @@ def disagreements(plan: list[tuple[str, str, str]], dtype: torch.dtype, seed: in
     return [
         f"{unit.name} {key}: {getattr(unit.measurements, key)} is not {truth.numbers[key]}"
         for unit, truth in zip(profile.units, truths, strict=True)
-        for key in CHECKED
+        for key in truth.numbers
         if getattr(unit.measurements, key) != pytest.approx(truth.numbers[key], rel=tolerance, abs=tolerance)
     ]
 
@@ -87,13 +87,13 @@ def fixed_after(plan: list[tuple[str, str, str]]) -> list[tuple[str, str, str]]:
     return [(h, branch, plan[0][2]) for h, branch, _ in plan]
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=25, deadline=None)
 @given(plan=plans, seed=st.integers(0, 99))
 def test_random_networks_agree_with_the_oracle_in_double_precision(plan: list[tuple[str, str, str]], seed: int) -> None:
     assert disagreements(fixed_after(plan), torch.float64, seed, 1e-10) == []
 
 
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=10, deadline=None)
 @given(plan=plans, seed=st.integers(0, 99))
 def test_random_networks_agree_with_the_oracle_in_single_precision(plan: list[tuple[str, str, str]], seed: int) -> None:
     assert disagreements(fixed_after(plan), torch.float32, seed, 1e-4) == []

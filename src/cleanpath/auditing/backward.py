@@ -58,16 +58,28 @@ class Backward:
                         self.numbers.update(dict.fromkeys(keys, value))
 
                 handles.append(node.register_prehook(note))
-            return list(self._run())
+            gradients = torch.autograd.grad(
+                self.ends.outputs, self.ends.inputs, self.ends.cotangents, retain_graph=True, allow_unused=True
+            )
+            return list(gradients)
 
     def direct(self) -> None:
         """Direct gains: the branches cut, the gradient measured where it enters f and where it leaves h."""
+        if not self.units:
+            return
         gathered: dict[int, Tensor] = {}
         with _hooks() as handles:
             closed = self._cut(handles, gathered)
             handles.extend(self._seed(index, place.end) for index, place in enumerate(self.around))
             seeds = self._unreached(closed)
-            self._run([GradientEdge(*self.graph.edges[v]) for v in seeds], [self._gaussian(v) for v in seeds])
+            forks = {unit.fork for unit in self.units}
+            torch.autograd.grad(
+                [*self.ends.outputs, *(GradientEdge(*self.graph.edges[vertex]) for vertex in seeds)],
+                [GradientEdge(*self.graph.edges[vertex]) for vertex in sorted(forks - self._inner(forks))],
+                [*self.ends.cotangents, *(self._gaussian(vertex) for vertex in seeds)],
+                retain_graph=True,
+                allow_unused=True,
+            )
         for index, tensor in gathered.items():
             self.numbers[index, "direct_input_rms"] = rms(tensor)
 
@@ -81,14 +93,13 @@ class Backward:
                 if place.end != unit.sum:
                     self._defect(index, "after_defect", place.end, unit.sum)
 
-    def _run(self, seeds: Sequence[GradientEdge] = (), vectors: Sequence[Tensor] = ()) -> Gradients:
-        return torch.autograd.grad(
-            [*self.ends.outputs, *seeds],
-            self.ends.inputs,
-            [*self.ends.cotangents, *vectors],
-            retain_graph=True,
-            allow_unused=True,
-        )
+    def _inner(self, forks: set[int]) -> set[int]:
+        """Forks from which another fork can be reached backwards: those need not be asked for."""
+        behind = list[bool]()
+        for vertex in range(len(self.graph.kinds)):
+            above = self.graph.live_parents(vertex)
+            behind.append(any(parent in forks or behind[parent] for parent in above))
+        return {fork for fork in forks if behind[fork]}
 
     def _defect(self, index: int, what: str, start: int, end: int) -> None:
         if self.graph.shapes[start] != self.graph.shapes[end]:

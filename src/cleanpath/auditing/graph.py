@@ -8,7 +8,7 @@ import heapq
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cache, cached_property
 
 import torch
 from torch import Tensor
@@ -18,6 +18,8 @@ from cleanpath.auditing.record import Operation, Record
 
 LEAF = "accumulategrad"
 CUSTOM = "custom"
+SLICED = "copyslices"
+"""The node of an operation made in place on a view of its first argument."""
 Edge = tuple[Node, int]
 
 
@@ -107,26 +109,25 @@ class Graph:
 def build(outputs: Iterable[Tensor], record: Record, parameters: Mapping[int, str], inputs: Sequence[Tensor]) -> Graph:
     """The graph behind `outputs`; `parameters` names parameters by their id, `inputs` are the leaves of the input."""
     ends = [(tensor.grad_fn, tensor.output_nr) for tensor in outputs if tensor.grad_fn is not None]
-    nodes = _in_order(list(dict.fromkeys(node for node, _ in ends)))
+    arguments = _behind([node for node, _ in ends])
+    nodes = _in_order(arguments)
     used: dict[Node, set[int]] = {node: set() for node in nodes}
-    for node, number in ends:
-        used[node].add(number)
-    for node in nodes:
-        for parent, number in node.next_functions:
-            if parent is not None:
-                used[parent].add(number)
+    for node, number in (*ends, *(edge for edges in arguments.values() for edge in edges)):
+        if node is not None:
+            used[node].add(number)
     edges = [(node, number) for node in nodes for number in sorted(used[node])]
     index = {edge: vertex for vertex, edge in enumerate(edges)}
     leaves = {id(tensor) for tensor in inputs}
     graph = Graph([], [], [], [], edges, [], [], [], [], frozenset(index[end] for end in ends))
     for node, number in edges:
         operation = _operation(node, record.operations)
-        above = tuple(-1 if parent is None else index[parent, n] for parent, n in node.next_functions)
-        variable = getattr(node, "variable", None) if _kind(node) == LEAF else None
-        graph.kinds.append(operation.name.replace("_", "") if _sliced(node) and operation else _kind(node))
+        above = tuple(-1 if parent is None else index[parent, n] for parent, n in arguments[node])
+        kind = _kind(node)
+        variable = getattr(node, "variable", None) if kind == LEAF else None
+        graph.kinds.append(operation.name.replace("_", "") if kind == SLICED and operation else kind)
         graph.parents.append(above)
         graph.numbers.append(number)
-        graph.sliced.append(_sliced(node))
+        graph.sliced.append(kind == SLICED)
         graph.operations.append(operation)
         graph.shapes.append(_shape(node, number))
         graph.parameter.append(None if variable is None else parameters.get(id(variable)))
@@ -138,22 +139,28 @@ def build(outputs: Iterable[Tensor], record: Record, parameters: Mapping[int, st
     return graph
 
 
-def _in_order(ends: list[Node]) -> list[Node]:
-    """All nodes behind the ends; parents first, otherwise as autograd numbered them."""
-    parents: dict[Node, list[Node]] = {}
-    pending = list(ends)
+def _behind(ends: list[Node]) -> dict[Node, tuple[tuple[Node | None, int], ...]]:
+    """All nodes behind the ends, each with its arguments."""
+    arguments: dict[Node, tuple[tuple[Node | None, int], ...]] = {}
+    pending = ends
     while pending:
         node = pending.pop()
-        if node not in parents:
-            parents[node] = list(dict.fromkeys(parent for parent, _ in node.next_functions if parent is not None))
-            pending.extend(parents[node])
-    children: dict[Node, list[Node]] = {node: [] for node in parents}
-    for node, above in parents.items():
-        for parent in above:
+        if node not in arguments:
+            arguments[node] = node.next_functions
+            pending.extend(parent for parent, _ in arguments[node] if parent is not None)
+    return arguments
+
+
+def _in_order(arguments: Mapping[Node, tuple[tuple[Node | None, int], ...]]) -> list[Node]:
+    """All nodes; parents first, otherwise as autograd numbered them."""
+    children: dict[Node, list[Node]] = {node: [] for node in arguments}
+    waiting = dict.fromkeys(arguments, 0)
+    for node, edges in arguments.items():
+        for parent in dict.fromkeys(parent for parent, _ in edges if parent is not None):
             children[parent].append(node)
-    waiting = {node: len(above) for node, above in parents.items()}
-    numbers = {node: -1 if _kind(node) == LEAF else node._sequence_nr() for node in parents}  # noqa: SLF001
-    ready = [(numbers[node], position, node) for position, node in enumerate(parents) if not waiting[node]]
+            waiting[node] += 1
+    numbers = {node: -1 if _kind(node) == LEAF else node._sequence_nr() for node in arguments}  # noqa: SLF001
+    ready = [(numbers[node], position, node) for position, node in enumerate(arguments) if not waiting[node]]
     heapq.heapify(ready)
     ordered: list[Node] = []
     while ready:
@@ -162,27 +169,26 @@ def _in_order(ends: list[Node]) -> list[Node]:
         for child in children[node]:
             waiting[child] -= 1
             if not waiting[child]:
-                heapq.heappush(ready, (numbers[child], len(parents) + len(ordered), child))
+                heapq.heappush(ready, (numbers[child], len(arguments) + len(ordered), child))
     return ordered
 
 
 def _kind(node: Node) -> str:
-    if isinstance(node, torch._C._FunctionBase):  # noqa: SLF001
-        return CUSTOM
-    return re.sub(r"Backward\d*$", "", node.name().rpartition(":")[2]).lower()
+    return CUSTOM if isinstance(node, torch._C._FunctionBase) else _kind_of(node.name())  # noqa: SLF001
 
 
-def _sliced(node: Node) -> bool:
-    """Whether the node stands for an operation made in place on a view of its first argument."""
-    return _kind(node) == "copyslices"
+@cache
+def _kind_of(name: str) -> str:
+    return re.sub(r"Backward\d*$", "", name.rpartition(":")[2]).lower()
 
 
 def _operation(node: Node, operations: Mapping[int, Operation]) -> Operation | None:
     """The record of a node; an operation in place on a view is numbered just before its node."""
-    if isinstance(node, torch._C._FunctionBase) or _kind(node) == LEAF:  # noqa: SLF001
+    kind = _kind(node)
+    if kind in {CUSTOM, LEAF}:
         return None
     number = node._sequence_nr()  # noqa: SLF001
-    return operations.get(number - 1) if _sliced(node) else operations.get(number)
+    return operations.get(number - 1) if kind == SLICED else operations.get(number)
 
 
 def _shape(node: Node, number: int) -> tuple[int, ...]:

@@ -76,10 +76,9 @@ class Observer:
         self.patient.require_gradients(frozen_too=attempt.frozen_too)
         given = _Inputs(live=attempt.live_inputs, meta=any(p.is_meta for p in self.model.parameters()))
         args, kwargs = given.prepare(batch)
-        self._recorder = recorder = Recorder(self.module_names, given.tensors, watcher)
+        self._recorder = recorder = Recorder(self.module_names, given.tensors, self.patient.write_watch(), watcher)
         with ExitStack() as stack:
             stack.enter_context(drawing_from(seed))
-            stack.enter_context(self.patient.watching_writes())
             stack.enter_context(recorder.following_modules())
             stack.enter_context(uncompiled(self.model))
             stack.enter_context(recorder)

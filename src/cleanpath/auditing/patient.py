@@ -6,7 +6,7 @@ Buffers are copied beforehand. A parameter is copied only when an operation is a
 import random
 import sys
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from copy import copy
 from dataclasses import dataclass, field
@@ -16,9 +16,8 @@ from typing import Any, Self
 import torch
 from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
-from torch.utils._python_dispatch import TorchDispatchMode
 
-from cleanpath.auditing.record import storage_of, tensors_in
+from cleanpath.auditing.record import storage_of
 
 CONTAINERS = (dict, list, set, deque)
 
@@ -68,9 +67,9 @@ class Patient:
         _restore_generators(self._generators)
         torch.set_default_dtype(self._dtype)
 
-    def watching_writes(self) -> TorchDispatchMode:
-        """A context in which parameters and gradients are copied before an operation writes to them."""
-        return _WriteWatcher(self._parameters)
+    def write_watch(self) -> "WriteWatch":
+        """What to call before an operation writes, so that parameters and gradients are copied."""
+        return WriteWatch(self._parameters)
 
     def require_gradients(self, *, frozen_too: bool) -> None:
         """Make parameters leaves of the graph, also the frozen ones: they are weights all the same."""
@@ -95,6 +94,12 @@ class _Values:
     values: Tensor | None = None
     gradient_copy: Tensor | None = None
 
+    def keep(self) -> None:
+        if self.values is None:
+            self.values = self.parameter.detach().clone()
+        if self.grad is not None and self.gradient_copy is None:
+            self.gradient_copy = self.grad.detach().clone()
+
     def restore(self) -> None:
         if self.values is not None:
             _write_back(self.parameter.data, self.values)
@@ -108,32 +113,21 @@ class _Values:
             self.parameter.requires_grad_(requires_grad=self.requires_grad)
 
 
-class _WriteWatcher(TorchDispatchMode):
+class WriteWatch:
     """Copies a parameter or its gradient just before an operation writes to it."""
 
     def __init__(self, values: Sequence[_Values]) -> None:
-        super().__init__()
         self._values: dict[int, list[_Values]] = {}
         for entry in values:
             for tensor in (entry.parameter, entry.grad):
                 if tensor is not None:
                     self._values.setdefault(storage_of(tensor), []).append(entry)
 
-    def __torch_dispatch__(
-        self,
-        func: Any,
-        types: Any,
-        args: tuple[Any, ...] = (),
-        kwargs: dict[str, Any] | None = None,
-    ) -> Any:
-        """Run an operation; first copy what it is about to change."""
-        if getattr(func, "_schema", None) is not None and func._schema.is_mutable:  # noqa: SLF001
-            for tensor in tensors_in((args, kwargs or {})):
-                for entry in self._values.get(storage_of(tensor), ()):
-                    entry.values = entry.parameter.data.clone() if entry.values is None else entry.values
-                    if entry.grad is not None and entry.gradient_copy is None:
-                        entry.gradient_copy = entry.grad.detach().clone()
-        return func(*args, **(kwargs or {}))
+    def __call__(self, tensors: Iterable[Tensor]) -> None:
+        """An operation is about to write to one of these tensors."""
+        for tensor in tensors:
+            for entry in self._values.get(storage_of(tensor), ()):
+                entry.keep()
 
 
 @dataclass

@@ -4,9 +4,10 @@ A dispatch mode sees every operation below autograd, also those that composite f
 nodes in the order in which they are made, so the number that stands when an operation arrives says which node is its.
 """
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import cache
 from typing import Any
 
 import torch
@@ -93,8 +94,15 @@ class Record:
 class Recorder(TorchDispatchMode):
     """Records the operations of one forward pass; `inputs` are the tensors whose influence counts."""
 
-    def __init__(self, modules: Mapping[int, str], inputs: Sequence[Tensor], watcher: Watcher | None = None) -> None:
+    def __init__(
+        self,
+        modules: Mapping[int, str],
+        inputs: Sequence[Tensor],
+        before_write: Callable[[Iterable[Tensor]], None],
+        watcher: Watcher | None = None,
+    ) -> None:
         super().__init__()
+        self._before_write = before_write
         self.record = Record()
         self._names, self._stack, self._watcher = modules, [""], watcher
         self._noise: dict[int, Tensor] = {}
@@ -112,12 +120,15 @@ class Recorder(TorchDispatchMode):
         kwargs = kwargs or {}
         name = base_name(func)
         ordinal, self.record.count = self.record.count, self.record.count + 1
+        read = tuple(tensors_in((args, kwargs)))
+        schema = getattr(func, "_schema", None)
+        if schema is not None and schema.is_mutable:
+            self._before_write(read)
         after = self._watcher(ordinal, name, args, kwargs) if self._watcher is not None else None
         number, grad = torch._C._autograd._get_sequence_nr() - 1, torch.is_grad_enabled()  # noqa: SLF001
         result = func(*args, **kwargs)
         if after is not None:
             after(result)
-        read = tuple(tensors_in((args, kwargs)))
         tracked = any(tensor.requires_grad for tensor in read)
         if name.startswith("quantized"):
             self.record.quantised.add(self._stack[-1])
@@ -192,6 +203,7 @@ class Recorder(TorchDispatchMode):
             leaving.remove()
 
 
+@cache
 def base_name(func: Any) -> str:
     """`add` for `aten.add_.Tensor`; operations of other libraries keep their library's name."""
     packet = getattr(func, "overloadpacket", None)

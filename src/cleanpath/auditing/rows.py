@@ -1,7 +1,7 @@
 """From vertices and numbers to the rows of a profile; means and spreads over batches and draws."""
 
 import math
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from types import MappingProxyType
@@ -58,6 +58,7 @@ def unit_rows(
     """One row per unit."""
     sizes = {name: parameter.numel() for name, parameter in model.named_parameters()}
     total = sum(sizes.values())
+    grouped = [_by_unit(one.values) for one in drawn if one.values]
     rows = list[UnitRow]()
     for unit, place, name in zip(units, around, names, strict=True):
         branch = branch_parameters(graph, unit)
@@ -84,7 +85,7 @@ def unit_rows(
             parameters=own,
             parameter_share=own / total if total else 0.0,
         )
-        every = [_measurements(one.values, row) for one in drawn if one.values]
+        every = [_measurements(own[name], row) for own in grouped]
         rows.append(replace(row, measurements=_over(every, _mean), spread=_over(every, _deviation)))
     return tuple(rows)
 
@@ -126,8 +127,14 @@ def _where(graph: Graph, vertex: int) -> str:
     return f"{graph.kinds[vertex]} in {module or '(root)'}"
 
 
-def _measurements(values: Values, row: UnitRow) -> Measurements:
-    own = {what: value for (name, what), value in values.items() if name == row.name}
+def _by_unit(values: Values) -> dict[str, dict[str, float]]:
+    grouped = defaultdict[str, dict[str, float]](dict)
+    for (name, what), value in values.items():
+        grouped[name][what] = value
+    return grouped
+
+
+def _measurements(own: Mapping[str, float], row: UnitRow) -> Measurements:
     found = {key: own[key] for key in ITSELF if key in own}
     for key, (above, below) in RATIOS.items():
         if below in own and (above in own or key == "direct_gain"):
