@@ -256,7 +256,7 @@ def test_the_gradient_norm_and_the_loss_are_those_of_a_plain_backward_pass() -> 
     gradients = torch.autograd.grad(loss, list(net.parameters()))
     total = math.sqrt(sum(rms(g) ** 2 * g.numel() for g in gradients))
     assert profile.network.gradient_norm == pytest.approx(total, rel=1e-10)
-    assert profile.network.loss == pytest.approx(float(loss), rel=1e-10)
+    assert profile.network.loss == pytest.approx(loss.item(), rel=1e-10)
     assert profile.network.gradient_profile == tuple(u.measurements.gradient_rms for u in profile.units)
 
 
