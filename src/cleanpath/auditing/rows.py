@@ -7,6 +7,7 @@ from dataclasses import dataclass, field, fields, replace
 from types import MappingProxyType
 
 from torch import nn
+from torch.nn.parameter import is_lazy
 
 from cleanpath.auditing.describe import Around, branch_parameters, owners
 from cleanpath.auditing.graph import Graph
@@ -105,7 +106,7 @@ def network_row(
         else Counter[str]()
     )
     row = NetworkRow(
-        parameters=sum(parameter.numel() for parameter in model.parameters()),
+        parameters=sum(parameter.numel() for parameter in model.parameters() if not is_lazy(parameter)),
         mode="mixed" if len(flags) > 1 else "training" if True in flags else "eval",
         draws=sum(bool(one.values) or one.loss is not None for one in drawn),
         loss=_mean([one.loss for one in drawn]),
