@@ -73,8 +73,9 @@ class Backward:
             handles.extend(self._seed(index, place.end) for index, place in enumerate(self.around))
             seeds = self._unreached(closed)
             forks = {unit.fork for unit in self.units}
+            starts = [GradientEdge(output.grad_fn, output.output_nr) for output in self.ends.outputs if output.grad_fn]
             torch.autograd.grad(
-                [*self.ends.outputs, *(GradientEdge(*self.graph.edges[vertex]) for vertex in seeds)],
+                [*starts, *(GradientEdge(*self.graph.edges[vertex]) for vertex in seeds)],
                 [GradientEdge(*self.graph.edges[vertex]) for vertex in sorted(forks - self._inner(forks))],
                 [*self.ends.cotangents, *(self._gaussian(vertex) for vertex in seeds)],
                 retain_graph=True,

@@ -92,8 +92,8 @@ def _trunk(
         if link is not None and link[0] == index
     ]
     if followers:
-        _, _, other, segment = min(followers)
-        return Trunk(other, segment)
+        _, _, other, between = min(followers)
+        return Trunk(other, between)
     ahead, segment = set(graph.children[units[index].sum]), list[int]()
     while ahead and len(segment) < LONGEST_TRUNK // 4:
         vertex = min(ahead)

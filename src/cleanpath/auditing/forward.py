@@ -81,7 +81,8 @@ def norm(tensor: Tensor) -> Tensor:
     tensor = tensor.detach()
     if tensor.is_complex():
         tensor = torch.view_as_real(tensor.resolve_conj())
-    return torch.linalg.vector_norm(tensor, dtype=accumulate_in(tensor))
+    size: Tensor = torch.linalg.vector_norm(tensor, dtype=accumulate_in(tensor))
+    return size
 
 
 def rms(tensor: Tensor) -> Tensor:
@@ -112,10 +113,14 @@ def _plan_norm(plan: ForwardPlan, vertex: int, key: tuple[int, str]) -> None:
 def result_of(graph: Graph, vertex: int, args: tuple[Any, ...], result: Any, number: int) -> Tensor | None:
     """The tensor that a vertex stands for; after an operation in place on a view, the whole that it is a view of."""
     if graph.sliced[vertex]:
-        view = args[0]
-        return view._base if view._base is not None else view  # noqa: SLF001
+        return _whole(args[0])
     outputs = [tensor for tensor in tensors_in(result) if tensor.is_floating_point() or tensor.is_complex()]
     return outputs[number] if number < len(outputs) else None
+
+
+def _whole(view: Tensor) -> Tensor:
+    """What a tensor is a view of, or itself."""
+    return view if view._base is None else view._base  # noqa: SLF001
 
 
 def _plan_sum(plan: ForwardPlan, index: int, unit: Unit) -> None:
@@ -157,7 +162,8 @@ def _plan_sum(plan: ForwardPlan, index: int, unit: Unit) -> None:
 
 def _note_parts(plan: ForwardPlan, index: int, shortcut: Tensor, branch: Tensor) -> None:
     if shortcut.shape != branch.shape:
-        shortcut, branch = torch.broadcast_tensors(shortcut, branch)
+        shape = torch.broadcast_shapes(shortcut.shape, branch.shape)  # type: ignore[no-untyped-call]
+        shortcut, branch = shortcut.expand(shape), branch.expand(shape)
     kind = accumulate_in(shortcut)
     plan.numbers[index, "shortcut_rms"] = rms(shortcut)
     plan.numbers[index, "branch_rms"] = rms(branch)
@@ -181,24 +187,31 @@ def _factor(scale: float | None, args: tuple[Any, ...], kwargs: Mapping[str, Any
 def _operand(graph: Graph, vertex: int, unit: Unit, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Tensor:
     """The value of the shortcut's term as its sum reads it, λ included."""
     term, kind = unit.operand, graph.kinds[vertex]
+    value: Tensor
     if kind in {"sum", "mean"}:
         return _part(graph, vertex, term.position, args) * (term.scale or 1.0)
     if kind == "lerp":
         weight = args[2] if len(args) > 2 else kwargs["weight"]
-        return args[term.position].detach() * (weight if term.position else 1 - weight)
+        value = args[term.position].detach() * (weight if term.position else 1 - weight)
+        return value
     if kind in {"addcmul", "addcdiv"} and term.position == 1:
-        product = args[1].detach() * args[2].detach() if kind == "addcmul" else args[1].detach() / args[2].detach()
-        return product * kwargs.get("value", 1)
-    value: Tensor = args[term.position].detach()
+        first, second = args[1].detach(), args[2].detach()
+        value = (first * second if kind == "addcmul" else first / second) * kwargs.get("value", 1)
+        return value
+    value = args[_argument(kind, term.position)].detach()
     if graph.sliced[vertex]:
-        view = args[0]
-        if term.position == 0:
-            value = (view._base if view._base is not None else view).detach()  # noqa: SLF001
-        else:
-            whole = torch.zeros_like(view._base if view._base is not None else view)  # noqa: SLF001
-            whole.as_strided(view.shape, view.stride(), view.storage_offset()).copy_(value)
-            value = whole
+        whole = _whole(args[0]).detach()
+        if term.position:
+            spread = torch.zeros_like(whole)
+            spread.as_strided(args[0].shape, args[0].stride(), args[0].storage_offset()).copy_(value)
+            whole = spread
+        value = whole
     return value if term.scale == 1.0 or term.scale is None else value * term.scale
+
+
+def _argument(kind: str, position: int) -> int:
+    """Where an operand stands among the arguments: what is added by index comes after the index."""
+    return {"indexput": 2, "indexadd": 3, "scatteradd": 3, "scatterreduce": 3}.get(kind, 1) if position else 0
 
 
 def _part(graph: Graph, vertex: int, position: int, args: tuple[Any, ...]) -> Tensor:

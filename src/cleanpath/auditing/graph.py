@@ -174,7 +174,8 @@ def _in_order(arguments: Mapping[Node, tuple[tuple[Node | None, int], ...]]) -> 
 
 
 def _kind(node: Node) -> str:
-    return CUSTOM if isinstance(node, torch._C._FunctionBase) else _kind_of(node.name())  # noqa: SLF001
+    custom: type = torch._C._FunctionBase  # noqa: SLF001
+    return CUSTOM if isinstance(node, custom) else _kind_of(node.name())
 
 
 @cache

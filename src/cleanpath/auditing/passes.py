@@ -161,7 +161,7 @@ def uncompiled(model: nn.Module) -> ExitStack:
     """Run compiled modules as they are written and scripted ones unfused, for as long as the stack is open."""
     stack = ExitStack()
     if any(isinstance(module, torch.jit.ScriptModule) for module in model.modules()):
-        stack.enter_context(torch.jit.optimized_execution(should_optimize=False))
+        stack.enter_context(torch.jit.optimized_execution(False))  # type: ignore[attr-defined]  # noqa: FBT003
     if "torch._dynamo" in sys.modules:
         stack.enter_context(torch.compiler.set_stance("force_eager"))
     return stack

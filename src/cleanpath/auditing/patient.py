@@ -8,7 +8,6 @@ import sys
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from copy import copy
 from dataclasses import dataclass, field
 from types import TracebackType
 from typing import Any, Self
@@ -62,8 +61,8 @@ class Patient:
         with torch.no_grad():
             for values in self._parameters:
                 values.restore()
-            for tensor, values in self._buffers:
-                _write_back(tensor, values)
+            for tensor, numbers in self._buffers:
+                _write_back(tensor, numbers)
         _restore_generators(self._generators)
         torch.set_default_dtype(self._dtype)
 
@@ -77,7 +76,7 @@ class Patient:
             floating = values.parameter.is_floating_point() or values.parameter.is_complex()
             wanted = values.requires_grad or (frozen_too and floating)
             if values.parameter.requires_grad != wanted:
-                values.parameter.requires_grad_(requires_grad=wanted)
+                values.parameter.requires_grad_(wanted)
 
     def was_trainable(self) -> list[bool]:
         """Whether each parameter required a gradient at the door."""
@@ -110,7 +109,7 @@ class _Values:
 
     def release(self) -> None:
         if self.parameter.requires_grad != self.requires_grad:
-            self.parameter.requires_grad_(requires_grad=self.requires_grad)
+            self.parameter.requires_grad_(self.requires_grad)
 
 
 class WriteWatch:
@@ -141,7 +140,8 @@ class _Attributes:
 
     def __post_init__(self) -> None:
         self.values = dict(self.module.__dict__)
-        self.tables = {name: copy(value) for name, value in self.values.items() if isinstance(value, CONTAINERS)}
+        containers = ((name, value) for name, value in self.values.items() if isinstance(value, CONTAINERS))
+        self.tables = {name: dict(value) if isinstance(value, dict) else list(value) for name, value in containers}
 
     def restore(self) -> None:
         if isinstance(self.module, torch.jit.ScriptModule):
@@ -151,11 +151,11 @@ class _Attributes:
             del own[name]
         own.update(self.values)
         for name, saved in self.tables.items():
-            if not _holds_the_same(own[name], saved):
+            if (saved or own[name]) and not _holds_the_same(own[name], saved):
                 _refill(own[name], saved)
 
 
-def _holds_the_same(container: Any, saved: Any) -> bool:
+def _holds_the_same(container: Any, saved: dict[Any, Any] | list[Any]) -> bool:
     """Whether two containers hold the very same objects in the same order."""
     if len(container) != len(saved):
         return False
@@ -165,9 +165,9 @@ def _holds_the_same(container: Any, saved: Any) -> bool:
     return all(one is other for one, other in zip(container, saved, strict=True))
 
 
-def _refill(container: Any, saved: Any) -> None:
+def _refill(container: Any, saved: dict[Any, Any] | list[Any]) -> None:
     container.clear()
-    if isinstance(saved, dict | set):
+    if isinstance(container, dict | set):
         container.update(saved)
     else:
         container.extend(saved)
@@ -202,7 +202,7 @@ def _same_bits(tensor: Tensor, values: Tensor) -> bool:
 def _generators() -> dict[str, Any]:
     """The states of all random generators that a model may draw from."""
     states: dict[str, Any] = {"torch": torch.get_rng_state(), "python": random.getstate()}
-    if torch.cuda.is_available() and torch.cuda.is_initialized():
+    if _cuda_runs():
         states["cuda"] = torch.cuda.get_rng_state_all()
     if torch.backends.mps.is_available():
         states["mps"] = torch.mps.get_rng_state()
@@ -210,6 +210,11 @@ def _generators() -> dict[str, Any]:
     if numpy is not None:
         states["numpy"] = numpy.random.get_state()
     return states
+
+
+def _cuda_runs() -> bool:
+    """Whether CUDA is in use; asking for its state would start it."""
+    return bool(torch.cuda.is_initialized())  # type: ignore[no-untyped-call]
 
 
 def _restore_generators(states: dict[str, Any]) -> None:
@@ -226,7 +231,9 @@ def _restore_generators(states: dict[str, Any]) -> None:
 @contextmanager
 def drawing_from(seed: int) -> Iterator[None]:
     """Dropout masks and the like drawn from a seed of their own; the caller restores the generators."""
-    torch.manual_seed(seed)
+    torch.default_generator.manual_seed(seed)  # torch.manual_seed would also touch devices that are not in use
+    if _cuda_runs():
+        torch.cuda.manual_seed_all(seed)
     random.seed(seed)
     numpy = sys.modules.get("numpy")
     if numpy is not None:

@@ -284,11 +284,17 @@ def _differences(here: Profile, there: Profile) -> Iterator[Difference]:
             yield Difference(unit=name, quantity="unit", here=name in mine or None, there=name in theirs or None)
             continue
         pairs = [(key, _flat(mine[name])[key], _flat(theirs[name])[key]) for key in _flat(mine[name])]
-        yield from (Difference(unit=name, quantity=k, here=a, there=b) for k, a, b in pairs if a != b)
+        yield from (Difference(unit=name, quantity=k, here=a, there=b) for k, a, b in pairs if not _equal(a, b))
     for quantity in ("mode", "parameters", "loss", "gradient_norm", "first_non_finite"):
         a, b = getattr(here.network, quantity), getattr(there.network, quantity)
-        if a != b:
+        if not _equal(a, b):
             yield Difference(unit="(network)", quantity=quantity, here=a, there=b)
+
+
+def _equal(here: object, there: object) -> bool:
+    """Equal, or both no number at all."""
+    both = isinstance(here, float) and isinstance(there, float)
+    return here == there or (both and here != here and there != there)  # noqa: PLR0124 (true of nan alone)
 
 
 def _flat(unit: UnitRow) -> dict[str, object]:

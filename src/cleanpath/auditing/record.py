@@ -91,7 +91,7 @@ class Record:
     count: int = 0
 
 
-class Recorder(TorchDispatchMode):
+class Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
     """Records the operations of one forward pass; `inputs` are the tensors whose influence counts."""
 
     def __init__(
@@ -101,7 +101,7 @@ class Recorder(TorchDispatchMode):
         before_write: Callable[[Iterable[Tensor]], None],
         watcher: Watcher | None = None,
     ) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self._before_write = before_write
         self.record = Record()
         self._names, self._stack, self._watcher = modules, [""], watcher

@@ -136,7 +136,7 @@ def _by_unit(values: Values) -> dict[str, dict[str, float]]:
 
 
 def _measurements(own: Mapping[str, float], row: UnitRow) -> Measurements:
-    found = {key: own[key] for key in ITSELF if key in own}
+    found: dict[str, float | None] = {key: own[key] for key in ITSELF if key in own}
     for key, (above, below) in RATIOS.items():
         if below in own and (above in own or key == "direct_gain"):
             found[key] = _ratio(own.get(above, 0.0), own[below])

@@ -91,19 +91,17 @@ def _has_weights(seen: Pass, vertex: int) -> bool:
 
 def _never_called(model: nn.Module, seen: Pass) -> Iterator[NotSeen]:
     """The outermost modules with parameters that no operation of this pass used."""
-    used = {name for name in seen.graph.parameter if name is not None}
-    names = dict(model.named_modules())
-    idle = set[str]()
-    for name, module in names.items():
-        own = [f"{name}.{key}" if name else key for key, _ in module.named_parameters()]
-        called = any(other == name or other.startswith(f"{name}.") for other in seen.record.called)
-        if name and own and not called and used.isdisjoint(own) and not _inside(name, idle):
-            idle.add(name)
-    shared = set(owners(tuple(used)))
-    for name in sorted(idle - shared):
-        yield NotSeen(what="module", where=name, reason="never called on this batch")
+    used = owners([name for name in seen.graph.parameter if name is not None])
+    busy = {above for name in (*seen.record.called, *used) for above in _upwards(name)}
+    with_parameters = {above for name, _ in model.named_parameters() for above in _upwards(name.rpartition(".")[0])}
+    idle = [name for name, _ in model.named_modules() if name in with_parameters - busy]
+    for name in idle:
+        if name.rpartition(".")[0] not in idle:
+            yield NotSeen(what="module", where=name, reason="never called on this batch")
 
 
-def _inside(name: str, outer: set[str]) -> bool:
-    parts = name.split(".")
-    return any(".".join(parts[:n]) in outer for n in range(1, len(parts)))
+def _upwards(name: str) -> Iterator[str]:
+    """A module's name and those of all modules that hold it."""
+    while name:
+        yield name
+        name = name.rpartition(".")[0]
