@@ -1,0 +1,253 @@
+"""What stands around the sums: f, the stage, the order of norm and weights, the names of the modules."""
+
+import itertools
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+from cleanpath.auditing import kinds
+from cleanpath.auditing.graph import Graph
+from cleanpath.auditing.shortcut import mixes
+from cleanpath.auditing.trace import Unit
+
+LONGEST_TRUNK = 120
+"""Operations between a sum and the next fork; a transition with hand-written norms has about thirty."""
+
+
+@dataclass(frozen=True)
+class Trunk:
+    """How one unit hands on to the next: the vertices from its sum (left out) to the next fork."""
+
+    following: int | None
+    """Index of the next unit."""
+    segment: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class Around:
+    """f, stage and order of one unit; `end` is the vertex of x_{l+1} = f(y)."""
+
+    after: tuple[str, ...]
+    after_region: tuple[int, ...]
+    end: int
+    stage: int
+    order: str | None
+    previous: int | None
+    following: int | None
+
+
+def surroundings(graph: Graph, units: Sequence[Unit]) -> list[Around]:
+    """What stands around every unit."""
+    before = _previous(graph, units)
+    trunks = [_trunk(graph, units, before, index) for index in range(len(units))]
+    stages = _stages(graph, units, before)
+    inside = [
+        trunk.following is not None and stages[trunk.following] == stages[index] for index, trunk in enumerate(trunks)
+    ]
+    roles = [tuple(graph.kinds[v] for v in unit.branch) for unit in units]
+    chains = [_bare(graph, trunk.segment) for trunk in trunks]
+    found = list[Around]()
+    for index, unit in enumerate(units):
+        pattern = _pattern(index, inside, stages, roles, [unit.parent for unit in units], chains)
+        if pattern is None:
+            pattern = _guess(graph, unit, chains[index])
+        after, region = _matching(graph, trunks[index], pattern)
+        link = before[index]
+        entering = link[1] if link else ()
+        previous = link[0] if link and link[0] < index else None
+        if previous is not None:
+            entering = entering[len(found[previous].after_region) :]
+            previous = previous if units[previous].parent == unit.parent else None
+        order = _order(graph, unit, entering, after)
+        end = region[-1] if region else unit.sum
+        found.append(Around(after, region, end, stages[index], order, previous, trunks[index].following))
+    return _settled(graph, units, found)
+
+
+def _previous(graph: Graph, units: Sequence[Unit]) -> list[tuple[int, tuple[int, ...]] | None]:
+    """For every unit the one whose sum leads to its fork, with the vertices between."""
+    index = {unit.sum: position for position, unit in enumerate(units)}
+    return [_back_to_sum(graph, unit.fork, index) for unit in units]
+
+
+def _back_to_sum(graph: Graph, fork: int, sums: dict[int, int]) -> tuple[int, tuple[int, ...]] | None:
+    frontier, region = {fork}, list[int]()
+    while frontier and len(region) < LONGEST_TRUNK:
+        vertex = max(frontier)
+        if vertex in sums:
+            return (sums[vertex], tuple(reversed(region))) if len(frontier) == 1 else None
+        region.append(vertex)
+        frontier.remove(vertex)
+        frontier.update(graph.live_parents(vertex))
+    return None
+
+
+def _trunk(
+    graph: Graph, units: Sequence[Unit], before: Sequence[tuple[int, tuple[int, ...]] | None], index: int
+) -> Trunk:
+    """To the nearest unit that starts from this one's sum; without one, the operations that come next."""
+    followers = [
+        (units[other].parent != units[index].parent, len(link[1]), other, link[1])
+        for other, link in enumerate(before)
+        if link is not None and link[0] == index
+    ]
+    if followers:
+        _, _, other, between = min(followers)
+        return Trunk(other, between)
+    ahead, segment = set(graph.children[units[index].sum]), list[int]()
+    while ahead and len(segment) < LONGEST_TRUNK // 4:
+        vertex = min(ahead)
+        segment.append(vertex)
+        ahead.remove(vertex)
+        ahead.update(graph.children[vertex])
+    return Trunk(None, tuple(segment))
+
+
+def _stages(graph: Graph, units: Sequence[Unit], before: Sequence[tuple[int, tuple[int, ...]] | None]) -> list[int]:
+    """Units on one path whose sums are of one size; counted from 1."""
+    stages = list[int]()
+    for index, unit in enumerate(units):
+        link = before[index]
+        goes_on = (
+            link is not None
+            and link[0] < index
+            and graph.entries(units[link[0]].sum) == graph.entries(unit.sum)
+            and units[link[0]].parent == unit.parent
+        )
+        stages.append(stages[link[0]] if goes_on and link is not None else max(stages, default=0) + 1)
+    return stages
+
+
+def _bare(graph: Graph, segment: Sequence[int]) -> tuple[str, ...]:
+    return tuple(graph.kinds[v] for v in segment if not _passes(graph, v))
+
+
+def _passes(graph: Graph, vertex: int) -> bool:
+    """Whether a vertex only arranges its entries anew."""
+    return graph.kinds[vertex] in kinds.LAYOUT
+
+
+def _pattern(
+    index: int,
+    inside: Sequence[bool],
+    stages: Sequence[int],
+    roles: Sequence[tuple[str, ...]],
+    parents: Sequence[int | None],
+    chains: Sequence[tuple[str, ...]],
+) -> tuple[str, ...] | None:
+    """The operations that follow the sums of a unit's kind inside its stage; the nearest relatives decide."""
+    within = [i for i in range(len(inside)) if inside[i] and parents[i] == parents[index]] or [
+        i for i in range(len(inside)) if inside[i]
+    ]
+    relatives = (
+        [i for i in within if stages[i] == stages[index] and roles[i] == roles[index]],
+        [i for i in within if stages[i] == stages[index]],
+        [i for i in within if roles[i] == roles[index]],
+        within,
+    )
+    for group in relatives:
+        if group:
+            return Counter(chains[i] for i in group).most_common(1)[0][0]
+    return None
+
+
+def _guess(graph: Graph, unit: Unit, chain: tuple[str, ...]) -> tuple[str, ...]:
+    """Where no stage has two units: a norm or activation is f if the branch starts with weights."""
+    first = next((v for v in unit.branch if mixes(graph, v) or graph.kinds[v] in kinds.NORMS | kinds.ACTIVATIONS), None)
+    if first is None or not mixes(graph, first):
+        return ()
+    length = 0
+    while length < len(chain) and chain[length] in kinds.NORMS | kinds.ACTIVATIONS:
+        length += 1
+    return chain[:length]
+
+
+def _matching(graph: Graph, trunk: Trunk, pattern: tuple[str, ...]) -> tuple[tuple[str, ...], tuple[int, ...]]:
+    """As much of the pattern as stands behind this sum, in words, and its vertices."""
+    taken, position = list[int](), 0
+    for vertex in trunk.segment:
+        if position == len(pattern):
+            break
+        if not _passes(graph, vertex):
+            if graph.kinds[vertex] != pattern[position]:
+                break
+            position += 1
+        taken.append(vertex)
+    if position < len(pattern) and kinds.SPREADS.intersection(pattern):
+        return (), ()
+    while taken and _passes(graph, taken[-1]):
+        taken.pop()
+    return kinds.in_words(pattern[:position]), tuple(taken)
+
+
+EARLY = kinds.NORMS | kinds.ACTIVATIONS | kinds.SPREADS
+
+
+def _order(graph: Graph, unit: Unit, entering: Sequence[int], after: tuple[str, ...]) -> str | None:
+    """`pre`: a norm or activation comes before the first weights; `post`: weights come first and f starts with one."""
+    first = next((v for v in unit.branch if mixes(graph, v) or graph.kinds[v] in EARLY), None)
+    shared = not any(mixes(graph, v) for v in entering) and any(graph.kinds[v] in EARLY for v in entering)
+    if shared or (first is not None and not mixes(graph, first)):
+        return "pre"
+    bends = bool(after) and (after[0] == "normalisation" or after[0] in kinds.ACTIVATIONS)
+    return "post" if first is not None and bends else None
+
+
+def _settled(graph: Graph, units: Sequence[Unit], found: list[Around]) -> list[Around]:
+    """The first unit of a pre-activation network takes its activation from the stem."""
+    orders = Counter(place.order for place in found)
+    if orders["pre"] <= len(found) // 2:
+        return found
+    return [
+        replace(place, order="pre")
+        if place.order is None and place.previous is None and graph.kinds[_last(graph, unit.fork)] in EARLY
+        else place
+        for unit, place in zip(units, found, strict=True)
+    ]
+
+
+def _last(graph: Graph, vertex: int) -> int:
+    """The last operation before a vertex that does more than arrange, or scale."""
+    while graph.kinds[vertex] in kinds.LAYOUT | kinds.SCALES and len(graph.live_parents(vertex)) == 1:
+        vertex = graph.live_parents(vertex)[0]
+    return vertex
+
+
+def owners(names: Sequence[str]) -> tuple[str, ...]:
+    """The modules that hold parameters, each once, in order; a parametrised weight belongs to its layer."""
+    return tuple(dict.fromkeys(_owner(name) for name in names))
+
+
+def _owner(name: str) -> str:
+    layer, parametrised, _ = name.partition(".parametrizations.")
+    return layer if parametrised else name.rpartition(".")[0]
+
+
+def branch_parameters(graph: Graph, unit: Unit) -> tuple[str, ...]:
+    """Names of the parameters of F, in the order of use."""
+    vertices = sorted({*unit.branch, *unit.beside, *unit.partial_sums})
+    names = [name for vertex in vertices for name in graph.weights(vertex)]
+    return tuple(dict.fromkeys([*names, *(n for term in unit.others for n in term.weights)]))
+
+
+def unit_names(graph: Graph, units: Sequence[Unit]) -> list[str]:
+    """A name per unit: what its weight layers have in common, else the module in which its sum ran; made unique."""
+    names = list[str]()
+    for unit in units:
+        heavy = [n for v in unit.branch if mixes(graph, v) for n in graph.weights(v)]
+        layers = owners(heavy or branch_parameters(graph, unit))
+        operation = graph.operations[unit.sum]
+        common = _common_prefix(layers)
+        names.append(common or (operation.module if operation else "") or "(root)")
+    total, met = Counter(names), Counter[str]()
+    unique = list[str]()
+    for name in names:
+        met[name] += 1
+        unique.append(f"{name}#{met[name]}" if total[name] > 1 else name)
+    return unique
+
+
+def _common_prefix(names: Sequence[str]) -> str:
+    parts = [name.split(".") for name in names]
+    shared = itertools.takewhile(lambda level: len(set(level)) == 1, zip(*parts, strict=False))
+    return ".".join(level[0] for level in shared)

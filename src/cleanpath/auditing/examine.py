@@ -1,0 +1,206 @@
+"""`audit`: find the residual units of a module, measure the signal both ways, and leave the module as it was.
+
+    profile = audit(model, images)
+    profile = audit(model, {"input_ids": ids, "attention_mask": mask}, draws=4)
+    profile = audit(model, (sample, time), loss=lambda output: output.square().mean())
+
+The units come from one pass under observation; an equal second pass is measured.
+"""
+
+import math
+import sys
+import warnings
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.parameter import is_lazy
+
+from cleanpath.auditing.backward import Backward, Ends
+from cleanpath.auditing.describe import Around, surroundings, unit_names
+from cleanpath.auditing.forward import ForwardPlan, Numbers, norm, plan_forward
+from cleanpath.auditing.graph import Graph
+from cleanpath.auditing.nonfinite import first_non_finite
+from cleanpath.auditing.passes import Observer, Pass
+from cleanpath.auditing.patient import Patient
+from cleanpath.auditing.profile import NotSeen, Profile
+from cleanpath.auditing.rows import Drawn, network_row, unit_rows
+from cleanpath.auditing.trace import Traced, trace
+from cleanpath.auditing.unseen import unseen
+from cleanpath.auditing.verdict import verdict
+from cleanpath.errors import SettingError, UserError
+
+Loss = Callable[[Any], Tensor]
+
+
+@dataclass
+class Structure:
+    """What one observed pass shows, without the memory it took."""
+
+    graph: Graph
+    traced: Traced
+    around: list[Around]
+    names: list[str]
+    not_seen: list[NotSeen]
+
+
+def audit(
+    model: nn.Module,
+    batch: object,
+    *,
+    loss: Loss | None = None,
+    further_batches: Sequence[object] = (),
+    draws: int = 1,
+    seed: int = 0,
+) -> Profile:
+    """Audit any module on a batch: a tensor, a tuple of several inputs, or a dictionary of keyword inputs.
+
+    `loss` maps the model's output to a scalar; by default it is a fixed random projection of every floating output.
+    With several batches, or several draws of the dropout masks for each, measurements are means, with their spread.
+    The module is audited in the mode it is in, and is afterwards as before, bit for bit, also after an exception.
+    """
+    if not isinstance(model, nn.Module):
+        raise UserError(f"audit needs a torch.nn.Module, this is a {type(model).__name__}")
+    if draws < 1:
+        raise SettingError(f"draws={draws}: at least one is needed")
+    refusal = _refusal(model)
+    if refusal is not None:
+        network = network_row(model, None, [])
+        return Profile(verdict=verdict((), network, (refusal,)), network=network, not_seen=(refusal,))
+    with Patient(model) as patient, warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        observer = Observer(patient)
+        structure = _observe(observer, batch, seed)
+        drawn = list[Drawn]()
+        for position, each in enumerate((batch, *further_batches)):
+            for draw in range(draws):
+                one = (observer, structure, each, seed + draw + 1000 * position, loss)
+                drawn.extend(_measured(*one, first=not position and not draw))
+    units = unit_rows(model, structure.graph, structure.traced.units, structure.around, structure.names, drawn)
+    network = network_row(model, structure.graph, drawn, structure.traced, structure.names)
+    seen = tuple(dict.fromkeys([*structure.not_seen, *(entry for one in drawn for entry in one.not_seen)]))
+    return Profile(verdict=verdict(units, network, seen), units=units, network=network, not_seen=seen)
+
+
+def _refusal(model: nn.Module) -> NotSeen | None:
+    """Modules that cannot be run as they are."""
+    if any(is_lazy(tensor) for tensor in (*model.parameters(), *model.buffers())):
+        return NotSeen(
+            what="lazy modules", where="(root)", reason="their parameters have no shape yet; run one batch first"
+        )
+    sharded = sys.modules.get("torch.distributed.fsdp")
+    kinds = tuple(
+        getattr(sharded, name) for name in ("FullyShardedDataParallel", "FSDPModule") if hasattr(sharded, name)
+    )
+    for name, module in model.named_modules() if kinds else ():
+        if isinstance(module, kinds):
+            reason = "sharded parameters live on several machines; audit the module before it is sharded (FSDP)"
+            return NotSeen(what="sharded module", where=name or "(root)", reason=reason)
+    return None
+
+
+def _observe(observer: Observer, batch: object, seed: int) -> Structure:
+    seen = observer.run(batch, seed)
+    traced = trace(seen.graph)
+    around = surroundings(seen.graph, traced.units)
+    names = unit_names(seen.graph, traced.units)
+    structure = Structure(seen.graph, traced, around, names, unseen(observer.model, seen, traced))
+    seen.graph.release()
+    return structure
+
+
+def _measured(
+    observer: Observer, structure: Structure, batch: object, seed: int, loss: Loss | None, *, first: bool
+) -> list[Drawn]:
+    """One measured pass; if the model takes another way than when it was observed, its units are found anew."""
+    if any(parameter.is_meta for parameter in observer.model.parameters()):
+        return []
+    for current in (structure, None):
+        here = current if current is not None else _observe(observer, batch, seed)
+        plans = list[ForwardPlan]()
+
+        def watcher(here: Structure = here, plans: list[ForwardPlan] = plans) -> ForwardPlan:
+            plans.append(plan_forward(here.graph, here.traced.units, here.around))
+            return plans[-1]
+
+        seen = observer.run(batch, seed, watcher)
+        if seen.graph.kinds == here.graph.kinds and seen.graph.parents == here.graph.parents:
+            here.graph.edges[:] = seen.graph.edges
+            try:
+                drawn = _taken(observer, here, seen, plans[-1].numbers, loss)
+            finally:
+                here.graph.edges.clear()
+            finite = all(map(math.isfinite, drawn.values.values())) and all(
+                bool(o.isfinite().all()) for o in seen.outputs
+            )
+            del seen
+            return [drawn if finite else replace(drawn, non_finite=first_non_finite(observer, batch, seed))]
+        del seen
+    reason = "two passes with the same random numbers took different ways; nothing was measured"
+    return [Drawn(not_seen=(NotSeen(what="control flow", where="(root)", reason=reason),))] if first else []
+
+
+def _taken(observer: Observer, here: Structure, seen: Pass, numbers: Numbers, loss: Loss | None) -> Drawn:
+    """All measurements of one pass."""
+    wanted = [parameter for parameter in observer.model.parameters() if parameter.requires_grad]
+    ends = _ends(seen, loss, [*wanted, *seen.leaves])
+    if ends is None:
+        return Drawn(_values(here.names, numbers))
+    backward = Backward(here.graph, here.traced.units, here.around, ends)
+    gradient_norm, trouble = None, list[NotSeen]()
+    try:
+        gradient_norm = _gradient_norm(observer, ends, backward.full())
+        backward.direct()
+        backward.defects()
+    except torch.OutOfMemoryError:
+        raise
+    except (RuntimeError, NotImplementedError) as error:
+        reason = f"the backward pass raised {type(error).__name__}: {str(error).splitlines()[0]}"
+        trouble.append(NotSeen(what="gradients", where="(root)", reason=reason))
+    values = _values(here.names, {**numbers, **backward.numbers})
+    return Drawn(values, _loss(ends), gradient_norm, None, tuple(trouble))
+
+
+def _values(names: Sequence[str], numbers: Numbers) -> dict[tuple[str, str], float]:
+    """The measured numbers by unit and quantity; fetched from the device at once."""
+    if not numbers:
+        return {}
+    fetched = torch.stack([number.detach().double() for number in numbers.values()]).tolist()
+    return {(names[index], what): value for (index, what), value in zip(numbers, fetched, strict=True)}
+
+
+def _loss(ends: Ends) -> float:
+    parts = (torch.sum(o.detach() * c).real.double().cpu() for o, c in zip(ends.outputs, ends.cotangents, strict=True))
+    return float(sum(parts, torch.zeros((), dtype=torch.float64)))
+
+
+def _gradient_norm(observer: Observer, ends: Ends, gradients: Sequence[Tensor | None]) -> float | None:
+    """Of all parameters that were to be trained; if none was, of all."""
+    parameters = list(observer.model.parameters())
+    trainable = dict(zip(map(id, parameters), observer.patient.was_trainable(), strict=True))
+    every = not any(trainable.values())
+    kept = [
+        grad
+        for tensor, grad in zip(ends.inputs, gradients, strict=True)
+        if grad is not None and id(tensor) in trainable and (every or trainable[id(tensor)])
+    ]
+    return float(torch.stack([norm(grad).double().cpu() for grad in kept]).norm()) if kept else None
+
+
+def _ends(seen: Pass, loss: Loss | None, inputs: Sequence[Tensor]) -> Ends | None:
+    """Where the backward pass starts: the user's loss, or the fixed random projection."""
+    if not seen.outputs or not inputs:
+        return None
+    if loss is not None:
+        value = loss(seen.output)
+        if not isinstance(value, Tensor) or value.numel() != 1 or value.grad_fn is None:
+            raise UserError("loss must return a tensor of one number that depends on the model's output")
+        return Ends([value], [torch.ones_like(value)], inputs)
+    generator = torch.Generator().manual_seed(0)
+    cotangents = []
+    for output in seen.outputs:
+        draw = torch.randn(output.shape, generator=generator, dtype=torch.float32) / max(output.numel(), 1) ** 0.5
+        cotangents.append(draw.to(device=output.device, dtype=output.dtype))
+    return Ends(seen.outputs, cotangents, inputs)

@@ -1,0 +1,45 @@
+"""Where the first number that is not finite comes from."""
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from torch import Tensor
+
+from cleanpath.auditing.passes import Observer
+from cleanpath.auditing.record import tensors_in
+
+
+def first_non_finite(observer: Observer, batch: object, seed: int) -> str | None:
+    """The first operation whose result is not finite though all it read is; a mask of −∞ for a softmax is none."""
+    watcher = _Watcher(observer)
+    observer.run(batch, seed, lambda: watcher)
+    return watcher.found
+
+
+class _Watcher:
+    """Looks at every result of one pass."""
+
+    def __init__(self, observer: Observer) -> None:
+        self.found: str | None = None
+        self._observer = observer
+
+    def __call__(
+        self, _ordinal: int, name: str, args: tuple[Any, ...], kwargs: Mapping[str, Any]
+    ) -> Callable[[Any], None] | None:
+        if self.found is not None or name in WRITES or not any(t.requires_grad for t in tensors_in((args, kwargs))):
+            return None
+        if not all(_finite(tensor) for tensor in tensors_in((args, kwargs))):
+            return None
+
+        def after(result: Any) -> None:
+            if not all(_finite(tensor) for tensor in tensors_in(result)):
+                self.found = f"{name} in {self._observer.running or '(root)'}"
+
+        return after
+
+
+WRITES = frozenset({"masked_fill", "where", "fill", "full_like", "empty_like", "new_empty", "empty"})
+
+
+def _finite(tensor: Tensor) -> bool:
+    return not (tensor.is_floating_point() or tensor.is_complex()) or bool(tensor.isfinite().all())

@@ -1,0 +1,241 @@
+"""Leave the patient as it came: everything a forward pass may change is put back, whatever happens.
+
+Buffers are copied beforehand. A parameter is copied only when an operation is about to write to it: most never are.
+"""
+
+import random
+import sys
+from collections import deque
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
+from types import TracebackType
+from typing import Any, Self
+
+import torch
+from torch import Tensor, nn
+from torch.nn.parameter import is_lazy
+
+from cleanpath.auditing.record import storage_of
+
+CONTAINERS = (dict, list, set, deque)
+
+
+class Patient:
+    """A module, its state at the door, and the way back to it.
+
+    with Patient(model) as patient:
+        ...                 # run the model, as often as wanted
+        patient.rewind()    # as at the door, for another run
+    """
+
+    def __init__(self, model: nn.Module) -> None:
+        self.model = model
+        self._modules = [_Attributes(module) for module in model.modules()]
+        self._parameters = [_Values(p, p.requires_grad, p.grad) for p in model.parameters()]
+        buffers = [*model.buffers(), *_lost_tensors(model)]
+        self._buffers = [(tensor, tensor.detach().clone()) for tensor in buffers if not is_lazy(tensor)]
+        self._generators = _generators()
+        self._dtype = torch.get_default_dtype()
+        self._stack = ExitStack()
+
+    def __enter__(self) -> Self:
+        """Record gradients from now on, whatever the caller's mode."""
+        self._stack.enter_context(torch.inference_mode(mode=False))
+        self._stack.enter_context(torch.enable_grad())
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Put everything back."""
+        self._stack.close()
+        for values in self._parameters:
+            values.release()
+        self.rewind()
+
+    def rewind(self) -> None:
+        """Put everything back, but keep watching."""
+        for attributes in self._modules:
+            attributes.restore()
+        with torch.no_grad():
+            for values in self._parameters:
+                values.restore()
+            for tensor, numbers in self._buffers:
+                _write_back(tensor, numbers)
+        _restore_generators(self._generators)
+        torch.set_default_dtype(self._dtype)
+
+    def write_watch(self) -> "WriteWatch":
+        """What to call before an operation writes, so that parameters and gradients are copied."""
+        return WriteWatch(self._parameters)
+
+    def require_gradients(self, *, frozen_too: bool) -> None:
+        """Make parameters leaves of the graph, also the frozen ones: they are weights all the same."""
+        for values in self._parameters:
+            floating = values.parameter.is_floating_point() or values.parameter.is_complex()
+            wanted = values.requires_grad or (frozen_too and floating)
+            if values.parameter.requires_grad != wanted:
+                values.parameter.requires_grad_(wanted)
+
+    def was_trainable(self) -> list[bool]:
+        """Whether each parameter required a gradient at the door."""
+        return [values.requires_grad for values in self._parameters]
+
+
+@dataclass
+class _Values:
+    """One parameter: its flag, its gradient, and its numbers once somebody writes to it."""
+
+    parameter: nn.Parameter
+    requires_grad: bool
+    grad: Tensor | None
+    values: Tensor | None = None
+    gradient_copy: Tensor | None = None
+
+    def keep(self) -> None:
+        if self.values is None:
+            self.values = self.parameter.detach().clone()
+        if self.grad is not None and self.gradient_copy is None:
+            self.gradient_copy = self.grad.detach().clone()
+
+    def restore(self) -> None:
+        if self.values is not None:
+            _write_back(self.parameter.data, self.values)
+        if self.grad is not None and self.gradient_copy is not None:
+            _write_back(self.grad, self.gradient_copy)
+        if self.parameter.grad is not self.grad:
+            self.parameter.grad = self.grad
+
+    def release(self) -> None:
+        if self.parameter.requires_grad != self.requires_grad:
+            self.parameter.requires_grad_(self.requires_grad)
+
+
+class WriteWatch:
+    """Copies a parameter or its gradient just before an operation writes to it."""
+
+    def __init__(self, values: Sequence[_Values]) -> None:
+        self._values: dict[int, list[_Values]] = {}
+        for entry in values:
+            for tensor in (entry.parameter, entry.grad):
+                if tensor is not None:
+                    self._values.setdefault(storage_of(tensor), []).append(entry)
+
+    def __call__(self, tensors: Iterable[Tensor]) -> None:
+        """An operation is about to write to one of these tensors."""
+        for tensor in tensors:
+            for entry in self._values.get(storage_of(tensor), ()):
+                entry.keep()
+
+
+@dataclass
+class _Attributes:
+    """A module's own attributes: training flag, hooks, tables of parameters and buffers, counters."""
+
+    module: nn.Module
+    values: dict[str, Any] = field(init=False)
+    tables: dict[str, Any] = field(init=False)
+    """Copies of its containers: parameters, buffers, hooks, and caches that a forward pass may fill."""
+
+    def __post_init__(self) -> None:
+        self.values = dict(self.module.__dict__)
+        containers = ((name, value) for name, value in self.values.items() if isinstance(value, CONTAINERS))
+        self.tables = {name: dict(value) if isinstance(value, dict) else list(value) for name, value in containers}
+
+    def restore(self) -> None:
+        if isinstance(self.module, torch.jit.ScriptModule):
+            return
+        own = self.module.__dict__
+        for name in [name for name in own if name not in self.values]:
+            del own[name]
+        own.update(self.values)
+        for name, saved in self.tables.items():
+            if (saved or own[name]) and not _holds_the_same(own[name], saved):
+                _refill(own[name], saved)
+
+
+def _holds_the_same(container: Any, saved: dict[Any, Any] | list[Any]) -> bool:
+    """Whether two containers hold the very same objects in the same order."""
+    if len(container) != len(saved):
+        return False
+    if isinstance(saved, dict):
+        pairs = zip(container.items(), saved.items(), strict=True)
+        return all(a is b and one is other for (a, one), (b, other) in pairs)
+    return all(one is other for one, other in zip(container, saved, strict=True))
+
+
+def _refill(container: Any, saved: dict[Any, Any] | list[Any]) -> None:
+    container.clear()
+    if isinstance(container, dict | set):
+        container.update(saved)
+    else:
+        container.extend(saved)
+
+
+def _lost_tensors(model: nn.Module) -> Iterator[Tensor]:
+    """Tensors that modules hold as plain attributes."""
+    for module in model.modules():
+        if not isinstance(module, torch.jit.ScriptModule):
+            yield from (value for value in module.__dict__.values() if isinstance(value, Tensor))
+
+
+def _write_back(tensor: Tensor, values: Tensor) -> None:
+    """Give a tensor its old numbers, unless it has them; a tensor on the meta device has none."""
+    if tensor.is_meta or (tensor.shape == values.shape and tensor.dtype == values.dtype and _same_bits(tensor, values)):
+        return
+    with torch.no_grad():
+        tensor.data = values.clone() if tensor.shape != values.shape else tensor.data
+        tensor.data.copy_(values)
+
+
+def _same_bits(tensor: Tensor, values: Tensor) -> bool:
+    try:
+        return torch.equal(
+            tensor.detach().contiguous().reshape(-1).view(torch.uint8),
+            values.contiguous().reshape(-1).view(torch.uint8),
+        )
+    except RuntimeError:  # no view as bytes: sparse, quantised, sub-byte
+        return False
+
+
+def _generators() -> dict[str, Any]:
+    """The states of all random generators that a model may draw from."""
+    states: dict[str, Any] = {"torch": torch.get_rng_state(), "python": random.getstate()}
+    if _cuda_runs():
+        states["cuda"] = torch.cuda.get_rng_state_all()
+    if torch.backends.mps.is_available():
+        states["mps"] = torch.mps.get_rng_state()
+    numpy = sys.modules.get("numpy")
+    if numpy is not None:
+        states["numpy"] = numpy.random.get_state()
+    return states
+
+
+def _cuda_runs() -> bool:
+    """Whether CUDA is in use; asking for its state would start it."""
+    return bool(torch.cuda.is_initialized())  # type: ignore[no-untyped-call]
+
+
+def _restore_generators(states: dict[str, Any]) -> None:
+    torch.set_rng_state(states["torch"])
+    random.setstate(states["python"])
+    if "cuda" in states:
+        torch.cuda.set_rng_state_all(states["cuda"])
+    if "mps" in states:
+        torch.mps.set_rng_state(states["mps"])
+    if "numpy" in states:
+        sys.modules["numpy"].random.set_state(states["numpy"])
+
+
+@contextmanager
+def drawing_from(seed: int) -> Iterator[None]:
+    """Dropout masks and the like drawn from a seed of their own; the caller restores the generators."""
+    torch.default_generator.manual_seed(seed)  # torch.manual_seed would also touch devices that are not in use
+    if _cuda_runs():
+        torch.cuda.manual_seed_all(seed)
+    random.seed(seed)
+    numpy = sys.modules.get("numpy")
+    if numpy is not None:
+        numpy.random.seed(seed % 2**32)
+    yield
