@@ -10,6 +10,8 @@ __version__ = "0.1.0"
 
 if TYPE_CHECKING:
     from cleanpath.assemble import build
+    from cleanpath.auditing.examine import audit
+    from cleanpath.auditing.profile import Profile
     from cleanpath.experiment import Data, Experiment, Network, Shortcut, Training
     from cleanpath.records import Run
 
@@ -17,13 +19,15 @@ _HOMES = {
     "Data": "experiment",
     "Experiment": "experiment",
     "Network": "experiment",
+    "Profile": "auditing.profile",
     "Run": "records",
     "Shortcut": "experiment",
     "Training": "experiment",
+    "audit": "auditing.examine",
     "build": "assemble",
 }
 
-__all__ = ["Data", "Experiment", "Network", "Run", "Shortcut", "Training", "build"]
+__all__ = ["Data", "Experiment", "Network", "Profile", "Run", "Shortcut", "Training", "audit", "build"]
 
 
 def __getattr__(name: str) -> Any:

@@ -21,13 +21,13 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from cleanpath import factories, small_configs, small_models, vision_models
-from cleanpath import weights as foreign
 from cleanpath.data.images import load
 from cleanpath.errors import RunError, UserError
 from cleanpath.nn import catalog, resnet
 from cleanpath.records import Run
-from cleanpath.seeded import seeded
+from cleanpath.targeting import factories, small_configs, small_models, vision_models
+from cleanpath.targeting import weights as foreign
+from cleanpath.targeting.seeded import seeded
 
 _BATCH = 2
 _RUN_BATCH = 8

@@ -10,11 +10,11 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from oracles import Gate, OracleNet, OracleUnit, Times, jacobian_defect, measure, rms
 from torch import Tensor, nn
 
 from cleanpath.auditing.examine import audit
 from cleanpath.auditing.profile import Profile
+from tests.auditing.oracles import Gate, OracleNet, OracleUnit, Times, jacobian_defect, measure, rms
 
 WIDTH, BATCH = 5, 4
 SHORTCUTS: dict[str, Callable[[], nn.Module]] = {

@@ -2,10 +2,10 @@
 
 import pytest
 import torch
-from menagerie import CASES, After, Case
 
 from cleanpath.auditing.examine import audit
 from cleanpath.auditing.profile import Profile, UnitRow
+from tests.auditing.menagerie import CASES, After, Case
 
 
 def kinds_of_after(after: tuple[After, ...]) -> tuple[str, ...]:

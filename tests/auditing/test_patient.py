@@ -10,11 +10,11 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from menagerie import CASES, Case
 from torch import Tensor, nn
 
 from cleanpath.auditing.examine import audit
 from cleanpath.errors import UserError
+from tests.auditing.menagerie import CASES, Case
 
 HOOKS = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
 

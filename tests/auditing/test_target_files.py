@@ -16,8 +16,8 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 import cleanpath
-from cleanpath import weights
 from cleanpath.errors import UserError
+from cleanpath.targeting import weights
 from cleanpath.targets import Target, resolve
 
 FACTORY = """

@@ -12,8 +12,9 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from cleanpath import targets, weights
+from cleanpath import targets
 from cleanpath.errors import RunError, UnknownNameError, UserError
+from cleanpath.targeting import weights
 from cleanpath.targets import Target, resolve
 
 

@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from cleanpath import small_configs
+from cleanpath.targeting import small_configs
 
 TOKENS = 16
 _FRAMES = 64

@@ -19,10 +19,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from cleanpath import small_configs
 from cleanpath.errors import UnknownNameError, UserError
-from cleanpath.made_inputs import Maker, Named
-from cleanpath.seeded import seeded
+from cleanpath.targeting import small_configs
+from cleanpath.targeting.made_inputs import Maker, Named
+from cleanpath.targeting.seeded import seeded
 
 # More is not small, whatever the step.
 MOST_PARAMETERS = 150_000_000

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from cleanpath.errors import UnknownNameError, UserError
-from cleanpath.seeded import seeded
+from cleanpath.targeting.seeded import seeded
 
 BATCH = 2
 _SMALL = (64, 128)

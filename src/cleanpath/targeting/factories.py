@@ -18,7 +18,7 @@ from typing import Any
 from torch import nn
 
 from cleanpath.errors import UnknownNameError, UserError
-from cleanpath.seeded import seeded
+from cleanpath.targeting.seeded import seeded
 
 _ROOT = "_cleanpath_target"
 
