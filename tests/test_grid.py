@@ -250,19 +250,20 @@ def test_setting_that_no_cell_can_have_is_refused_before_any_runs(tmp_path: Path
 
 
 class Killer:
-    """Kills the process of one cell with SIGKILL at its first step."""
+    """Kills the process of one cell with SIGKILL when the driver hears of a step: the first, or a later one."""
 
-    def __init__(self, label: str) -> None:
-        self.label = label
+    def __init__(self, label: str, step: int = 1) -> None:
+        self.label, self.step = label, step
         self.ended: list[str] = []
 
     def __call__(self, news: News) -> None:
         if news.event == "ended":
             self.ended.append(news.cell.label)
-        if news.event == "step" and news.cell.label == self.label and self.label not in self.ended:
+        if news.progress is not None and news.progress.iteration >= self.step and news.cell.label == self.label:
             for process in multiprocessing.active_children():
                 assert process.pid is not None
-                os.kill(process.pid, signal.SIGKILL)
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(process.pid, signal.SIGKILL)
 
 
 def test_killed_worker_costs_its_cell_only_and_the_next_call_trains_it(tmp_path: Path, calm: tuple[Path, Any]) -> None:
@@ -346,3 +347,38 @@ def test_cells_outside_their_grid_keep_their_experiment(tmp_path: Path) -> None:
     run = Run(tmp_path / default_name(tiny()))
     assert run.experiment == replace(tiny(), source="mine")
     assert json.loads((run.folder / "experiment.json").read_text())["source"] == "mine"
+
+
+@pytest.mark.slow
+def test_cell_that_is_killed_again_and_again_ends_as_if_it_had_not_been(tmp_path: Path) -> None:
+    calm, often = (plan.cell(tiny(iterations=120), tmp_path / name) for name in ("calm", "often"))
+    local.run_cells([calm], workers=1, tell=lambda _: None)
+    for step in (1, *range(2, 120, 6), 120):
+        killer = Killer(often.label, step)
+        local.run_cells([often], workers=1, tell=killer)
+        assert often.status in ("failed", "finished")
+        assert_no_torn_file(often.folder)
+    if often.status != "finished":
+        local.run_cells([often], workers=1, tell=lambda _: None)
+    assert_same_run(often.folder, calm.folder)
+
+
+def assert_no_torn_file(folder: Path) -> None:
+    """Whatever stands in the folder under its own name is whole."""
+    run = Run(folder)
+    assert (run.experiment, run.environment["threads"]) == (tiny(iterations=120), 1)
+    assert run.result is None or run.result["status"] == "finished"
+    assert all("iteration" in line for line in run.metrics())
+
+
+@pytest.mark.slow
+def test_quick_scale_shows_the_paper_s_effect(tmp_path: Path) -> None:
+    """Rows that the paper trains are trained, rows that fail fail, at the setting that is shipped; one seed."""
+    recipe, scale = recipe_of("table1"), scale_of("quick")
+    made = experiments(recipe, scale, columns=recipe.columns[:1], seeds=[0])
+    cells = {row: plan.cell(experiment, tmp_path) for (row, _, _), experiment in made.items()}
+    chosen = {row: cells[row] for row in ("original", "shortcut_only_gating_-6", "constant_half_1", "dropout")}
+    local.run_cells(list(chosen.values()), workers=local.cores(), tell=lambda _: None)
+    errors = {row: (cell.run.result or {})["error"] for row, cell in chosen.items()}
+    assert max(errors["original"], errors["shortcut_only_gating_-6"]) < 10
+    assert min(errors["constant_half_1"], errors["dropout"]) > 20

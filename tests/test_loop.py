@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from cleanpath import assemble, settings
-from cleanpath.data.images import Images, load
+from cleanpath.data.images import Images, load, order
 from cleanpath.errors import SettingError, UnknownNameError
 from cleanpath.experiment import Data, Experiment, Training
 from cleanpath.nn import resnet
@@ -139,8 +139,8 @@ def test_another_seed_gives_another_run(tmp_path: Path) -> None:
     assert [line.get("loss") for line in measured(one.folder)] != [line.get("loss") for line in measured(other.folder)]
 
 
-def test_seed_decides_weights_and_order_alike() -> None:
-    """The order comes from the seed and not from torch's generator, so that dropout cannot move it."""
+def test_order_of_images_comes_from_the_seed_and_not_from_torch_s_generator() -> None:
+    """So that dropout cannot move it."""
     seen: list[Tensor] = []
 
     class Spy(nn.Linear):
@@ -151,6 +151,7 @@ def test_seed_decides_weights_and_order_alike() -> None:
 
     images = load(Data())
     for state in (1, 2):
+        order.cache_clear()
         torch.manual_seed(state)
         network = nn.Sequential(nn.Flatten(), Spy(64, 10))
         loop.train(network, images, Training(iterations=3), seed=4, record=lambda _: None)

@@ -146,7 +146,6 @@ def test_lock_is_given_back_when_the_first_write_fails(tmp_path: Path, monkeypat
     assert finished(tmp_path / "run").status == "finished"
 
 
-@pytest.mark.xfail(reason="report, defect 26: a full disk while measurements are added escapes as a bare OSError")
 def test_full_disk_amid_a_run_is_named_and_the_lock_given_back(tmp_path: Path) -> None:
     """/dev/full takes the place of the metrics: every write to it fails as on a full disk, its closing too."""
 
@@ -264,7 +263,6 @@ def test_lock_that_was_cut_names_the_file_to_remove(tmp_path: Path) -> None:
         finished(folder)
 
 
-@pytest.mark.xfail(reason="report, defect 25: a lock that is JSON but not ours ends with a TypeError or KeyError")
 @pytest.mark.parametrize("content", [b"5", b"{}", b"[]", b'{"host": "elsewhere"}'])
 def test_lock_of_another_kind_names_the_file_to_remove(tmp_path: Path, content: bytes) -> None:
     folder = finished(tmp_path / "run").folder

@@ -350,7 +350,7 @@ def test_command_that_fills_a_table_is_the_one_for_its_scale_seeds_and_changes(t
     assert found.fill == (
         f"cleanpath reproduce table2 --scale quick --columns all --seeds 2 --set training.lr=0.5 --runs {tmp_path}"
     )
-    assert "training.lr=0.5" in found.deviations[-1]
+    assert "training.lr=0.5" in found.deviations[0]
 
 
 def test_command_that_fills_a_table_can_be_pasted(tmp_path: Path) -> None:

@@ -18,7 +18,7 @@ from safetensors.torch import save
 
 import cleanpath
 from cleanpath.data.images import load
-from cleanpath.errors import NonFiniteError, SettingError, Stopped
+from cleanpath.errors import NonFiniteError, SettingError, Stopped, UserError
 from cleanpath.experiment import Experiment
 from cleanpath.nn import catalog, resnet
 from cleanpath.records import Run, Writer
@@ -83,6 +83,10 @@ def run(
             raise  # nobody waits for this run any more: it counts as interrupted, not as failed
         except Exception as error:
             writer.fail(f"{type(error).__name__}: {error}")
+            if isinstance(error, MemoryError | RuntimeError) and "memory" in str(error).lower():
+                raise UserError(
+                    f"not enough memory: {str(error).splitlines()[0]}; use a smaller network or batch"
+                ) from error
             raise
     return writer.run
 

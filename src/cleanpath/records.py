@@ -58,7 +58,11 @@ class Run:
     @property
     def result(self) -> dict[str, Any] | None:
         """How it ended; None while it has not."""
-        return _read_json(self.folder / _RESULT)
+        path = self.folder / _RESULT
+        result = _read_json(path)
+        if result is not None and result.get("status") not in ("finished", "diverged"):
+            raise RunError(f"{path} is damaged (no status); remove the run's folder and train again")
+        return result
 
     @property
     def failure(self) -> str | None:
@@ -153,13 +157,21 @@ class Writer:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._metrics.close()
-        self._lock.unlink(missing_ok=True)
+        try:
+            self._metrics.close()
+        except OSError:
+            if error is None:
+                raise
+        finally:
+            self._lock.unlink(missing_ok=True)
 
     def append(self, line: Mapping[str, float]) -> None:
         """Add one measurement."""
-        self._metrics.write(json.dumps(line, allow_nan=False) + "\n")
-        self._metrics.flush()
+        try:
+            self._metrics.write(json.dumps(line, allow_nan=False) + "\n")
+            self._metrics.flush()
+        except OSError as error:
+            raise RunError(f"{self.run.folder / _METRICS} cannot be written: {error.strerror}") from error
 
     def save_weights(self, data: bytes) -> str:
         """Write the weights; their SHA-256."""
@@ -300,14 +312,15 @@ def _holder(lock: Path) -> str | None:
     """The living process that holds a lock, in words; None if there is none."""
     try:
         held = json.loads(lock.read_bytes())
+        host, pid, since = held["host"], held["pid"], held["started"]
     except FileNotFoundError:
         return None
-    except json.JSONDecodeError:
+    except (json.JSONDecodeError, UnicodeDecodeError, KeyError, TypeError):
         return f"a process that is just starting (if there is none, remove {lock})"
-    if held["host"] != socket.gethostname():
-        return f"process {held['pid']} on {held['host']} (if it is gone, remove {lock})"
-    started = _started(held["pid"])
-    return f"process {held['pid']}" if started is not None and started == held["started"] else None
+    if host != socket.gethostname():
+        return f"process {pid} on {host} (if it is gone, remove {lock})"
+    started = _started(pid)
+    return f"process {pid}" if started is not None and started == since else None
 
 
 def _started(pid: int) -> str | None:

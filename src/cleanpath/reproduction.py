@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from cleanpath.errors import SettingError
+from cleanpath.errors import RunError, SettingError
 from cleanpath.experiment import Experiment
 from cleanpath.grid import local, plan
 from cleanpath.grid.plan import Cell
@@ -119,5 +119,8 @@ def write_page(job: Reproduction, tables: Sequence[Table], path: Path, *, comman
 
     if path.is_dir():
         raise SettingError(f"--page {path} is a folder; name a file")
-    path.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise RunError(f"--page {path} cannot be written: {error.strerror}; name another file") from None
     write(path, page(tables, facts(job.root, tables), command).encode())

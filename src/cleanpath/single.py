@@ -19,12 +19,15 @@ DEFAULT_TRAINING = Training(epochs=20, batch_size=64, lr=0.05)
 
 def experiment_of(network: str, changes: Sequence[str]) -> Experiment:
     """The experiment of a catalog name with `DEFAULT_TRAINING`, or of a file; with `changes` applied."""
-    if Path(network).suffix in (".toml", ".json"):
+    from_file = Path(network).suffix in (".toml", ".json")
+    if from_file:
         base = settings.read(Path(network))
     else:
         base = Experiment(network=catalog.network(network), training=DEFAULT_TRAINING)
     experiment = settings.override(base, changes)
-    experiment = assemble.fitted_to(experiment)
+    if not from_file:
+        # The catalog's channels and classes are CIFAR's; what the user sets stands, and is checked below.
+        experiment = settings.override(assemble.fitted_to(experiment), changes)
     assemble.check(experiment)
     return experiment
 

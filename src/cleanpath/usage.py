@@ -3,7 +3,6 @@
 import difflib
 import re
 import shlex
-import shutil
 import signal
 import sys
 from collections.abc import Iterator
@@ -35,9 +34,7 @@ def explain(error: TyperException) -> str:
 
 def this_command(without: str | None = None) -> str:
     """The command that is running, as it can be pasted."""
-    started = "cleanpath" if shutil.which("cleanpath") else sys.argv[0]
-    program = [sys.executable, "-m", "cleanpath"] if started.endswith("__main__.py") else [started]
-    return shlex.join([*program, *(word for word in sys.argv[1:] if word != without)])
+    return shlex.join(["cleanpath", *(word for word in sys.argv[1:] if word != without)])
 
 
 @contextmanager

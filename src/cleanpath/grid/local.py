@@ -190,16 +190,22 @@ def _check(experiments: tuple[Experiment, ...], news: Connection) -> None:
         try:
             assemble.check(experiment)
         except UserError as error:
-            news.send(f"{experiment.source}: {error}")
+            _tell(news, f"{experiment.source}: {error}")
             return
-    news.send("")
+    _tell(news, "")
 
 
 def _measure(cell: Cell, news: Connection) -> None:
     from cleanpath import assemble
 
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    news.send(assemble.measure(cell.experiment, threads=1))
+    _tell(news, assemble.measure(cell.experiment, threads=1))
+
+
+def _tell(news: Connection, message: object) -> None:
+    """Send a message to the driver, if it is still there."""
+    with contextlib.suppress(BrokenPipeError):
+        news.send(message)
 
 
 def _record_death(cell: Cell, exit_code: int | None) -> None:
