@@ -34,6 +34,7 @@ READ_OTHERWISE = {
     "hf:ModernBertModel": {"order"},
     "timm:legacy_xception": {"order"},
     "timm:convmixer_768_32": {"f"},
+    "timm:xcit_nano_12_p16_224": {"order"},
 }
 """Where the definition's module boundaries, which a graph does not have, decide; or the row awaits a correction.
 
