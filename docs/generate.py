@@ -39,7 +39,7 @@ def _table(table: Table) -> str:
         numbers = [number(c.paper, 2), seed_0, number(c.median, 1), spread(c), count(c)]
         lines.append([c.label, c.column, *numbers, c.status])
     body = "\n".join(f"| {' | '.join(line)} |" for line in lines)
-    return f"**{table.name}: {table.title}** ({table.quantity})\n\nOurs: {table.protocol}\n\n{body}\n"
+    return f"**{table.name}: {table.title}** (paper: {table.quantity})\n\nOurs: {table.protocol}\n\n{body}\n"
 
 
 def choice() -> str:

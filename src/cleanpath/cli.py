@@ -331,7 +331,8 @@ def main() -> None:
         typer.echo(f"error: {error}", err=True)
         code = error.exit_code
     except TyperException as error:
-        typer.echo(f"error: {explain(error)}", err=True)
+        told = error.format_message()
+        typer.echo(told if told.startswith("Usage:") else f"error: {explain(error)}", err=True)
         code = error.exit_code
     except (typer.Abort, KeyboardInterrupt):
         code = 130

@@ -16,7 +16,7 @@ from cleanpath.paper.tables import Recipe, Scale, experiments, recipe_of, scale_
 from cleanpath.records import forget, write
 from cleanpath.report.collect import collect, facts
 from cleanpath.report.table import Table
-from cleanpath.watch import Watch
+from cleanpath.watch import Watch, say
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -78,6 +78,7 @@ def run(job: Reproduction, *, workers: int | None, fresh: bool) -> None:
     todo = list(cells) if fresh else plan.to_do(cells)
     workers = workers or local.cores()
     if todo:
+        say(f"{len(todo)} of {len(cells)} cells to do, {workers} at a time; loading torch")
         local.check_cells(todo)
         if fresh:
             forget(cell.run for cell in todo)
