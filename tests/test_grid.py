@@ -377,8 +377,8 @@ def test_quick_scale_shows_the_paper_s_effect(tmp_path: Path) -> None:
     recipe, scale = recipe_of("table1"), scale_of("quick")
     made = experiments(recipe, scale, columns=recipe.columns[:1], seeds=[0])
     cells = {row: plan.cell(experiment, tmp_path) for (row, _, _), experiment in made.items()}
-    chosen = {row: cells[row] for row in ("original", "shortcut_only_gating_-6", "constant_half_1", "dropout")}
+    chosen = {row: cells[row] for row in ("original", "shortcut_only_gating_-6", "exclusive_gating_0", "dropout")}
     local.run_cells(list(chosen.values()), workers=local.cores(), tell=lambda _: None)
     errors = {row: (cell.run.result or {})["error"] for row, cell in chosen.items()}
     assert max(errors["original"], errors["shortcut_only_gating_-6"]) < 10
-    assert min(errors["constant_half_1"], errors["dropout"]) > 20
+    assert min(errors["exclusive_gating_0"], errors["dropout"]) > 20

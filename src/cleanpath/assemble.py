@@ -83,7 +83,7 @@ def run(
             raise  # nobody waits for this run any more: it counts as interrupted, not as failed
         except Exception as error:
             writer.fail(f"{type(error).__name__}: {error}")
-            if isinstance(error, MemoryError | RuntimeError) and "memory" in str(error).lower():
+            if isinstance(error, RuntimeError) and "allocate memory" in str(error):
                 raise UserError(
                     f"not enough memory: {str(error).splitlines()[0]}; use a smaller network or batch"
                 ) from error

@@ -14,7 +14,7 @@ from cleanpath.grid import local, plan
 from cleanpath.grid.plan import Cell
 from cleanpath.paper.tables import Recipe, Scale, experiments, recipe_of, scale_of
 from cleanpath.records import forget, write
-from cleanpath.report.collect import collect, facts
+from cleanpath.report.collect import collect, environment, facts
 from cleanpath.report.table import Table
 from cleanpath.watch import Watch, say
 
@@ -41,7 +41,7 @@ class Reproduction:
     def provenance(self, tables: Sequence[Table]) -> dict[str, Any]:
         """What was asked of a reproduction, and on what its runs ran."""
         asked = {"seeds": len(self.seeds), "all_columns": self.all_columns, "set": list(self.changes)}
-        return {**asked, "measured": facts(self.root, tables)}
+        return {**asked, "measured_on": environment(self.root, tables)}
 
     def tables(self) -> list[Table]:
         """The tables as the runs below `root` have them."""

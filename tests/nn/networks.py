@@ -174,9 +174,9 @@ def gradients(network: nn.Module, loss: Tensor) -> list[Tensor]:
     return list(torch.autograd.grad(loss, list(network.parameters()), allow_unused=False))
 
 
-def assert_close(actual: Tensor, expected: Tensor, *, atol: float = 1e-12) -> None:
+def assert_close(actual: Tensor, expected: Tensor, *, atol: float = 1e-12, rtol: float = 0.0) -> None:
     """Equal to a fixed absolute error, whatever the size."""
-    torch.testing.assert_close(actual, expected, rtol=0, atol=atol)
+    torch.testing.assert_close(actual, expected, rtol=rtol, atol=atol)
 
 
 def assert_bitwise(actual: Tensor, expected: Tensor) -> None:

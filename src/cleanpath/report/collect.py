@@ -46,17 +46,24 @@ def collect(recipe: Recipe, scale: Scale, *, seeds: Sequence[int], changes: Sequ
 
 
 def facts(root: Path, tables: Sequence[Table]) -> dict[str, str]:
-    """How the numbers were measured: versions, threads, machine, and the time that the runs took."""
-    seeds = {
-        s.run: s for table in tables for cell in table.cells for s in cell.seeds if s.status in (FINISHED, DIVERGED)
-    }
+    """How the numbers were measured: runs and their time, versions, threads, machine."""
+    seconds = sum({seed.run: seed.seconds or 0 for seed in _ended(tables)}.values())
+    count = len({seed.run for seed in _ended(tables)})
+    time = {"runs": str(count), "time of all runs together": f"{seconds / 60:.1f} minutes"}
+    return {**time, **environment(root, tables)}
+
+
+def environment(root: Path, tables: Sequence[Table]) -> dict[str, str]:
+    """Versions, threads and machine of the runs behind some tables."""
     found: dict[str, set[str]] = {}
-    for name in seeds:
+    for name in {seed.run for seed in _ended(tables)}:
         for key, value in Run(root / name).environment.items():
             found.setdefault(key, set()).add(str(value))
-    told = {key: " / ".join(sorted(values)) for key, values in found.items()}
-    seconds = sum(seed.seconds or 0 for seed in seeds.values())
-    return {"runs": str(len(seeds)), "time of all runs together": f"{seconds / 60:.1f} minutes", **told}
+    return {key: " / ".join(sorted(values)) for key, values in sorted(found.items())}
+
+
+def _ended(tables: Sequence[Table]) -> list[SeedResult]:
+    return [s for table in tables for cell in table.cells for s in cell.seeds if s.status in (FINISHED, DIVERGED)]
 
 
 def seed_result(run: Run, seed: int) -> SeedResult:
