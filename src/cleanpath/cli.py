@@ -263,42 +263,6 @@ def compare(
 
 
 @app.command()
-def audit(
-    target: Annotated[
-        str,
-        typer.Argument(
-            help="A network, a run folder, timm:NAME, torchvision:NAME, hf:NAME or file.py:factory.",
-            autocompletion=_networks,
-        ),
-    ],
-    inputs: Annotated[
-        list[str] | None,
-        typer.Option("--input", metavar="SHAPE", help="As in 1x3x224x224 or int64:1x128; may be repeated."),
-    ] = None,
-    weights: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="Weights: safetensors, or .pt with tensors only.")
-    ] = None,
-    seed: Annotated[int, typer.Option(help="The seed of made-up inputs and weights.")] = 0,
-    every: Annotated[bool, typer.Option("--all", "-v", help="Every unit on a line of its own.")] = False,
-    out: Annotated[Path | None, typer.Option(metavar="FILE", help="Save the profile as JSON.")] = None,
-    as_json: AsJson = False,
-) -> None:
-    """Find the residual units of any network and measure the signal through them, both ways.
-
-    Examples: cleanpath audit resnet56; cleanpath audit timm:resnet18 --input 4x3x64x64 --json
-    """
-    from cleanpath import targets
-    from cleanpath.auditing import examine
-    from cleanpath.report import units
-
-    found = targets.resolve(target, inputs=inputs or [], weights=weights, seed=seed)
-    profile = examine.audit(found.module, found.keywords or found.arguments, seed=seed)
-    if out is not None:
-        profile.save(out)
-    _print(profile.to_data(), as_json, lambda: units.print_profile(profile, found.name, found.note, every=every))
-
-
-@app.command()
 def doctor(as_json: AsJson = False) -> None:
     """Print versions, threads, devices, memory and disk, and what is wrong with them.
 
