@@ -78,8 +78,8 @@ def run(job: Reproduction, *, workers: int | None, fresh: bool) -> None:
     todo = list(cells) if fresh else plan.to_do(cells)
     workers = workers or local.cores()
     if todo:
-        say(f"{len(todo)} of {len(cells)} cells to do, {workers} at a time; loading torch")
         local.check_cells(todo)
+        say(f"{len(todo)} of {len(cells)} cells to do, {workers} at a time")
         if fresh:
             forget(cell.run for cell in todo)
         with Watch(todo, done=len(cells) - len(todo)) as watch:
