@@ -150,6 +150,20 @@ def test_killed_driver_leaves_no_worker_and_the_same_command_goes_on(
     assert go_on(tmp_path, shlex.join(["cleanpath", *WORDS]), kept, monkeypatch) == undisturbed
 
 
+def test_workers_of_a_killed_driver_end_amid_their_cells(tmp_path: Path) -> None:
+    """They do not train to the end for nobody: cells of ten thousand iterations are left within a few."""
+    driver = Driver(tmp_path, *WORDS[:-1], "training.iterations=10000")
+
+    def running() -> list[Run]:
+        return [run for run in runs_below(tmp_path / "runs") if any(run.metrics())]
+
+    wait_until(lambda: len(running()) == 2, "two cells at work")
+    driver.process.kill()
+    driver.end()
+    assert driver.finished() == []
+    assert {run.status for run in running()} == {"interrupted"}
+
+
 def test_ctrl_c_at_the_very_start_prints_no_traceback(tmp_path: Path) -> None:
     driver = Driver(tmp_path, *WORDS)
     wait_until(lambda: any("forkserver" in line for line in driver.group().values()), "the fork server")

@@ -97,20 +97,13 @@ def _forward(net: OracleNet, x: Tensor) -> tuple[list[Tensor], list[Tensor], lis
             after = unit.after(total)
             negative = sum(value < 0 for value in total.flatten().tolist()) / total.numel()
             inner = sum(a * b for a, b in zip(shortcut.flatten().tolist(), branch.flatten().tolist(), strict=True))
-            share = rms(branch) / rms(shortcut)
-            cosine = inner / shortcut.numel() / (rms(shortcut) * rms(branch))
-            truths.append(
-                Truth(
-                    {
-                        "input_rms": rms(x),
-                        "output_rms": rms(after),
-                        "forward_gain": rms(after) / rms(x),
-                        "branch_share": share,
-                        "cosine": cosine,
-                        "negative_share": negative,
-                    }
-                )
-            )
+            numbers = {"input_rms": rms(x), "output_rms": rms(after), "negative_share": negative}
+            ratios = {  # a quantity without a denominator has no value: every ReLU below may be shut
+                "forward_gain": (rms(after), rms(x)),
+                "branch_share": (rms(branch), rms(shortcut)),
+                "cosine": (inner / shortcut.numel(), rms(shortcut) * rms(branch)),
+            }
+            truths.append(Truth(numbers | {name: over / under for name, (over, under) in ratios.items() if under}))
             inputs.append(x)
             outputs.append(after)
             x = after

@@ -8,7 +8,7 @@ from collections.abc import Callable
 
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
@@ -46,6 +46,8 @@ CHECKED = (
     "direct_gain",
     "negative_share",
 )
+SHUT = [("gate", "post", "relu"), ("half", "post", "relu"), ("minus", "post", "relu"), ("gate", "post", "relu")]
+"""With seed 4 every ReLU after the third sum is shut: what follows is zero, and ratios have no value."""
 
 
 def network(plan: list[tuple[str, str, str]], dtype: torch.dtype, seed: int) -> OracleNet:
@@ -90,13 +92,15 @@ def fixed_after(plan: list[tuple[str, str, str]]) -> list[tuple[str, str, str]]:
     return [(h, branch, plan[0][2]) for h, branch, _ in plan]
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25, deadline=None, derandomize=True)
+@example(plan=SHUT, seed=4)
 @given(plan=plans, seed=st.integers(0, 99))
 def test_random_networks_agree_with_the_oracle_in_double_precision(plan: list[tuple[str, str, str]], seed: int) -> None:
     assert disagreements(fixed_after(plan), torch.float64, seed, 1e-10) == []
 
 
-@settings(max_examples=10, deadline=None)
+@settings(max_examples=10, deadline=None, derandomize=True)
+@example(plan=SHUT, seed=4)
 @given(plan=plans, seed=st.integers(0, 99))
 def test_random_networks_agree_with_the_oracle_in_single_precision(plan: list[tuple[str, str, str]], seed: int) -> None:
     assert disagreements(fixed_after(plan), torch.float32, seed, 1e-4) == []

@@ -121,11 +121,11 @@ def test_any_setting_and_depth_trains_one_step(branch: str, units: int, shortcut
 def test_imagenet_network_trains_one_step(placement: str, depth: int, in_channels: int) -> None:
     branch = "two_layer" if depth == 18 else "bottleneck"
     of = Network(depth=depth, branch=branch, placement=placement, layout="imagenet", width=4, in_channels=in_channels)
-    for shortcut in ("identity", "exclusive_gating", "dropout"):
+    for shortcut in ("identity", "exclusive_gating"):
         assert_trains_one_step(replace(of, shortcut=SHORTCUTS[shortcut], widening="B"), size=64)
 
 
-@pytest.mark.parametrize("size", [8, 28, 32, 33])
+@pytest.mark.parametrize("size", [8, 33])
 @pytest.mark.parametrize("shortcut", SHORTCUTS)
 def test_any_size_of_image_passes_any_shortcut(shortcut: str, size: int) -> None:
     """Also an odd one, where strides round: h and F have the same shape."""

@@ -112,7 +112,11 @@ def test_network_exports_for_any_batch(*, training: bool) -> None:
 
 
 @pytest.mark.parametrize(
-    ("kind", "training"), [*((kind, True) for kind in KINDS), ("identity", False), ("dropout", False)]
+    ("kind", "training"),
+    [
+        *((kind, True) for kind in ("identity", "scaling", "exclusive_gating", "dropout", "imagenet")),
+        *(pytest.param(kind, False, marks=pytest.mark.slow) for kind in KINDS),
+    ],
 )
 def test_network_compiles(kind: str, *, training: bool) -> None:
     network = float_network(kind).train(training)
