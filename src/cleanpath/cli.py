@@ -20,7 +20,7 @@ from cleanpath.usage import explain, speak_any_encoding, stoppable, this_command
 
 app = typer.Typer(
     name="cleanpath",
-    help="Build and train residual networks: He, Zhang, Ren and Sun (2016), exactly, and beyond.",
+    help="Build, train and audit residual networks: He, Zhang, Ren and Sun (2016), exactly, and beyond.",
     epilog="Start with: cleanpath reproduce table1 table2",
     no_args_is_help=True,
     pretty_exceptions_enable=False,

@@ -47,8 +47,8 @@ def transformer(count: int) -> tuple[UnitRow, ...]:
     return tuple(row(f"blocks.{i}.{name}", layers=layers) for i in range(count) for name, layers in parts)
 
 
-def shown(renderable: RenderableType) -> str:
-    console = Console(file=StringIO(), width=160, color_system=None)
+def shown(renderable: RenderableType, width: int = 160) -> str:
+    console = Console(file=StringIO(), width=width, color_system=None)
     with console.capture() as captured:
         console.print(renderable)
     return captured.get()
@@ -73,6 +73,13 @@ def test_a_pattern_that_repeats_stands_once() -> None:
     lines = [line for line in str(Profile(verdict="", units=transformer(12))).splitlines() if "blocks." in line]
     assert [line.split()[:3] for line in lines] == [["┌", "blocks.0.attn", "×12"], ["└", "blocks.0.mlp", "×12"]]
     assert "norm1 qkv proj" in lines[0]
+
+
+def test_a_narrow_terminal_gets_two_lines_per_row_and_no_torn_name() -> None:
+    lines = shown(text.renderable(Profile(verdict="", units=transformer(12))), width=60).splitlines()
+    at = lines.index("┌ blocks.0.attn ×12: h identity, F norm1 qkv proj, f –")
+    assert lines[at + 1] == "    forward 1 │  backward 1 │  direct 1 │  F/h –"
+    assert all(len(line) <= 60 for line in lines)
 
 
 def test_a_unit_that_differs_stands_alone() -> None:

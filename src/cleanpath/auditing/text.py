@@ -3,17 +3,20 @@
 import io
 import math
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
 from statistics import median
 from typing import TYPE_CHECKING, TypeGuard, TypeVar
 
-from rich.console import Console, Group
+from rich.console import Console, ConsoleOptions, Group, RenderResult
 from rich.markup import escape
+from rich.measure import Measurement
 from rich.table import Table as Grid
 
 if TYPE_CHECKING:
     from cleanpath.auditing.profile import Profile, UnitRow
 
 _WIDTH = 160
+_ANY_WIDTH = 1000
 _ARM = 4  # characters of a bar either way, each a factor of √2
 _LONGEST_PERIOD = 8
 _DEPTH = 60
@@ -33,7 +36,9 @@ def as_text(profile: "Profile") -> str:
 
 def renderable(profile: "Profile", name: str = "", note: str = "", *, every: bool = False) -> Group:
     """For a console: neighbours that are alike stand in one line unless `every`."""
-    lines: list[str | Grid] = [f"[bold]{escape(name)}[/]: {escape(profile.verdict)}" if name else profile.verdict]
+    lines: list[str | _Rows] = [
+        f"[bold]{escape(name)}[/]: {escape(profile.verdict)}" if name else escape(profile.verdict)
+    ]
     if profile.units:
         lines += ["", _units(profile.units, every=every), *map(escape, _over_depth(profile)), ""]
     lines += [f"not seen: {escape(each)}" for each in not_seen(profile)] or ["not seen: nothing"]
@@ -43,19 +48,19 @@ def renderable(profile: "Profile", name: str = "", note: str = "", *, every: boo
 
 def renderable_pair(here: "Profile", there: "Profile", names: tuple[str, str], *, every: bool) -> Group:
     """Two profiles side by side for a console: both verdicts, then the units as they pair, here → there."""
-    lines: list[str | Grid] = []
+    lines: list[str | _Rows] = []
     for name, profile, word in zip(names, (here, there), ("here: ", "there:"), strict=True):
         lines.append(f"{word} [bold]{escape(name)}[/]: {escape(profile.verdict)}")
     pairs = here.pairs(there)
-    grid = _grid(("unit", "", "h", "f"), ("forward", "backward", "direct", "F/h"))
+    table = _Rows(("unit", "", "h", "f"), ("forward", "backward", "direct", "F/h"))
     for bracket, alike in repeats(pairs, _kind_of_pair, every=every):
         mine, theirs = ([unit for pair in alike if (unit := pair[side]) is not None] for side in (0, 1))
         words = [_both(*(each(side[0]) if side else "absent" for side in (mine, theirs))) for each in (shortcut, after)]
         name = (mine or theirs)[0].name
         keys = ("forward_gain", "backward_gain", "direct_gain", "branch_share")
         numbers = [_both(number(gain(mine, key)), number(gain(theirs, key))) for key in keys]
-        grid.add_row(*map(escape, (f"{bracket}{name}", times(len(alike)), *words, *numbers)))
-    lines += ["", grid, ""]
+        table.rows.append(((f"{bracket}{name}", times(len(alike)), *words), numbers))
+    lines += ["", table, ""]
     for word, profile in (("here", here), ("there", there)):
         lines += [f"not seen {word}: {escape(each)}" for each in not_seen(profile)]
     return Group(*lines, f"[dim]{len(pairs)} units, here → there; one value where both are the same[/]")
@@ -69,24 +74,42 @@ def _both(here: str, there: str) -> str:
     return here if here == there else f"{here} → {there}"
 
 
-def _grid(left: Sequence[str], right: Sequence[str]) -> Grid:
-    grid = Grid(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold")
-    for head in left:
-        grid.add_column(head, overflow="fold")
-    for head in right:
-        grid.add_column(head, justify="right", no_wrap=True)
-    return grid
+@dataclass
+class _Rows:
+    """A table with words on the left and numbers on the right; where it is too wide, two lines per row."""
+
+    words: tuple[str, ...]
+    numbers: tuple[str, ...]
+    rows: list[tuple[Sequence[str], Sequence[str]]] = field(default_factory=list)
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        grid = Grid(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold")
+        for head in self.words:
+            grid.add_column(head)
+        for head in self.numbers:
+            grid.add_column(head, justify="right")
+        for words, numbers in self.rows:
+            grid.add_row(*map(escape, (*words, *numbers)))
+        wide = Measurement.get(console, options.update(width=_ANY_WIDTH), grid).maximum
+        if wide <= options.max_width:
+            yield grid
+            return
+        for (name, times, *words), numbers in self.rows:
+            said = [f"{head} {word}" for head, word in zip(self.words[2:], words, strict=True)]
+            yield escape(f"{f'{name} {times}'.rstrip()}: {', '.join(said)}")
+            told = (f"{head} {' '.join(number.split())}" for head, number in zip(self.numbers, numbers, strict=True))
+            yield escape(f"    {'  '.join(told)}")
 
 
-def _units(units: Sequence["UnitRow"], *, every: bool) -> Grid:
-    grid = _grid(("unit", "", "h", "F", "f"), ("forward", "backward", "direct", "F/h"))
+def _units(units: Sequence["UnitRow"], *, every: bool) -> _Rows:
+    table = _Rows(("unit", "", "h", "F", "f"), ("forward", "backward", "direct", "F/h"))
     for bracket, alike in repeats(units, _kind, every=every):
-        unit, count = alike[0], len(alike)
+        unit = alike[0]
         gains = (gain(alike, key) for key in ("forward_gain", "backward_gain", "direct_gain"))
-        cells = (f"{bracket}{unit.name}", times(count), shortcut(unit), branch(unit), after(unit))
+        words = (f"{bracket}{unit.name}", times(len(alike)), shortcut(unit), branch(unit), after(unit))
         share = number(gain(alike, "branch_share"))
-        grid.add_row(*map(escape, cells), *(f"{number(each)} {bar(each)}" for each in gains), share)
-    return grid
+        table.rows.append((words, (*(f"{number(each)} {bar(each)}" for each in gains), share)))
+    return table
 
 
 def repeats(units: Sequence[T], kind: Callable[[T], object], *, every: bool) -> Iterator[tuple[str, list[T]]]:
