@@ -4,6 +4,7 @@ import io
 import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
+from itertools import takewhile
 from statistics import median
 from typing import TYPE_CHECKING, TypeGuard, TypeVar
 
@@ -158,10 +159,16 @@ def shortcut(unit: "UnitRow") -> str:
 
 def branch(unit: "UnitRow") -> str:
     """F by the last words of its layers' names; a long one by its ends."""
-    words = [name.rpartition(".")[2] for name in _local(unit)]
+    words = [_last_word(name) for name in unit.branch.layers]
     if len(words) > 6 or len(" ".join(words)) > 36:
         return f"{words[0]} … {words[-1]} ({len(words)})"
     return " ".join(words) or f"{unit.branch.parameters:,} parameters"
+
+
+def _last_word(name: str) -> str:
+    """A layer's own name; one that is a number, as in a Sequential, with the name before it."""
+    *before, last = name.split(".")
+    return f"{before[-1]}.{last}" if last.isdigit() and before else last
 
 
 def after(unit: "UnitRow") -> str:
@@ -171,8 +178,13 @@ def after(unit: "UnitRow") -> str:
 
 def _local(unit: "UnitRow") -> list[str]:
     """The branch's layers by their names inside the unit, which its repetitions share."""
-    own = set(unit.name.partition("#")[0].split("."))
-    return [".".join(part for part in name.split(".") if part not in own) or "(own)" for name in unit.branch.layers]
+    own = unit.name.partition("#")[0].split(".")
+    return [".".join(_behind(own, name.split("."))) for name in unit.branch.layers]
+
+
+def _behind(prefix: Sequence[str], parts: Sequence[str]) -> Sequence[str]:
+    shared = sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], zip(prefix, parts, strict=False)))
+    return parts[shared:]
 
 
 def _over_depth(profile: "Profile") -> Iterator[str]:
