@@ -91,9 +91,10 @@ class Graph:
         """The class name of a custom function."""
         return type(self.edges[vertex][0]).__name__.removesuffix("Backward")
 
-    def release(self) -> None:
-        """Let go of the autograd graph and of constants, and with them of the memory of the forward pass."""
-        self.edges.clear()
+    def release(self, *, edges: bool = True) -> None:
+        """Let go of all tensors, unless told otherwise also of the autograd graph with those of the backward pass."""
+        if edges:
+            self.edges.clear()
         for operation in self.operations:
             if operation is not None:
                 operation.forget()

@@ -21,19 +21,38 @@ from cleanpath.auditing.record import storage_of
 CONTAINERS = (dict, list, set, deque)
 
 
+@dataclass(frozen=True)
+class Parts:
+    """What a model is made of, by qualified names; listing it takes about as long as a small layer."""
+
+    modules: dict[str, nn.Module]
+    parameters: dict[str, nn.Parameter]
+    buffers: tuple[Tensor, ...]
+
+    @classmethod
+    def of(cls, model: nn.Module) -> Self:
+        """The parts as they are now."""
+        return cls(dict(model.named_modules()), dict(model.named_parameters()), tuple(model.buffers()))
+
+    @property
+    def whole(self) -> nn.Module:
+        """The model itself."""
+        return self.modules[""]
+
+
 class Patient:
     """A module, its state at the door, and the way back to it.
 
-    with Patient(model) as patient:
+    with Patient(Parts.of(model)) as patient:
         ...                 # run the model, as often as wanted
         patient.rewind()    # as at the door, for another run
     """
 
-    def __init__(self, model: nn.Module) -> None:
-        self.model = model
-        self._modules = [_Attributes(module) for module in model.modules()]
-        self._parameters = [_Values(p, p.requires_grad, p.grad) for p in model.parameters()]
-        buffers = [*model.buffers(), *_lost_tensors(model)]
+    def __init__(self, parts: Parts) -> None:
+        self.parts = parts
+        self._modules = [_Attributes(module) for module in parts.modules.values()]
+        self._parameters = [_Values(p, p.requires_grad, p.grad) for p in parts.parameters.values()]
+        buffers = [*parts.buffers, *_lost_tensors(parts.modules.values())]
         self._buffers = [(tensor, tensor.detach().clone()) for tensor in buffers if not is_lazy(tensor)]
         self._generators = _generators()
         self._dtype = torch.get_default_dtype()
@@ -173,9 +192,9 @@ def _refill(container: Any, saved: dict[Any, Any] | list[Any]) -> None:
         container.extend(saved)
 
 
-def _lost_tensors(model: nn.Module) -> Iterator[Tensor]:
+def _lost_tensors(modules: Iterable[nn.Module]) -> Iterator[Tensor]:
     """Tensors that modules hold as plain attributes."""
-    for module in model.modules():
+    for module in modules:
         if not isinstance(module, torch.jit.ScriptModule):
             yield from (value for value in module.__dict__.values() if isinstance(value, Tensor))
 
