@@ -9,6 +9,7 @@ from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
+from operator import is_
 from types import TracebackType
 from typing import Any, Self
 
@@ -19,6 +20,8 @@ from torch.nn.parameter import is_lazy
 from cleanpath.auditing.record import storage_of
 
 CONTAINERS = (dict, list, set, deque)
+NOTHING: list[Any] = []
+"""What an empty container held; most hooks' are."""
 
 
 @dataclass(frozen=True)
@@ -57,6 +60,7 @@ class Patient:
         self._generators = _generators()
         self._dtype = torch.get_default_dtype()
         self._stack = ExitStack()
+        self._at_the_door = True
 
     def __enter__(self) -> Self:
         """Record gradients from now on, whatever the caller's mode."""
@@ -74,7 +78,9 @@ class Patient:
         self.rewind()
 
     def rewind(self) -> None:
-        """Put everything back, but keep watching."""
+        """Put everything back, but keep watching; before the first run there is nothing to put back."""
+        if self._at_the_door:
+            return
         for attributes in self._modules:
             attributes.restore()
         with torch.no_grad():
@@ -91,6 +97,7 @@ class Patient:
 
     def require_gradients(self, *, frozen_too: bool) -> None:
         """Make parameters leaves of the graph, also the frozen ones: they are weights all the same."""
+        self._at_the_door = False
         for values in self._parameters:
             floating = values.parameter.is_floating_point() or values.parameter.is_complex()
             wanted = values.requires_grad or (frozen_too and floating)
@@ -154,34 +161,36 @@ class _Attributes:
 
     module: nn.Module
     values: dict[str, Any] = field(init=False)
-    tables: dict[str, Any] = field(init=False)
-    """Copies of its containers: parameters, buffers, hooks, and caches that a forward pass may fill."""
+    containers: list[tuple[Any, dict[Any, Any] | list[Any]]] = field(init=False)
+    """Its containers, each with a copy: parameters, buffers, hooks, and caches that a forward pass may fill."""
 
     def __post_init__(self) -> None:
         self.values = dict(self.module.__dict__)
-        containers = ((name, value) for name, value in self.values.items() if isinstance(value, CONTAINERS))
-        self.tables = {name: dict(value) if isinstance(value, dict) else list(value) for name, value in containers}
+        self.containers = [(value, _copied(value)) for value in self.values.values() if isinstance(value, CONTAINERS)]
 
     def restore(self) -> None:
         if isinstance(self.module, torch.jit.ScriptModule):
             return
         own = self.module.__dict__
-        for name in [name for name in own if name not in self.values]:
+        for name in own.keys() - self.values.keys():
             del own[name]
         own.update(self.values)
-        for name, saved in self.tables.items():
-            if (saved or own[name]) and not _holds_the_same(own[name], saved):
-                _refill(own[name], saved)
+        for container, saved in self.containers:
+            if (saved or container) and not _holds_the_same(container, saved):
+                _refill(container, saved)
+
+
+def _copied(container: Any) -> dict[Any, Any] | list[Any]:
+    if not container:
+        return NOTHING
+    return dict(container) if isinstance(container, dict) else list(container)
 
 
 def _holds_the_same(container: Any, saved: dict[Any, Any] | list[Any]) -> bool:
     """Whether two containers hold the very same objects in the same order."""
-    if len(container) != len(saved):
+    if len(container) != len(saved) or not all(map(is_, container, saved)):
         return False
-    if isinstance(saved, dict):
-        pairs = zip(container.items(), saved.items(), strict=True)
-        return all(a is b and one is other for (a, one), (b, other) in pairs)
-    return all(one is other for one, other in zip(container, saved, strict=True))
+    return not isinstance(saved, dict) or all(map(is_, container.values(), saved.values()))
 
 
 def _refill(container: Any, saved: dict[Any, Any] | list[Any]) -> None:

@@ -237,8 +237,9 @@ def _noisy(graph: Graph, vertex: int) -> bool:
 def _adds_nothing(graph: Graph, vertex: int) -> bool:
     """0 + x, as `sum([x, F])` makes it."""
     operation = graph.operations[vertex]
-    added = operation.argument(1, "other") if operation is not None else None
-    return graph.kinds[vertex] in {"add", "sub"} and number(added) == 0
+    if operation is None or graph.kinds[vertex] not in {"add", "sub"}:
+        return False
+    return number(operation.argument(1, "other")) == 0
 
 
 def _samples(graph: Graph, vertex: int) -> bool:
