@@ -25,7 +25,7 @@ from cleanpath.auditing.forward import ForwardPlan, Numbers, norm, plan_forward
 from cleanpath.auditing.graph import Graph
 from cleanpath.auditing.nonfinite import first_non_finite
 from cleanpath.auditing.passes import Observer, Pass
-from cleanpath.auditing.patient import Parts, Patient
+from cleanpath.auditing.patient import Parts, Patient, uncollected
 from cleanpath.auditing.profile import NotSeen, Profile
 from cleanpath.auditing.rows import Drawn, network_row, unit_rows
 from cleanpath.auditing.trace import Traced, trace
@@ -84,7 +84,7 @@ def audit(
     if refusal is not None:
         network = network_row(parts, None, [])
         return Profile(verdict=verdict((), network, (refusal,)), network=network, not_seen=(refusal,))
-    with Patient(parts) as patient, warnings.catch_warnings():
+    with Patient(parts) as patient, warnings.catch_warnings(), uncollected():
         warnings.simplefilter("ignore")
         seeds = [
             (each, seed + draw + 1000 * at)
@@ -139,7 +139,7 @@ def _observe(observer: Observer, batch: object, seed: int) -> tuple[Structure, M
     names = unit_names(seen.graph, traced.units)
     structure = Structure(seen.graph, traced, around, names, unseen(observer.parts, seen, traced))
     plan = structure.plan()
-    whole = not observer.on_meta and plan.afterwards()
+    whole = not observer.on_meta and plan.afterwards(seen.record.written)
     seen.graph.release(edges=not whole)
     return structure, Measured(structure, seen, plan.numbers) if whole else None
 

@@ -58,10 +58,10 @@ class ForwardPlan:
             self.steps.setdefault((operation.ordinal, operation.name), []).append(step)
             self.operations[operation.ordinal] = operation
 
-    def afterwards(self) -> bool:
+    def afterwards(self, written: Mapping[int, int]) -> bool:
         """Measure the tensors that the observed operations kept, unless one of them was overwritten since."""
         operations = [self.operations[ordinal] for ordinal in sorted(self.operations)]
-        if not all(operation.intact() for operation in operations):
+        if not all(operation.intact(written) for operation in operations):
             return False
         with torch.no_grad():
             for one in operations:
@@ -190,7 +190,8 @@ def _note_parts(plan: ForwardPlan, index: int, shortcut: Tensor, branch: Tensor)
 def _other(unit: Unit, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Tensor:
     term = unit.others[0]
     value: Tensor = args[term.position].detach()
-    return value * _factor(term.scale, args, kwargs, term.position)
+    factor = _factor(term.scale, args, kwargs, term.position)
+    return value if factor == 1.0 else value * factor
 
 
 def _factor(scale: float | None, args: tuple[Any, ...], kwargs: Mapping[str, Any], position: int) -> float:

@@ -63,6 +63,11 @@ class Graph:
         return self._live_parents[vertex]
 
     @cached_property
+    def mixing(self) -> dict[int, bool]:
+        """What `mixes` found out about vertices."""
+        return {}
+
+    @cached_property
     def _weights(self) -> dict[int, tuple[str, ...]]:
         return {}
 

@@ -57,12 +57,11 @@ class Operation:
     args: tuple[Any, ...] = ()
     kwargs: Mapping[str, Any] = field(default_factory=dict)
     result: Any = None
-    _age: int = 0
     _described: tuple[tuple[Any, ...], dict[str, Any]] | None = None
 
-    def keep(self, args: tuple[Any, ...], kwargs: Mapping[str, Any], result: Any, age: int) -> None:
-        """Hold on to what it read and gave; `age` rises when something writes to one of those tensors."""
-        self.args, self.kwargs, self.result, self._age = args, kwargs, result, age
+    def keep(self, args: tuple[Any, ...], kwargs: Mapping[str, Any], result: Any) -> None:
+        """Hold on to what it read and gave."""
+        self.args, self.kwargs, self.result = args, kwargs, result
 
     @property
     def arguments(self) -> tuple[Any, ...]:
@@ -76,9 +75,10 @@ class Operation:
             return keywords[keyword]
         return arguments[position] if position < len(arguments) else default
 
-    def intact(self) -> bool:
-        """Whether everything it read and gave still stands in memory as it was."""
-        return self._age == ages(tensors_in((self.args, self.kwargs))) + ages(tensors_in(self.result))
+    def intact(self, written: Mapping[int, int]) -> bool:
+        """Whether all it read and gave still stands in memory, by the last operations that wrote to each storage."""
+        kept = tensors_in((self.args, self.kwargs, self.result))
+        return all(written.get(storage_of(tensor), -1) < self.ordinal for tensor in kept)
 
     def forget(self) -> None:
         """Let go of all tensors; arguments that somebody asked for are still known, but no constants."""
@@ -122,6 +122,8 @@ class Record:
     """How often an operation read a value whose gradient had been cut, by the module that read it."""
     quantised: set[str] = field(default_factory=set)
     """Modules that computed with packed low-precision weights, which are no parameters."""
+    written: dict[int, int] = field(default_factory=dict)
+    """The last operation that wrote to a storage."""
     count: int = 0
 
 
@@ -168,8 +170,10 @@ class Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
             read.extend(tensors_in(kwargs))
         if writes:
             self._before_write(read)
+            written = [*(args[place] for place in writes if place < len(args)), kwargs]
+            record.written.update((storage_of(tensor), ordinal) for tensor in tensors_in(written))
         after = self._watcher(ordinal, name, args, kwargs) if self._watcher is not None else None
-        number, age = torch._C._autograd._get_sequence_nr() - 1, ages(read)  # noqa: SLF001
+        number = torch._C._autograd._get_sequence_nr() - 1  # noqa: SLF001
         result = func(*args, **kwargs)
         if after is not None:
             after(result)
@@ -182,7 +186,7 @@ class Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
                 noise = frozenset(id(t) for t, at in zip(beside, storages, strict=True) if at in self._noise)
                 operation = Operation(name, ordinal, self._stack[-1], influenced, noise)
                 if self._watcher is None:
-                    operation.keep(args, kwargs, result, age + ages(tensors_in(result)))
+                    operation.keep(args, kwargs, result)
                 record.operations[number] = operation
             if any(t.is_floating_point() and at in self._cut for t, at in zip(beside, storages, strict=True)):
                 record.cuts[self._stack[-1]] = record.cuts.get(self._stack[-1], 0) + 1
@@ -237,10 +241,13 @@ class Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
 
 
 @cache
-def nature(func: Any) -> tuple[str, bool]:
-    """An operation's base name, and whether it writes to what it reads."""
+def nature(func: Any) -> tuple[str, tuple[int, ...]]:
+    """An operation's base name, and the places of the arguments it writes to."""
     schema = getattr(func, "_schema", None)
-    return base_name(func), schema is not None and bool(schema.is_mutable)
+    given = schema.arguments if schema is not None and schema.is_mutable else ()
+    return base_name(func), tuple(
+        place for place, one in enumerate(given) if one.alias_info and one.alias_info.is_write
+    )
 
 
 def base_name(func: Any) -> str:
@@ -260,11 +267,6 @@ def storage_of(tensor: Tensor) -> int:
         return int(tensor.untyped_storage()._cdata)  # noqa: SLF001
     except (NotImplementedError, RuntimeError):  # sparse and opaque tensors have no storage
         return id(tensor)
-
-
-def ages(tensors: Iterable[Tensor]) -> int:
-    """How often these tensors were written to, all together."""
-    return sum(tensor._version for tensor in tensors if not tensor.is_inference())  # noqa: SLF001
 
 
 def tensors_in(value: Any) -> list[Tensor]:

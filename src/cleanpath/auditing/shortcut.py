@@ -59,6 +59,12 @@ class Ancestors:
 
 def mixes(graph: Graph, vertex: int) -> bool:
     """Whether a vertex is a weight layer: it combines entries with a matrix or a kernel of parameters."""
+    if vertex not in graph.mixing:
+        graph.mixing[vertex] = _mixes(graph, vertex)
+    return graph.mixing[vertex]
+
+
+def _mixes(graph: Graph, vertex: int) -> bool:
     kind, operation = graph.kinds[vertex], graph.operations[vertex]
     if operation is not None and operation.name.startswith("quantized"):
         return True
