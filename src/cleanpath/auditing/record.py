@@ -33,6 +33,7 @@ NOISE = frozenset(
     }
 )
 SCALES = frozenset({"mul", "div", "lerp", "addcmul", "addcdiv", "true_divide", "multiply", "divide"})
+NESTING = (list, tuple, dict)
 
 
 @dataclass(slots=True)
@@ -180,15 +181,15 @@ class Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
         beside = [tensor for tensor in read if not tensor.requires_grad]
         tracked = len(beside) < len(read)
         if tracked and torch.is_grad_enabled():
-            storages = [storage_of(tensor) for tensor in beside]
+            origins = [(tensor, storage_of(tensor)) for tensor in beside]
             if number not in record.operations:
-                influenced = not self._influenced.keys().isdisjoint(storages)
-                noise = frozenset(id(t) for t, at in zip(beside, storages, strict=True) if at in self._noise)
+                influenced = any(storage in self._influenced for _, storage in origins)
+                noise = frozenset(id(tensor) for tensor, storage in origins if storage in self._noise)
                 operation = Operation(name, ordinal, self._stack[-1], influenced, noise)
                 if self._watcher is None:
                     operation.keep(args, kwargs, result)
                 record.operations[number] = operation
-            if any(t.is_floating_point() and at in self._cut for t, at in zip(beside, storages, strict=True)):
+            if self._cut and any(t.is_floating_point() and storage in self._cut for t, storage in origins):
                 record.cuts[self._stack[-1]] = record.cuts.get(self._stack[-1], 0) + 1
             if name == "detach" or not all(tensor.is_floating_point() for tensor in tensors_in(result)):
                 self._follow(name, read, result, derived=any(t.grad_fn is not None for t in read))
@@ -274,9 +275,9 @@ def tensors_in(value: Any) -> list[Tensor]:
     if isinstance(value, Tensor):
         return [value]
     found = list[Tensor]()
-    for item in value.values() if isinstance(value, Mapping) else value if isinstance(value, list | tuple) else ():
+    for item in (value.values() if isinstance(value, dict) else value) if isinstance(value, NESTING) else ():
         if isinstance(item, Tensor):
             found.append(item)
-        elif isinstance(item, list | tuple | Mapping):
+        elif isinstance(item, NESTING):
             found.extend(tensors_in(item))
     return found
