@@ -122,7 +122,6 @@ def _seconds(
     args: Sequence[Any],
     kwargs: Mapping[str, Any],
 ) -> float:
-    gc.collect()
     began = time.perf_counter()
     call(module, args, kwargs)
     return time.perf_counter() - began
