@@ -4,7 +4,8 @@
     profile = audit(model, {"input_ids": ids, "attention_mask": mask}, draws=4)
     profile = audit(model, (sample, time), loss=lambda output: output.square().mean())
 
-The units come from one pass under observation; an equal second pass is measured.
+The units come from one pass under observation. What it left in memory is measured; where it overwrote something that is
+needed, and for further batches and draws, an equal pass is measured while it runs.
 """
 
 import math
@@ -24,7 +25,7 @@ from cleanpath.auditing.forward import ForwardPlan, Numbers, norm, plan_forward
 from cleanpath.auditing.graph import Graph
 from cleanpath.auditing.nonfinite import first_non_finite
 from cleanpath.auditing.passes import Observer, Pass
-from cleanpath.auditing.patient import Patient
+from cleanpath.auditing.patient import Parts, Patient, uncollected
 from cleanpath.auditing.profile import NotSeen, Profile
 from cleanpath.auditing.rows import Drawn, network_row, unit_rows
 from cleanpath.auditing.trace import Traced, trace
@@ -44,6 +45,19 @@ class Structure:
     around: list[Around]
     names: list[str]
     not_seen: list[NotSeen]
+
+    def plan(self) -> ForwardPlan:
+        """What is to be measured on the way forward."""
+        return plan_forward(self.graph, self.traced.units, self.around)
+
+
+@dataclass
+class Measured:
+    """A pass whose forward numbers were taken; the structure's graph is ready for the way back."""
+
+    structure: Structure
+    seen: Pass
+    numbers: Numbers
 
 
 def audit(
@@ -65,28 +79,28 @@ def audit(
         raise UserError(f"audit needs a torch.nn.Module, this is a {type(model).__name__}")
     if draws < 1:
         raise SettingError(f"draws={draws}: at least one is needed")
-    refusal = _refusal(model)
+    parts = Parts.of(model)
+    refusal = _refusal(parts)
     if refusal is not None:
-        network = network_row(model, None, [])
+        network = network_row(parts, None, [])
         return Profile(verdict=verdict((), network, (refusal,)), network=network, not_seen=(refusal,))
-    with Patient(model) as patient, warnings.catch_warnings():
+    with Patient(parts) as patient, warnings.catch_warnings(), uncollected():
         warnings.simplefilter("ignore")
-        observer = Observer(patient)
-        structure = _observe(observer, batch, seed)
-        drawn = list[Drawn]()
-        for position, each in enumerate((batch, *further_batches)):
-            for draw in range(draws):
-                one = (observer, structure, each, seed + draw + 1000 * position, loss)
-                drawn.extend(_measured(*one, first=not position and not draw))
-    units = unit_rows(model, structure.graph, structure.traced.units, structure.around, structure.names, drawn)
-    network = network_row(model, structure.graph, drawn, structure.traced, structure.names)
+        seeds = [
+            (each, seed + draw + 1000 * at)
+            for at, each in enumerate((batch, *further_batches))
+            for draw in range(draws)
+        ]
+        structure, drawn = _drawn(Observer(patient), seeds, loss)
+    units = unit_rows(parts, structure.graph, structure.traced.units, structure.around, structure.names, drawn)
+    network = network_row(parts, structure.graph, drawn, structure.traced, structure.names)
     seen = tuple(dict.fromkeys([*structure.not_seen, *(entry for one in drawn for entry in one.not_seen)]))
     return Profile(verdict=verdict(units, network, seen), units=units, network=network, not_seen=seen)
 
 
-def _refusal(model: nn.Module) -> NotSeen | None:
+def _refusal(parts: Parts) -> NotSeen | None:
     """Modules that cannot be run as they are."""
-    if any(is_lazy(tensor) for tensor in (*model.parameters(), *model.buffers())):
+    if any(is_lazy(tensor) for tensor in (*parts.parameters.values(), *parts.buffers)):
         return NotSeen(
             what="lazy modules", where="(root)", reason="their parameters have no shape yet; run one batch first"
         )
@@ -94,60 +108,82 @@ def _refusal(model: nn.Module) -> NotSeen | None:
     kinds = tuple(
         getattr(sharded, name) for name in ("FullyShardedDataParallel", "FSDPModule") if hasattr(sharded, name)
     )
-    for name, module in model.named_modules() if kinds else ():
+    for name, module in parts.modules.items() if kinds else ():
         if isinstance(module, kinds):
             reason = "sharded parameters live on several machines; audit the module before it is sharded (FSDP)"
             return NotSeen(what="sharded module", where=name or "(root)", reason=reason)
     return None
 
 
-def _observe(observer: Observer, batch: object, seed: int) -> Structure:
+def _drawn(observer: Observer, seeds: Sequence[tuple[object, int]], loss: Loss | None) -> tuple[Structure, list[Drawn]]:
+    """The structure that the first batch shows, and the numbers of every batch and draw; none on the meta device."""
+    drawn = list[Drawn]()
+    structure, measured = _observe(observer, *seeds[0])
+    for batch, seed in () if observer.on_meta else seeds:
+        measured = measured or _measured(observer, structure, batch, seed)
+        if measured is not None:
+            one, finite = _taken(observer, measured, loss)
+            measured = None
+            drawn.append(one if finite else replace(one, non_finite=first_non_finite(observer, batch, seed)))
+        elif not drawn:
+            reason = "two passes with the same random numbers took different ways; nothing was measured"
+            drawn.append(Drawn(not_seen=(NotSeen(what="control flow", where="(root)", reason=reason),)))
+    return structure, drawn
+
+
+def _observe(observer: Observer, batch: object, seed: int) -> tuple[Structure, Measured | None]:
+    """The structure of one pass, and its numbers if nothing that is needed was overwritten."""
     seen = observer.run(batch, seed)
     traced = trace(seen.graph)
     around = surroundings(seen.graph, traced.units)
     names = unit_names(seen.graph, traced.units)
-    structure = Structure(seen.graph, traced, around, names, unseen(observer.model, seen, traced))
-    seen.graph.release()
-    return structure
+    structure = Structure(seen.graph, traced, around, names, unseen(observer.parts, seen, traced))
+    plan = structure.plan()
+    whole = not observer.on_meta and plan.afterwards(seen.record.written)
+    seen.graph.release(edges=not whole)
+    return structure, Measured(structure, seen, plan.numbers) if whole else None
 
 
-def _measured(
-    observer: Observer, structure: Structure, batch: object, seed: int, loss: Loss | None, *, first: bool
-) -> list[Drawn]:
-    """One measured pass; if the model takes another way than when it was observed, its units are found anew."""
-    if any(parameter.is_meta for parameter in observer.model.parameters()):
-        return []
-    for current in (structure, None):
-        here = current if current is not None else _observe(observer, batch, seed)
-        plans = list[ForwardPlan]()
-
-        def watcher(here: Structure = here, plans: list[ForwardPlan] = plans) -> ForwardPlan:
-            plans.append(plan_forward(here.graph, here.traced.units, here.around))
-            return plans[-1]
-
-        seen = observer.run(batch, seed, watcher)
-        if seen.graph.kinds == here.graph.kinds and seen.graph.parents == here.graph.parents:
-            here.graph.edges[:] = seen.graph.edges
-            try:
-                drawn = _taken(observer, here, seen, plans[-1].numbers, loss)
-            finally:
-                here.graph.edges.clear()
-            finite = all(map(math.isfinite, drawn.values.values())) and all(
-                bool(o.isfinite().all()) for o in seen.outputs
-            )
-            del seen
-            return [drawn if finite else replace(drawn, non_finite=first_non_finite(observer, batch, seed))]
-        del seen
-    reason = "two passes with the same random numbers took different ways; nothing was measured"
-    return [Drawn(not_seen=(NotSeen(what="control flow", where="(root)", reason=reason),))] if first else []
+def _measured(observer: Observer, structure: Structure, batch: object, seed: int) -> Measured | None:
+    """One more pass; if the model takes another way than when it was observed, its units are found anew."""
+    measured = _again(observer, structure, batch, seed)
+    if measured is None:
+        structure, measured = _observe(observer, batch, seed)
+    return measured or _again(observer, structure, batch, seed)
 
 
-def _taken(observer: Observer, here: Structure, seen: Pass, numbers: Numbers, loss: Loss | None) -> Drawn:
-    """All measurements of one pass."""
-    wanted = [parameter for parameter in observer.model.parameters() if parameter.requires_grad]
+def _again(observer: Observer, structure: Structure, batch: object, seed: int) -> Measured | None:
+    """A pass measured while it runs; None if it went another way."""
+    plans = list[ForwardPlan]()
+
+    def watcher() -> ForwardPlan:
+        plans.append(structure.plan())
+        return plans[-1]
+
+    seen = observer.run(batch, seed, watcher)
+    if seen.graph.kinds != structure.graph.kinds or seen.graph.parents != structure.graph.parents:
+        return None
+    structure.graph.edges[:] = seen.graph.edges
+    return Measured(structure, seen, plans[-1].numbers)
+
+
+def _taken(observer: Observer, measured: Measured, loss: Loss | None) -> tuple[Drawn, bool]:
+    """All measurements of one pass, and whether they and its outputs are finite; its graph is let go."""
+    try:
+        drawn = _way_back(observer, measured, loss)
+    finally:
+        measured.structure.graph.edges.clear()
+    finite = all(map(math.isfinite, drawn.values.values()))
+    return drawn, finite and all(bool(output.isfinite().all()) for output in measured.seen.outputs)
+
+
+def _way_back(observer: Observer, measured: Measured, loss: Loss | None) -> Drawn:
+    """The numbers of the way forward together with those of the backward passes."""
+    here, seen = measured.structure, measured.seen
+    wanted = [parameter for parameter in observer.parts.parameters.values() if parameter.requires_grad]
     ends = _ends(seen, loss, [*wanted, *seen.leaves])
     if ends is None:
-        return Drawn(_values(here.names, numbers))
+        return Drawn(_values(here.names, measured.numbers))
     backward = Backward(here.graph, here.traced.units, here.around, ends)
     gradient_norm, trouble = None, list[NotSeen]()
     try:
@@ -159,7 +195,7 @@ def _taken(observer: Observer, here: Structure, seen: Pass, numbers: Numbers, lo
     except (RuntimeError, NotImplementedError) as error:
         reason = f"the backward pass raised {type(error).__name__}: {str(error).splitlines()[0]}"
         trouble.append(NotSeen(what="gradients", where="(root)", reason=reason))
-    values = _values(here.names, {**numbers, **backward.numbers})
+    values = _values(here.names, {**measured.numbers, **backward.numbers})
     return Drawn(values, _loss(ends), gradient_norm, None, tuple(trouble))
 
 
@@ -178,7 +214,7 @@ def _loss(ends: Ends) -> float:
 
 def _gradient_norm(observer: Observer, ends: Ends, gradients: Sequence[Tensor | None]) -> float | None:
     """Of all parameters that were to be trained; if none was, of all."""
-    parameters = list(observer.model.parameters())
+    parameters = observer.parts.parameters.values()
     trainable = dict(zip(map(id, parameters), observer.patient.was_trainable(), strict=True))
     every = not any(trainable.values())
     kept = [
@@ -186,7 +222,7 @@ def _gradient_norm(observer: Observer, ends: Ends, gradients: Sequence[Tensor | 
         for tensor, grad in zip(ends.inputs, gradients, strict=True)
         if grad is not None and id(tensor) in trainable and (every or trainable[id(tensor)])
     ]
-    return float(torch.stack([norm(grad).double().cpu() for grad in kept]).norm()) if kept else None
+    return float(torch.stack([norm(grad).cpu() for grad in kept]).double().norm()) if kept else None
 
 
 def _ends(seen: Pass, loss: Loss | None, inputs: Sequence[Tensor]) -> Ends | None:

@@ -1,4 +1,4 @@
-"""Numbers taken while the signal passes forward, each at once: the next operation in place may overwrite it."""
+"""Numbers of the forward pass: from the tensors it left, or at once where operations in place would overwrite them."""
 
 import math
 from collections.abc import Callable, Mapping, Sequence
@@ -11,7 +11,7 @@ from torch import Tensor
 from cleanpath.auditing import kinds
 from cleanpath.auditing.describe import Around
 from cleanpath.auditing.graph import Graph
-from cleanpath.auditing.record import tensors_in
+from cleanpath.auditing.record import Operation, tensors_in
 from cleanpath.auditing.trace import Unit
 
 SATURATED = 0.01
@@ -26,7 +26,7 @@ Step = Callable[[tuple[Any, ...], Mapping[str, Any]], Callable[[Any], None] | No
 
 @dataclass
 class ForwardPlan:
-    """What to measure at which operation; made from a traced graph, used as the watcher of a second, equal pass."""
+    """What to measure at which operation: afterwards, or as the watcher of a second, equal pass."""
 
     graph: Graph
     numbers: Numbers = field(default_factory=dict)
@@ -34,6 +34,8 @@ class ForwardPlan:
     """By the number and name of the operation, so that nothing is done should the model take another way."""
     kept: dict[int, Tensor] = field(default_factory=dict)
     """Shortcut values that wait for the last of several sums."""
+    operations: dict[int, Operation] = field(default_factory=dict)
+    """Those that have steps, by their number."""
 
     def __call__(
         self, ordinal: int, name: str, args: tuple[Any, ...], kwargs: Mapping[str, Any]
@@ -54,6 +56,19 @@ class ForwardPlan:
         operation = self.graph.operations[vertex]
         if operation is not None:
             self.steps.setdefault((operation.ordinal, operation.name), []).append(step)
+            self.operations[operation.ordinal] = operation
+
+    def afterwards(self, written: Mapping[int, int]) -> bool:
+        """Measure the tensors that the observed operations kept, unless one of them was overwritten since."""
+        operations = [self.operations[ordinal] for ordinal in sorted(self.operations)]
+        if not all(operation.intact(written) for operation in operations):
+            return False
+        with torch.no_grad():
+            for one in operations:
+                finish = self(one.ordinal, one.name, one.args, one.kwargs)
+                if finish is not None:
+                    finish(one.result)
+        return True
 
 
 def plan_forward(graph: Graph, units: Sequence[Unit], around: Sequence[Around]) -> ForwardPlan:
@@ -175,7 +190,8 @@ def _note_parts(plan: ForwardPlan, index: int, shortcut: Tensor, branch: Tensor)
 def _other(unit: Unit, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Tensor:
     term = unit.others[0]
     value: Tensor = args[term.position].detach()
-    return value * _factor(term.scale, args, kwargs, term.position)
+    factor = _factor(term.scale, args, kwargs, term.position)
+    return value if factor == 1.0 else value * factor
 
 
 def _factor(scale: float | None, args: tuple[Any, ...], kwargs: Mapping[str, Any], position: int) -> float:

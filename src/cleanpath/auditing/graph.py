@@ -21,6 +21,7 @@ CUSTOM = "custom"
 SLICED = "copyslices"
 """The node of an operation made in place on a view of its first argument."""
 Edge = tuple[Node, int]
+Arguments = tuple[tuple[Node | None, int], ...]
 
 
 @dataclass
@@ -53,9 +54,18 @@ class Graph:
                 children[parent].append(vertex)
         return children
 
+    @cached_property
+    def _live_parents(self) -> list[list[int]]:
+        return [[parent for parent in above if parent >= 0 and self.live[parent]] for above in self.parents]
+
     def live_parents(self, vertex: int) -> list[int]:
         """What a vertex was computed from, as far as the input reaches it."""
-        return [p for p in self.parents[vertex] if p >= 0 and self.live[p]]
+        return self._live_parents[vertex]
+
+    @cached_property
+    def mixing(self) -> dict[int, bool]:
+        """What `mixes` found out about vertices."""
+        return {}
 
     @cached_property
     def _weights(self) -> dict[int, tuple[str, ...]]:
@@ -91,9 +101,10 @@ class Graph:
         """The class name of a custom function."""
         return type(self.edges[vertex][0]).__name__.removesuffix("Backward")
 
-    def release(self) -> None:
-        """Let go of the autograd graph and of constants, and with them of the memory of the forward pass."""
-        self.edges.clear()
+    def release(self, *, edges: bool = True) -> None:
+        """Let go of all tensors, unless told otherwise also of the autograd graph with those of the backward pass."""
+        if edges:
+            self.edges.clear()
         for operation in self.operations:
             if operation is not None:
                 operation.forget()
@@ -110,38 +121,46 @@ def build(outputs: Iterable[Tensor], record: Record, parameters: Mapping[int, st
     """The graph behind `outputs`; `parameters` names parameters by their id, `inputs` are the leaves of the input."""
     ends = [(tensor.grad_fn, tensor.output_nr) for tensor in outputs if tensor.grad_fn is not None]
     arguments = _behind([node for node, _ in ends])
-    nodes = _in_order(arguments)
-    used: dict[Node, set[int]] = {node: set() for node in nodes}
-    for node, number in (*ends, *(edge for edges in arguments.values() for edge in edges)):
-        if node is not None:
-            used[node].add(number)
-    edges = [(node, number) for node in nodes for number in sorted(used[node])]
-    index = {edge: vertex for vertex, edge in enumerate(edges)}
+    kinds = {node: _kind(node) for node in arguments}
+    order = {node: -1 if kind == LEAF else node._sequence_nr() for node, kind in kinds.items()}  # noqa: SLF001
+    used: dict[Node, set[int]] = {node: set() for node in arguments}
+    for edges in (ends, *arguments.values()):
+        for node, number in edges:
+            if node is not None:
+                used[node].add(number)
     leaves = {id(tensor) for tensor in inputs}
-    graph = Graph([], [], [], [], edges, [], [], [], [], frozenset(index[end] for end in ends))
-    for node, number in edges:
-        operation = _operation(node, record.operations)
-        above = tuple(-1 if parent is None else index[parent, n] for parent, n in arguments[node])
-        kind = _kind(node)
+    graph = Graph([], [], [], [], [], [], [], [], [], frozenset())
+    index: dict[tuple[Node | None, int], int] = {}
+    for node in _in_order(arguments, order):
+        kind = kinds[node]
+        operation = None
+        if kind not in {LEAF, CUSTOM}:  # an operation in place on a view is numbered just before its node
+            operation = record.operations.get(order[node] - 1 if kind == SLICED else order[node])
         variable = getattr(node, "variable", None) if kind == LEAF else None
-        graph.kinds.append(operation.name.replace("_", "") if kind == SLICED and operation else kind)
-        graph.parents.append(above)
-        graph.numbers.append(number)
-        graph.sliced.append(kind == SLICED)
-        graph.operations.append(operation)
-        graph.shapes.append(_shape(node, number))
-        graph.parameter.append(None if variable is None else parameters.get(id(variable)))
-        graph.live.append(
+        above = tuple(-1 if parent is None else index[parent, n] for parent, n in arguments[node])
+        live = (
             (variable is not None and id(variable) in leaves)
             or (operation is not None and operation.reads_input)
             or any(parent >= 0 and graph.live[parent] for parent in above)
         )
+        for number in sorted(used[node]):
+            index[node, number] = len(graph.kinds)
+            graph.kinds.append(operation.name.replace("_", "") if kind == SLICED and operation else kind)
+            graph.parents.append(above)
+            graph.operations.append(operation)
+            graph.shapes.append(_shape(node, number))
+            graph.edges.append((node, number))
+            graph.numbers.append(number)
+            graph.sliced.append(kind == SLICED)
+            graph.live.append(live)
+            graph.parameter.append(None if variable is None else parameters.get(id(variable)))
+    graph.outputs = frozenset(index[end] for end in ends)
     return graph
 
 
-def _behind(ends: list[Node]) -> dict[Node, tuple[tuple[Node | None, int], ...]]:
+def _behind(ends: list[Node]) -> dict[Node, Arguments]:
     """All nodes behind the ends, each with its arguments."""
-    arguments: dict[Node, tuple[tuple[Node | None, int], ...]] = {}
+    arguments: dict[Node, Arguments] = {}
     pending = ends
     while pending:
         node = pending.pop()
@@ -151,25 +170,28 @@ def _behind(ends: list[Node]) -> dict[Node, tuple[tuple[Node | None, int], ...]]
     return arguments
 
 
-def _in_order(arguments: Mapping[Node, tuple[tuple[Node | None, int], ...]]) -> list[Node]:
+def _in_order(arguments: Mapping[Node, Arguments], order: Mapping[Node, int]) -> list[Node]:
     """All nodes; parents first, otherwise as autograd numbered them."""
+    ordered = sorted(arguments, key=order.__getitem__)
+    edges_of = ((node, parent) for node in ordered for parent, _ in arguments[node] if parent is not None)
+    if all(order[parent] < max(order[node], 0) for node, parent in edges_of):
+        return ordered
     children: dict[Node, list[Node]] = {node: [] for node in arguments}
     waiting = dict.fromkeys(arguments, 0)
     for node, edges in arguments.items():
         for parent in dict.fromkeys(parent for parent, _ in edges if parent is not None):
             children[parent].append(node)
             waiting[node] += 1
-    numbers = {node: -1 if _kind(node) == LEAF else node._sequence_nr() for node in arguments}  # noqa: SLF001
-    ready = [(numbers[node], position, node) for position, node in enumerate(arguments) if not waiting[node]]
+    ready = [(order[node], position, node) for position, node in enumerate(arguments) if not waiting[node]]
     heapq.heapify(ready)
-    ordered: list[Node] = []
+    ordered = []
     while ready:
         _, _, node = heapq.heappop(ready)
         ordered.append(node)
         for child in children[node]:
             waiting[child] -= 1
             if not waiting[child]:
-                heapq.heappush(ready, (numbers[child], len(arguments) + len(ordered), child))
+                heapq.heappush(ready, (order[child], len(arguments) + len(ordered), child))
     return ordered
 
 
@@ -181,15 +203,6 @@ def _kind(node: Node) -> str:
 @cache
 def _kind_of(name: str) -> str:
     return re.sub(r"Backward\d*$", "", name.rpartition(":")[2]).lower()
-
-
-def _operation(node: Node, operations: Mapping[int, Operation]) -> Operation | None:
-    """The record of a node; an operation in place on a view is numbered just before its node."""
-    kind = _kind(node)
-    if kind in {CUSTOM, LEAF}:
-        return None
-    number = node._sequence_nr()  # noqa: SLF001
-    return operations.get(number - 1) if kind == SLICED else operations.get(number)
 
 
 def _shape(node: Node, number: int) -> tuple[int, ...]:

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from cleanpath.auditing.graph import Graph, build
-from cleanpath.auditing.patient import Patient, drawing_from
+from cleanpath.auditing.patient import Parts, Patient, drawing_from
 from cleanpath.auditing.record import Record, Recorder, Watcher
 from cleanpath.errors import UserError
 
@@ -43,9 +43,10 @@ class Observer:
     """Observes passes of one patient."""
 
     def __init__(self, patient: Patient) -> None:
-        self.patient, self.model = patient, patient.model
-        self.module_names = {id(module): name for name, module in self.model.named_modules()}
-        self.parameter_names = {id(parameter): name for name, parameter in self.model.named_parameters()}
+        self.patient, self.parts = patient, patient.parts
+        self.on_meta = any(parameter.is_meta for parameter in self.parts.parameters.values())
+        self._module_names = {id(module): name for name, module in self.parts.modules.items()}
+        self._parameter_names = {id(parameter): name for name, parameter in self.parts.parameters.items()}
         self._attempts = list(ATTEMPTS)
         self._recorder: Recorder | None = None
 
@@ -74,19 +75,19 @@ class Observer:
 
     def _run(self, batch: object, seed: int, watcher: Watcher | None, attempt: Attempt) -> Pass:
         self.patient.require_gradients(frozen_too=attempt.frozen_too)
-        given = _Inputs(live=attempt.live_inputs, meta=any(p.is_meta for p in self.model.parameters()))
+        given = _Inputs(live=attempt.live_inputs, meta=self.on_meta)
         args, kwargs = given.prepare(batch)
-        self._recorder = recorder = Recorder(self.module_names, given.tensors, self.patient.write_watch(), watcher)
+        self._recorder = recorder = Recorder(self._module_names, given.tensors, self.patient.write_watch(), watcher)
         with ExitStack() as stack:
             stack.enter_context(drawing_from(seed))
             stack.enter_context(recorder.following_modules())
-            stack.enter_context(uncompiled(self.model))
+            stack.enter_context(uncompiled(self.parts))
             stack.enter_context(recorder)
             args, kwargs = given.through_a_copy(args), given.through_a_copy(kwargs)
-            output = unwrapped(self.model)(*args, **kwargs)
+            output = unwrapped(self.parts.whole)(*args, **kwargs)
         outputs = [t for t in tensors_of(output) if t.grad_fn is not None and (t.is_floating_point() or t.is_complex())]
         self._recorder = None
-        graph = build(outputs, recorder.record, self.parameter_names, given.leaves)
+        graph = build(outputs, recorder.record, self._parameter_names, given.leaves)
         return Pass(output, outputs, given.leaves, recorder.record, graph)
 
 
@@ -157,10 +158,10 @@ def unwrapped(model: nn.Module) -> nn.Module:
     return model
 
 
-def uncompiled(model: nn.Module) -> ExitStack:
+def uncompiled(parts: Parts) -> ExitStack:
     """Run compiled modules as they are written and scripted ones unfused, for as long as the stack is open."""
     stack = ExitStack()
-    if any(isinstance(module, torch.jit.ScriptModule) for module in model.modules()):
+    if any(isinstance(module, torch.jit.ScriptModule) for module in parts.modules.values()):
         stack.enter_context(torch.jit.optimized_execution(False))  # type: ignore[attr-defined]  # noqa: FBT003
     if "torch._dynamo" in sys.modules:
         stack.enter_context(torch.compiler.set_stance("force_eager"))

@@ -3,12 +3,14 @@
 Buffers are copied beforehand. A parameter is copied only when an operation is about to write to it: most never are.
 """
 
+import gc
 import random
 import sys
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
+from operator import is_
 from types import TracebackType
 from typing import Any, Self
 
@@ -19,25 +21,47 @@ from torch.nn.parameter import is_lazy
 from cleanpath.auditing.record import storage_of
 
 CONTAINERS = (dict, list, set, deque)
+NOTHING: list[Any] = []
+"""What an empty container held; most hooks' are."""
+
+
+@dataclass(frozen=True)
+class Parts:
+    """What a model is made of, by qualified names; listing it takes about as long as a small layer."""
+
+    modules: dict[str, nn.Module]
+    parameters: dict[str, nn.Parameter]
+    buffers: tuple[Tensor, ...]
+
+    @classmethod
+    def of(cls, model: nn.Module) -> Self:
+        """The parts as they are now."""
+        return cls(dict(model.named_modules()), dict(model.named_parameters()), tuple(model.buffers()))
+
+    @property
+    def whole(self) -> nn.Module:
+        """The model itself."""
+        return self.modules[""]
 
 
 class Patient:
     """A module, its state at the door, and the way back to it.
 
-    with Patient(model) as patient:
+    with Patient(Parts.of(model)) as patient:
         ...                 # run the model, as often as wanted
         patient.rewind()    # as at the door, for another run
     """
 
-    def __init__(self, model: nn.Module) -> None:
-        self.model = model
-        self._modules = [_Attributes(module) for module in model.modules()]
-        self._parameters = [_Values(p, p.requires_grad, p.grad) for p in model.parameters()]
-        buffers = [*model.buffers(), *_lost_tensors(model)]
+    def __init__(self, parts: Parts) -> None:
+        self.parts = parts
+        self._modules = [_Attributes(module) for module in parts.modules.values()]
+        self._parameters = [_Values(p, p.requires_grad, p.grad) for p in parts.parameters.values()]
+        buffers = [*parts.buffers, *_lost_tensors(parts.modules.values())]
         self._buffers = [(tensor, tensor.detach().clone()) for tensor in buffers if not is_lazy(tensor)]
         self._generators = _generators()
         self._dtype = torch.get_default_dtype()
         self._stack = ExitStack()
+        self._at_the_door = True
 
     def __enter__(self) -> Self:
         """Record gradients from now on, whatever the caller's mode."""
@@ -55,7 +79,9 @@ class Patient:
         self.rewind()
 
     def rewind(self) -> None:
-        """Put everything back, but keep watching."""
+        """Put everything back, but keep watching; before the first run there is nothing to put back."""
+        if self._at_the_door:
+            return
         for attributes in self._modules:
             attributes.restore()
         with torch.no_grad():
@@ -72,6 +98,7 @@ class Patient:
 
     def require_gradients(self, *, frozen_too: bool) -> None:
         """Make parameters leaves of the graph, also the frozen ones: they are weights all the same."""
+        self._at_the_door = False
         for values in self._parameters:
             floating = values.parameter.is_floating_point() or values.parameter.is_complex()
             wanted = values.requires_grad or (frozen_too and floating)
@@ -135,34 +162,36 @@ class _Attributes:
 
     module: nn.Module
     values: dict[str, Any] = field(init=False)
-    tables: dict[str, Any] = field(init=False)
-    """Copies of its containers: parameters, buffers, hooks, and caches that a forward pass may fill."""
+    containers: list[tuple[Any, dict[Any, Any] | list[Any]]] = field(init=False)
+    """Its containers, each with a copy: parameters, buffers, hooks, and caches that a forward pass may fill."""
 
     def __post_init__(self) -> None:
         self.values = dict(self.module.__dict__)
-        containers = ((name, value) for name, value in self.values.items() if isinstance(value, CONTAINERS))
-        self.tables = {name: dict(value) if isinstance(value, dict) else list(value) for name, value in containers}
+        self.containers = [(value, _copied(value)) for value in self.values.values() if isinstance(value, CONTAINERS)]
 
     def restore(self) -> None:
         if isinstance(self.module, torch.jit.ScriptModule):
             return
         own = self.module.__dict__
-        for name in [name for name in own if name not in self.values]:
+        for name in own.keys() - self.values.keys():
             del own[name]
         own.update(self.values)
-        for name, saved in self.tables.items():
-            if (saved or own[name]) and not _holds_the_same(own[name], saved):
-                _refill(own[name], saved)
+        for container, saved in self.containers:
+            if (saved or container) and not _holds_the_same(container, saved):
+                _refill(container, saved)
+
+
+def _copied(container: Any) -> dict[Any, Any] | list[Any]:
+    if not container:
+        return NOTHING
+    return dict(container) if isinstance(container, dict) else list(container)
 
 
 def _holds_the_same(container: Any, saved: dict[Any, Any] | list[Any]) -> bool:
     """Whether two containers hold the very same objects in the same order."""
-    if len(container) != len(saved):
+    if len(container) != len(saved) or not all(map(is_, container, saved)):
         return False
-    if isinstance(saved, dict):
-        pairs = zip(container.items(), saved.items(), strict=True)
-        return all(a is b and one is other for (a, one), (b, other) in pairs)
-    return all(one is other for one, other in zip(container, saved, strict=True))
+    return not isinstance(saved, dict) or all(map(is_, container.values(), saved.values()))
 
 
 def _refill(container: Any, saved: dict[Any, Any] | list[Any]) -> None:
@@ -173,9 +202,9 @@ def _refill(container: Any, saved: dict[Any, Any] | list[Any]) -> None:
         container.extend(saved)
 
 
-def _lost_tensors(model: nn.Module) -> Iterator[Tensor]:
+def _lost_tensors(modules: Iterable[nn.Module]) -> Iterator[Tensor]:
     """Tensors that modules hold as plain attributes."""
-    for module in model.modules():
+    for module in modules:
         if not isinstance(module, torch.jit.ScriptModule):
             yield from (value for value in module.__dict__.values() if isinstance(value, Tensor))
 
@@ -239,3 +268,15 @@ def drawing_from(seed: int) -> Iterator[None]:
     if numpy is not None:
         numpy.random.seed(seed % 2**32)
     yield
+
+
+@contextmanager
+def uncollected() -> Iterator[None]:
+    """No search for cyclic garbage meanwhile: a graph has so many objects that it would start one over the process."""
+    running = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if running:
+            gc.enable()

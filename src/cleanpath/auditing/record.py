@@ -33,6 +33,7 @@ NOISE = frozenset(
     }
 )
 SCALES = frozenset({"mul", "div", "lerp", "addcmul", "addcdiv", "true_divide", "multiply", "divide"})
+NESTING = (list, tuple, dict)
 
 
 @dataclass(slots=True)
@@ -44,28 +45,62 @@ class Seen:
     value: Tensor | None
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Operation:
-    """One differentiable operation as it was called; tensors among its arguments are replaced by `Seen`."""
+    """One differentiable operation as it was called, with what it read and gave until `forget`."""
 
     name: str
     ordinal: int
     module: str
-    arguments: tuple[Any, ...]
-    keywords: Mapping[str, Any]
     reads_input: bool
+    noise: frozenset[int]
+    """Ids of the tensors it read that random numbers went into."""
+    args: tuple[Any, ...] = ()
+    kwargs: Mapping[str, Any] = field(default_factory=dict)
+    result: Any = None
+    _described: tuple[tuple[Any, ...], dict[str, Any]] | None = None
+
+    def keep(self, args: tuple[Any, ...], kwargs: Mapping[str, Any], result: Any) -> None:
+        """Hold on to what it read and gave."""
+        self.args, self.kwargs, self.result = args, kwargs, result
+
+    @property
+    def arguments(self) -> tuple[Any, ...]:
+        """The positional arguments; tensors among them are replaced by `Seen`."""
+        return self._seen()[0]
 
     def argument(self, position: int, keyword: str, default: Any = None) -> Any:
         """The argument at a position or under a keyword."""
-        if keyword in self.keywords:
-            return self.keywords[keyword]
-        return self.arguments[position] if position < len(self.arguments) else default
+        arguments, keywords = self._seen()
+        if keyword in keywords:
+            return keywords[keyword]
+        return arguments[position] if position < len(arguments) else default
+
+    def intact(self, written: Mapping[int, int]) -> bool:
+        """Whether all it read and gave still stands in memory, by the last operations that wrote to each storage."""
+        kept = tensors_in((self.args, self.kwargs, self.result))
+        return all(written.get(storage_of(tensor), -1) < self.ordinal for tensor in kept)
 
     def forget(self) -> None:
-        """Let go of the constants."""
-        for value in (*self.arguments, *self.keywords.values()):
+        """Let go of all tensors; arguments that somebody asked for are still known, but no constants."""
+        self.args, self.kwargs, self.result = (), {}, None
+        for value in () if self._described is None else (*self._described[0], *self._described[1].values()):
             if isinstance(value, Seen):
                 value.value = None
+
+    def _seen(self) -> tuple[tuple[Any, ...], dict[str, Any]]:
+        if self._described is None:
+            described = {key: self._described_as(value) for key, value in self.kwargs.items()}
+            self._described = (tuple(map(self._described_as, self.args)), described)
+        return self._described
+
+    def _described_as(self, value: Any) -> Any:
+        if isinstance(value, Tensor):
+            kept = self.name in SCALES and (not value.requires_grad or value.numel() <= KEPT_ENTRIES)
+            return Seen(tuple(value.shape), id(value) in self.noise, value.detach() if kept else None)
+        if isinstance(value, list | tuple):
+            return tuple(map(self._described_as, value))
+        return value
 
 
 Watcher = Callable[[int, str, tuple[Any, ...], Mapping[str, Any]], Callable[[Any], None] | None]
@@ -88,11 +123,16 @@ class Record:
     """How often an operation read a value whose gradient had been cut, by the module that read it."""
     quantised: set[str] = field(default_factory=set)
     """Modules that computed with packed low-precision weights, which are no parameters."""
+    written: dict[int, int] = field(default_factory=dict)
+    """The last operation that wrote to a storage."""
     count: int = 0
 
 
 class Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
-    """Records the operations of one forward pass; `inputs` are the tensors whose influence counts."""
+    """Records the operations of one forward pass; `inputs` are the tensors whose influence counts.
+
+    Without a watcher every operation keeps its tensors, so that they can be measured once the units are known.
+    """
 
     def __init__(
         self,
@@ -109,6 +149,11 @@ class Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
         self._influenced: dict[int, Tensor] = {storage_of(tensor): tensor for tensor in inputs}
         self._cut: dict[int, Tensor] = {}
 
+    @classmethod
+    def _should_skip_dynamo(cls) -> bool:
+        """Compiled modules run as they are written (`uncompiled`): there is nothing that dynamo must skip."""
+        return False
+
     def __torch_dispatch__(
         self,
         func: Any,
@@ -118,54 +163,47 @@ class Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
     ) -> Any:
         """Run an operation and note it."""
         kwargs = kwargs or {}
-        name = base_name(func)
-        ordinal, self.record.count = self.record.count, self.record.count + 1
-        read = tuple(tensors_in((args, kwargs)))
-        schema = getattr(func, "_schema", None)
-        if schema is not None and schema.is_mutable:
+        name, writes = nature(func)
+        record = self.record
+        ordinal, record.count = record.count, record.count + 1
+        read = tensors_in(args)
+        if kwargs:
+            read.extend(tensors_in(kwargs))
+        if writes:
             self._before_write(read)
+            written = [*(args[place] for place in writes if place < len(args)), kwargs]
+            record.written.update((storage_of(tensor), ordinal) for tensor in tensors_in(written))
         after = self._watcher(ordinal, name, args, kwargs) if self._watcher is not None else None
-        number, grad = torch._C._autograd._get_sequence_nr() - 1, torch.is_grad_enabled()  # noqa: SLF001
+        number = torch._C._autograd._get_sequence_nr() - 1  # noqa: SLF001
         result = func(*args, **kwargs)
         if after is not None:
             after(result)
-        tracked = any(tensor.requires_grad for tensor in read)
-        if name.startswith("quantized"):
-            self.record.quantised.add(self._stack[-1])
-        if tracked and grad:
-            if number not in self.record.operations:
-                self.record.operations[number] = self._operation(name, ordinal, args, kwargs, read)
-            if any(not t.requires_grad and t.is_floating_point() and storage_of(t) in self._cut for t in read):
-                self.record.cuts[self._stack[-1]] = self.record.cuts.get(self._stack[-1], 0) + 1
-            if name == "detach" or any(not t.is_floating_point() for t in tensors_in(result)):
+        beside = [tensor for tensor in read if not tensor.requires_grad]
+        tracked = len(beside) < len(read)
+        if tracked and torch.is_grad_enabled():
+            origins = [(tensor, storage_of(tensor)) for tensor in beside]
+            if number not in record.operations:
+                influenced = any(storage in self._influenced for _, storage in origins)
+                noise = frozenset(id(tensor) for tensor, storage in origins if storage in self._noise)
+                operation = Operation(name, ordinal, self._stack[-1], influenced, noise)
+                if self._watcher is None:
+                    operation.keep(args, kwargs, result)
+                record.operations[number] = operation
+            if self._cut and any(t.is_floating_point() and storage in self._cut for t, storage in origins):
+                record.cuts[self._stack[-1]] = record.cuts.get(self._stack[-1], 0) + 1
+            if name == "detach" or not all(tensor.is_floating_point() for tensor in tensors_in(result)):
                 self._follow(name, read, result, derived=any(t.grad_fn is not None for t in read))
         else:
             if tracked:
-                self.record.inside.setdefault(number, []).append(name)
+                record.inside.setdefault(number, []).append(name)
             if name == "_transformer_encoder_layer_fwd":
-                self.record.fused.append(f"{self._stack[-1]}: a fused encoder layer")
+                record.fused.append(f"{self._stack[-1]}: a fused encoder layer")
             self._follow(name, read, result, derived=any(t.grad_fn is not None for t in read if t.requires_grad))
+        if name.startswith("quantized"):
+            record.quantised.add(self._stack[-1])
         return result
 
-    def _operation(
-        self, name: str, ordinal: int, args: tuple[Any, ...], kwargs: Mapping[str, Any], read: tuple[Tensor, ...]
-    ) -> Operation:
-        keep = name in SCALES
-        reads_input = any(not t.requires_grad and storage_of(t) in self._influenced for t in read)
-        arguments = tuple(self._seen(value, keep=keep) for value in args)
-        keywords = {key: self._seen(value, keep=keep) for key, value in kwargs.items()}
-        return Operation(name, ordinal, self._stack[-1], arguments, keywords, reads_input)
-
-    def _seen(self, value: Any, *, keep: bool) -> Any:
-        if isinstance(value, Tensor):
-            kept = keep and (not value.requires_grad or value.numel() <= KEPT_ENTRIES)
-            noise = not value.requires_grad and storage_of(value) in self._noise
-            return Seen(tuple(value.shape), noise, value.detach() if kept else None)
-        if isinstance(value, list | tuple):
-            return tuple(self._seen(item, keep=keep) for item in value)
-        return value
-
-    def _follow(self, name: str, read: tuple[Tensor, ...], result: Any, *, derived: bool) -> None:
+    def _follow(self, name: str, read: Sequence[Tensor], result: Any, *, derived: bool) -> None:
         """Hand on what is known of tensors outside the graph; they are kept alive, so that no address is used twice."""
         storages = [storage_of(tensor) for tensor in read]
         noise = name in NOISE or any(storage in self._noise for storage in storages)
@@ -204,6 +242,15 @@ class Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
 
 
 @cache
+def nature(func: Any) -> tuple[str, tuple[int, ...]]:
+    """An operation's base name, and the places of the arguments it writes to."""
+    schema = getattr(func, "_schema", None)
+    given = schema.arguments if schema is not None and schema.is_mutable else ()
+    return base_name(func), tuple(
+        place for place, one in enumerate(given) if one.alias_info and one.alias_info.is_write
+    )
+
+
 def base_name(func: Any) -> str:
     """`add` for `aten.add_.Tensor`; operations of other libraries keep their library's name."""
     packet = getattr(func, "overloadpacket", None)
@@ -223,13 +270,14 @@ def storage_of(tensor: Tensor) -> int:
         return id(tensor)
 
 
-def tensors_in(value: Any) -> Iterator[Tensor]:
+def tensors_in(value: Any) -> list[Tensor]:
     """The tensors of nested lists, tuples and dictionaries."""
     if isinstance(value, Tensor):
-        yield value
-    elif isinstance(value, list | tuple):
-        for item in value:
-            yield from tensors_in(item)
-    elif isinstance(value, Mapping):
-        for item in value.values():
-            yield from tensors_in(item)
+        return [value]
+    found = list[Tensor]()
+    for item in (value.values() if isinstance(value, dict) else value) if isinstance(value, NESTING) else ():
+        if isinstance(item, Tensor):
+            found.append(item)
+        elif isinstance(item, NESTING):
+            found.extend(tensors_in(item))
+    return found

@@ -6,11 +6,11 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from types import MappingProxyType
 
-from torch import nn
 from torch.nn.parameter import is_lazy
 
 from cleanpath.auditing.describe import Around, branch_parameters, owners
 from cleanpath.auditing.graph import Graph
+from cleanpath.auditing.patient import Parts
 from cleanpath.auditing.profile import (
     AfterRow,
     BranchRow,
@@ -49,7 +49,7 @@ class Drawn:
 
 
 def unit_rows(
-    model: nn.Module,
+    parts: Parts,
     graph: Graph,
     units: Sequence[Unit],
     around: Sequence[Around],
@@ -57,7 +57,7 @@ def unit_rows(
     drawn: Sequence[Drawn],
 ) -> tuple[UnitRow, ...]:
     """One row per unit."""
-    sizes = {name: parameter.numel() for name, parameter in model.named_parameters()}
+    sizes = {name: parameter.numel() for name, parameter in parts.parameters.items()}
     total = sum(sizes.values())
     grouped = [_by_unit(one.values) for one in drawn if one.values]
     rows = list[UnitRow]()
@@ -92,21 +92,21 @@ def unit_rows(
 
 
 def network_row(
-    model: nn.Module,
+    parts: Parts,
     graph: Graph | None,
     drawn: Sequence[Drawn],
     traced: Traced | None = None,
     names: Sequence[str] = (),
 ) -> NetworkRow:
     """What concerns the whole network."""
-    flags = {module.training for module in model.modules()}
+    flags = {module.training for module in parts.modules.values()}
     reasons = (
         Counter(traced.set_aside.values()) + Counter(reason for _, reason in traced.unsure)
         if traced
         else Counter[str]()
     )
     row = NetworkRow(
-        parameters=sum(parameter.numel() for parameter in model.parameters() if not is_lazy(parameter)),
+        parameters=sum(parameter.numel() for parameter in parts.parameters.values() if not is_lazy(parameter)),
         mode="mixed" if len(flags) > 1 else "training" if True in flags else "eval",
         draws=sum(bool(one.values) or one.loss is not None for one in drawn),
         loss=_mean([one.loss for one in drawn]),

@@ -59,6 +59,12 @@ class Ancestors:
 
 def mixes(graph: Graph, vertex: int) -> bool:
     """Whether a vertex is a weight layer: it combines entries with a matrix or a kernel of parameters."""
+    if vertex not in graph.mixing:
+        graph.mixing[vertex] = _mixes(graph, vertex)
+    return graph.mixing[vertex]
+
+
+def _mixes(graph: Graph, vertex: int) -> bool:
     kind, operation = graph.kinds[vertex], graph.operations[vertex]
     if operation is not None and operation.name.startswith("quantized"):
         return True
@@ -237,8 +243,9 @@ def _noisy(graph: Graph, vertex: int) -> bool:
 def _adds_nothing(graph: Graph, vertex: int) -> bool:
     """0 + x, as `sum([x, F])` makes it."""
     operation = graph.operations[vertex]
-    added = operation.argument(1, "other") if operation is not None else None
-    return graph.kinds[vertex] in {"add", "sub"} and number(added) == 0
+    if operation is None or graph.kinds[vertex] not in {"add", "sub"}:
+        return False
+    return number(operation.argument(1, "other")) == 0
 
 
 def _samples(graph: Graph, vertex: int) -> bool:

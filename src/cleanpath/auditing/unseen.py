@@ -4,21 +4,21 @@ from collections import Counter
 from collections.abc import Iterator
 
 import torch
-from torch import nn
 
 from cleanpath.auditing.describe import owners
 from cleanpath.auditing.graph import CUSTOM
 from cleanpath.auditing.passes import Pass
+from cleanpath.auditing.patient import Parts
 from cleanpath.auditing.profile import NotSeen
 from cleanpath.auditing.trace import NO_SHORTCUT, Traced
 
 ADDING = frozenset({"add", "sub", "lerp", "addcmul", "addmm", "baddbmm", "index_add"})
 
 
-def unseen(model: nn.Module, seen: Pass, traced: Traced) -> list[NotSeen]:
+def unseen(parts: Parts, seen: Pass, traced: Traced) -> list[NotSeen]:
     """Everything worth saying about one observed pass."""
-    found = [*_without_gradient(seen), *_opaque(model, seen), *_cut(seen), *_packed(seen)]
-    return [*found, *_doubtful(seen, traced), *_never_called(model, seen)]
+    found = [*_without_gradient(seen), *_opaque(parts, seen), *_cut(seen), *_packed(seen)]
+    return [*found, *_doubtful(seen, traced), *_never_called(parts, seen)]
 
 
 def _without_gradient(seen: Pass) -> Iterator[NotSeen]:
@@ -32,7 +32,7 @@ def _without_gradient(seen: Pass) -> Iterator[NotSeen]:
         yield NotSeen(what="the whole network", where="(root)", reason=reason)
 
 
-def _opaque(model: nn.Module, seen: Pass) -> Iterator[NotSeen]:
+def _opaque(parts: Parts, seen: Pass) -> Iterator[NotSeen]:
     graph = seen.graph
     met = Counter[tuple[str, str]]()
     for vertex, kind in enumerate(graph.kinds):
@@ -49,7 +49,7 @@ def _opaque(model: nn.Module, seen: Pass) -> Iterator[NotSeen]:
         yield NotSeen(
             what="fused layer", where=where, reason="one operation holds a whole layer, its sums too", count=count
         )
-    scripted = [name for name, module in model.named_modules() if isinstance(module, torch.jit.ScriptModule)]
+    scripted = [name for name, module in parts.modules.items() if isinstance(module, torch.jit.ScriptModule)]
     if scripted:
         reason = "a scripted module does not say which of its modules is running; names come from parameters"
         yield NotSeen(what="scripted modules", where=scripted[0] or "(root)", reason=reason, count=len(scripted))
@@ -89,12 +89,12 @@ def _has_weights(seen: Pass, vertex: int) -> bool:
     return False
 
 
-def _never_called(model: nn.Module, seen: Pass) -> Iterator[NotSeen]:
+def _never_called(parts: Parts, seen: Pass) -> Iterator[NotSeen]:
     """The outermost modules with parameters that no operation of this pass used."""
     used = owners([name for name in seen.graph.parameter if name is not None])
     busy = {above for name in (*seen.record.called, *used) for above in _upwards(name)}
-    with_parameters = {above for name, _ in model.named_parameters() for above in _upwards(name.rpartition(".")[0])}
-    idle = [name for name, _ in model.named_modules() if name in with_parameters - busy]
+    with_parameters = {above for name in parts.parameters for above in _upwards(name.rpartition(".")[0])}
+    idle = [name for name in parts.modules if name in with_parameters - busy]
     for name in idle:
         if name.rpartition(".")[0] not in idle:
             yield NotSeen(what="module", where=name, reason="never called on this batch")
