@@ -86,7 +86,7 @@ def test_draws_of_the_dropout_masks_give_a_spread(work: Path) -> None:  # noqa: 
         (("mine.py:net", "--input", "4x9"), "the model's own forward pass raised RuntimeError"),
         (("mine.py:nets", "--input", "4x8"), "net"),
         (("resnet57",), "nearest 56"),
-        (("timm:resnet_18",), "timm:resnet18"),
+        (("timm:resnet_18",), "did you mean resnet18"),
         (("mine.py:net", "--input", "4x8", "--weights", "absent.safetensors"), "absent.safetensors"),
         (("resnet8", "--mode", "evaluate"), "eval"),
         (("resnet8", "--draws", "0"), "draws"),
