@@ -38,10 +38,15 @@ RESAMPLINGS = _names(
 )
 SPREADS = _names("rsqrt sqrt std stdmean var varmean linalgvectornorm norm")
 """Their presence beside products means a normalisation written out by hand."""
-ELEMENTWISE = _names("mul div add sub rsub addcmul addcdiv neg pow lerp where maskedfill exp log sqrt rsqrt abs")
+ELEMENTWISE = _names(
+    "mul div add sub rsub addcmul addcdiv neg pow lerp where maskedfill exp exp2 expm1 log log1p log2 sqrt rsqrt abs",
+    "maximum minimum fmax fmin logaddexp remainder fmod atan2 hypot reciprocal square sin cos cumsum sum prod",
+)
 READS = _names("embedding embeddingbag stack maskedscatter indexput scatter slicescatter selectscatter")
 NOT_MIXING = ELEMENTWISE | NORMS | LAYOUT | SLICES | PADS | ACTIVATIONS | READS
 PRODUCTS = _names("mm bmm addmm baddbmm addbmm mv addmv dot scaleddotproductflashattentionforcpu")
+TRANSFORMS = _names("fftc2c fftr2c fftc2r")
+"""Mix entries by a fixed matrix: layers without parameters."""
 GATES = _names("sigmoid softmax hardsigmoid tanh hardtanh clamp")
 
 WORDS = (

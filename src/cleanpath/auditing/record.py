@@ -133,7 +133,8 @@ class Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
         if name.startswith("quantized"):
             self.record.quantised.add(self._stack[-1])
         if tracked and grad:
-            if number not in self.record.operations:
+            known = self.record.operations.get(number)
+            if known is None or (known.name == "clone" and name in SCALES):  # a conjugate made real before a product
                 self.record.operations[number] = self._operation(name, ordinal, args, kwargs, read)
             if any(not t.requires_grad and t.is_floating_point() and storage_of(t) in self._cut for t in read):
                 self.record.cuts[self._stack[-1]] = self.record.cuts.get(self._stack[-1], 0) + 1

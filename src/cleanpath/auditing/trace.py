@@ -3,13 +3,16 @@
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from cleanpath.auditing import kinds
+from cleanpath.auditing import doubts, kinds
 from cleanpath.auditing.graph import CUSTOM, Graph
 from cleanpath.auditing.shortcut import Ancestors, Shortcut, mixes, trace_back
 from cleanpath.auditing.sums import Term, terms
 
 NO_WEIGHTS = "no weights between fork and sum"
 NO_SHORTCUT = "no operand without weights, nor a lone projection"
+SINGLE = "a sum of single numbers"
+PARALLEL = "parallel layers, or a unit whose shortcut is as heavy as its branch"
+ELSEWHERE = "the path through the branch is a trunk that goes on elsewhere"
 
 
 @dataclass
@@ -45,6 +48,9 @@ class Traced:
     set_aside: dict[int, str] = field(default_factory=dict)
     """Why a sum of two live operands is no unit."""
     unsure: list[tuple[int, str]] = field(default_factory=list)
+    """Sums that may be units, with what speaks against it."""
+    inner: dict[int, str] = field(default_factory=dict)
+    """The same for sums inside the branch of a unit."""
 
 
 def trace(graph: Graph) -> Traced:
@@ -67,6 +73,9 @@ class _Search:
         self.doubtful: list[Unit] = []
 
     def visit(self, vertex: int, found: tuple[Term, ...]) -> None:
+        if not self.graph.shapes[vertex]:
+            self.reasons[vertex] = SINGLE
+            return
         unit, reason = self._unit(vertex, found, ())
         merged = self._merged(vertex, found)
         if merged is not None and (unit is None or merged.shortcut.rank < unit.shortcut.rank):
@@ -109,6 +118,10 @@ class _Search:
         best: Unit | None = None
         reason = NO_SHORTCUT
         for position, term in enumerate(found[:candidates]):
+            if not self.graph.sliced[vertex] and all(
+                self.graph.entries(v) < self.graph.entries(vertex) for v in term.factors
+            ):
+                continue  # broadcast over the other operand: a bias
             others = found[:position] + found[position + 1 :]
             behind = Ancestors(self.graph, (v for other in others for v in other.factors))
             closed = self.units.keys() - set(parts)
@@ -160,13 +173,16 @@ class _Search:
         """A projection beside a branch that is no heavier: parallel layers, or a one-layer unit that changes width."""
         if unit.shortcut.kind != "projection":
             return False
-        layers = [v for v in unit.branch if mixes(self.graph, v)]
-        bent = any(self.graph.kinds[v] in kinds.ACTIVATIONS for v in unit.branch)
-        return len(layers) <= unit.shortcut.layers and not bent
+        has = {self.graph.kinds[v] for v in unit.branch}
+        light = doubts.depth(self.graph, unit) <= unit.shortcut.layers or has.isdisjoint(kinds.NORMS)
+        return light and has.isdisjoint(kinds.ACTIVATIONS)
 
     def finish(self) -> Traced:
         """Decide on doubtful sums by their neighbours, and say which unit lies in which."""
         unsure = list[tuple[int, str]]()
+        for unit in list(doubts.beside_a_trunk(list(self.units.values()))):
+            unsure.append((unit.sum, ELSEWHERE))
+            del self.units[unit.sum]
         inside = {v for u in self.units.values() for v in u.branch}
         alike = {self._layers(u) for u in self.units.values() if u.shortcut.rank <= 2}
         for unit in self.doubtful:
@@ -174,10 +190,14 @@ class _Search:
             if changes and self._layers(unit) in alike and unit.sum not in inside:
                 self.units[unit.sum] = unit
             elif unit.sum not in inside:
-                unsure.append((unit.sum, "parallel layers, or a unit whose shortcut is as heavy as its branch"))
+                unsure.append((unit.sum, PARALLEL))
         units = [self.units[vertex] for vertex in sorted(self.units)]
         _nest(units)
-        return Traced(units, self.reasons, unsure)
+        inner = doubts.part_of_a_branch(self.graph, units)
+        if inner:
+            units = [unit for unit in units if unit.sum not in inner]
+            _nest(units)
+        return Traced(units, self.reasons, unsure, inner)
 
     def _layers(self, unit: Unit) -> int:
         return sum(mixes(self.graph, v) for v in unit.branch)
@@ -194,6 +214,8 @@ def _reached(graph: Graph, fork: int, candidates: Sequence[int]) -> tuple[int, .
 
 def _nest(units: list[Unit]) -> None:
     """Give every unit the smallest unit whose branch holds both its fork and its sum."""
+    for unit in units:
+        unit.parent = None
     insides = [(len(unit.branch), index, {*unit.branch, unit.fork}) for index, unit in enumerate(units)]
     insides.sort(key=lambda entry: entry[:2])
     for index, unit in enumerate(units):
