@@ -166,7 +166,7 @@ def _pattern(
     several = [group for group in (relatives[0], relatives[2]) if len(group) > 1 and relatives[0]]
     for group in (*several, *relatives):
         if group:
-            return Counter(chains[i] for i in group).most_common(1)[0][0]
+            return max(Counter(chains[i] for i in group).items(), key=lambda met: (met[1], -len(met[0])))[0]
     return None
 
 

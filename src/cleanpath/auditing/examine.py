@@ -106,7 +106,9 @@ def _observe(observer: Observer, batch: object, seed: int) -> Structure:
     traced = trace(seen.graph)
     around = surroundings(seen.graph, traced.units)
     names = unit_names(seen.graph, traced.units)
-    structure = Structure(seen.graph, traced, around, names, unseen(observer.model, seen, traced))
+    structure = Structure(
+        seen.graph, traced, around, names, unseen(observer.model, seen, traced, observer.patient.was_trainable())
+    )
     seen.graph.release()
     return structure
 
@@ -156,8 +158,8 @@ def _taken(observer: Observer, here: Structure, seen: Pass, numbers: Numbers, lo
         backward.defects()
     except torch.OutOfMemoryError:
         raise
-    except (RuntimeError, NotImplementedError) as error:
-        reason = f"the backward pass raised {type(error).__name__}: {str(error).splitlines()[0]}"
+    except Exception as error:  # noqa: BLE001 (a custom function's backward may raise anything)
+        reason = f"the backward pass raised {type(error).__name__}: {(str(error).splitlines() or [''])[0]}"
         trouble.append(NotSeen(what="gradients", where="(root)", reason=reason))
     values = _values(here.names, {**numbers, **backward.numbers})
     return Drawn(values, _loss(ends), gradient_norm, None, tuple(trouble))

@@ -118,11 +118,9 @@ class _Search:
         best: Unit | None = None
         reason = NO_SHORTCUT
         for position, term in enumerate(found[:candidates]):
-            if not self.graph.sliced[vertex] and all(
-                self.graph.entries(v) < self.graph.entries(vertex) for v in term.factors
-            ):
-                continue  # broadcast over the other operand: a bias
             others = found[:position] + found[position + 1 :]
+            if self._broadcast(vertex, term):
+                continue
             behind = Ancestors(self.graph, (v for other in others for v in other.factors))
             closed = self.units.keys() - set(parts)
             shortcut = trace_back(self.graph, term, behind, closed)
@@ -134,11 +132,18 @@ class _Search:
             if not self._weighted(branch, others, bare=not shortcut.weights):
                 reason = NO_WEIGHTS
                 continue
-            if shortcut.kind == "projection" and self._crosses_units(branch, shortcut.fork):
+            if shortcut.kind == "projection" and (
+                self._crosses_units(branch, shortcut.fork) or any(self._broadcast(vertex, other) for other in others)
+            ):
                 continue
             beside = self._beside(branch, vertex, shortcut, parts)
             best = Unit(vertex, shortcut, term, others, parts, branch, beside)
         return best, reason
+
+    def _broadcast(self, vertex: int, term: Term) -> bool:
+        """Whether a term is smaller than the sum, as a bias is."""
+        size = self.graph.entries(vertex)
+        return not self.graph.sliced[vertex] and all(self.graph.entries(v) < size for v in term.factors)
 
     def _weighted(self, branch: tuple[int, ...], others: tuple[Term, ...], *, bare: bool) -> bool:
         """Whether F holds weights: layers, norms, or beside a bare shortcut a learned scale of something pooled."""

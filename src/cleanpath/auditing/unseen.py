@@ -3,13 +3,13 @@
 import itertools
 import re
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 
 import torch
 from torch import nn
 
-from cleanpath.auditing.describe import owners
 from cleanpath.auditing import kinds
+from cleanpath.auditing.describe import owners
 from cleanpath.auditing.graph import CUSTOM, Graph
 from cleanpath.auditing.passes import Pass
 from cleanpath.auditing.profile import NotSeen
@@ -20,10 +20,10 @@ from cleanpath.auditing.trace import NO_SHORTCUT, Traced
 ADDING = frozenset({"add", "sub", "lerp", "addcmul", "addmm", "baddbmm", "index_add"})
 
 
-def unseen(model: nn.Module, seen: Pass, traced: Traced) -> list[NotSeen]:
-    """Everything worth saying about one observed pass."""
+def unseen(model: nn.Module, seen: Pass, traced: Traced, trainable: Sequence[bool]) -> list[NotSeen]:
+    """Everything worth saying about one observed pass; `trainable` are the flags of the parameters at the door."""
     found = [*_without_gradient(seen), *_opaque(model, seen), *_cut(seen), *_packed(seen)]
-    return [*found, *_doubtful(seen, traced), *_never_called(model, seen)]
+    return [*found, *_doubtful(seen, traced), *_never_called(model, seen), *_lost(model, seen, trainable)]
 
 
 def _without_gradient(seen: Pass) -> Iterator[NotSeen]:
@@ -140,7 +140,7 @@ def _gathered(entries: Iterable[NotSeen]) -> Iterator[NotSeen]:
     for entry in entries:
         alike.setdefault((entry.what, re.sub(r"\d+", "*", entry.where), entry.reason), []).append(entry)
     for (what, where, reason), group in alike.items():
-        if len(group) > 3:  # noqa: PLR2004
+        if len(group) > 3:
             yield NotSeen(what=what, where=where, reason=reason, count=sum(entry.count for entry in group))
         else:
             yield from group
@@ -149,16 +149,21 @@ def _gathered(entries: Iterable[NotSeen]) -> Iterator[NotSeen]:
 def _never_called(model: nn.Module, seen: Pass) -> Iterator[NotSeen]:
     """The outermost modules with parameters that no operation of this pass used."""
     used = owners([name for name in seen.graph.parameter if name is not None])
-    reached = {above for name in used for above in _upwards(name)}
-    busy = reached | {above for name in seen.record.called for above in _upwards(name)}
+    busy = {above for name in (*seen.record.called, *used) for above in _upwards(name)}
     with_parameters = {above for name, _ in model.named_parameters() for above in _upwards(name.rpartition(".")[0])}
     idle = [name for name, _ in model.named_modules() if name in with_parameters - busy]
     outermost = [name for name in idle if name.rpartition(".")[0] not in idle]
     yield from _gathered(NotSeen(what="module", where=name, reason="never called on this batch") for name in outermost)
-    owned = owners([name for name, parameter in model.named_parameters() if parameter.requires_grad])
-    lost = {above for name in owned if name in busy for above in _upwards(name)} - reached
+
+
+def _lost(model: nn.Module, seen: Pass, trainable: Sequence[bool]) -> Iterator[NotSeen]:
+    """The outermost modules that ran, but whose trainable parameters no output depends on."""
+    owned = owners([name for (name, _), wanted in zip(model.named_parameters(), trainable, strict=True) if wanted])
+    reached = {above for name in owners(list(filter(None, seen.graph.parameter))) for above in _upwards(name)}
+    ran = {above for name in seen.record.called for above in _upwards(name)}
+    lost = {above for name in owned if name in ran for above in _upwards(name)} - reached if seen.outputs else set()
     reason = "called, but no gradient leads from an output back to its parameters"
-    outermost = [name for name in sorted(lost) if name.rpartition(".")[0] not in lost] if seen.outputs else []
+    outermost = (name for name in sorted(lost) if name.rpartition(".")[0] not in lost)
     yield from _gathered(NotSeen(what="module", where=name, reason=reason) for name in outermost)
 
 
