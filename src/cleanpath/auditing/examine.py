@@ -26,6 +26,7 @@ from cleanpath.auditing.nonfinite import first_non_finite
 from cleanpath.auditing.passes import Observer, Pass
 from cleanpath.auditing.patient import Patient
 from cleanpath.auditing.profile import NotSeen, Profile
+from cleanpath.auditing.record import tensors_in
 from cleanpath.auditing.rows import Drawn, network_row, unit_rows
 from cleanpath.auditing.trace import Traced, trace
 from cleanpath.auditing.unseen import unseen
@@ -65,7 +66,7 @@ def audit(
         raise UserError(f"audit needs a torch.nn.Module, this is a {type(model).__name__}")
     if draws < 1:
         raise SettingError(f"draws={draws}: at least one is needed")
-    refusal = _refusal(model)
+    refusal = _refusal(model, batch)
     if refusal is not None:
         network = network_row(model, None, [])
         return Profile(verdict=verdict((), network, (refusal,)), network=network, not_seen=(refusal,))
@@ -84,8 +85,11 @@ def audit(
     return Profile(verdict=verdict(units, network, seen), units=units, network=network, not_seen=seen)
 
 
-def _refusal(model: nn.Module) -> NotSeen | None:
-    """Modules that cannot be run as they are."""
+def _refusal(model: nn.Module, batch: object) -> NotSeen | None:
+    """Modules and inputs that cannot be run as they are."""
+    if any(tensor.is_nested and tensor.layout == torch.strided for tensor in tensors_in(batch)):
+        reason = "torch does not show the shapes inside a strided nested tensor; give a padded or a jagged one"
+        return NotSeen(what="nested input", where="(root)", reason=reason)
     if any(is_lazy(tensor) for tensor in (*model.parameters(), *model.buffers())):
         return NotSeen(
             what="lazy modules", where="(root)", reason="their parameters have no shape yet; run one batch first"
@@ -103,7 +107,8 @@ def _refusal(model: nn.Module) -> NotSeen | None:
 
 def _observe(observer: Observer, batch: object, seed: int) -> Structure:
     seen = observer.run(batch, seed)
-    traced = trace(seen.graph)
+    recurrent = {name for name, module in observer.model.named_modules() if isinstance(module, nn.RNNBase)}
+    traced = trace(seen.graph, recurrent)
     around = surroundings(seen.graph, traced.units)
     names = unit_names(seen.graph, traced.units)
     structure = Structure(

@@ -18,6 +18,8 @@ from cleanpath.auditing.record import Operation, Record
 
 LEAF = "accumulategrad"
 CUSTOM = "custom"
+HOOKED = "backwardhook"
+"""What torch puts around a module with backward hooks: every tensor passes as it is."""
 SLICED = "copyslices"
 """The node of an operation made in place on a view of its first argument."""
 Edge = tuple[Node, int]
@@ -123,6 +125,7 @@ def build(outputs: Iterable[Tensor], record: Record, parameters: Mapping[int, st
         operation = _operation(node, record.operations)
         above = tuple(-1 if parent is None else index[parent, n] for parent, n in arguments[node])
         kind = _kind(node)
+        above = above[number : number + 1] if kind == HOOKED else above
         variable = getattr(node, "variable", None) if kind == LEAF else None
         graph.kinds.append(operation.name.replace("_", "") if kind == SLICED and operation else kind)
         graph.parents.append(above)
@@ -175,18 +178,20 @@ def _in_order(arguments: Mapping[Node, tuple[tuple[Node | None, int], ...]]) -> 
 
 def _kind(node: Node) -> str:
     custom: type = torch._C._FunctionBase  # noqa: SLF001
+    if type(node).__name__ == "BackwardHookFunctionBackward":
+        return HOOKED
     return CUSTOM if isinstance(node, custom) else _kind_of(node.name())
 
 
 @cache
 def _kind_of(name: str) -> str:
-    return re.sub(r"Backward\d*$", "", name.rpartition(":")[2]).lower()
+    return re.sub(r"Backward\d*(List)?$", "", name.rpartition(":")[2]).lower()
 
 
 def _operation(node: Node, operations: Mapping[int, Operation]) -> Operation | None:
     """The record of a node; an operation in place on a view is numbered just before its node."""
     kind = _kind(node)
-    if kind in {CUSTOM, LEAF}:
+    if kind in {CUSTOM, LEAF, HOOKED}:
         return None
     number = node._sequence_nr()  # noqa: SLF001
     return operations.get(number - 1) if kind == SLICED else operations.get(number)
@@ -197,4 +202,6 @@ def _shape(node: Node, number: int) -> tuple[int, ...]:
     if number >= len(metadata):
         variable = getattr(node, "variable", None)
         return () if variable is None else tuple(variable.shape)
-    return tuple(metadata[number].shape)
+    if metadata[number].is_cpp_nested_tensor:
+        return (1,)
+    return tuple(size if type(size) is int else 1 for size in metadata[number].shape)  # ragged sizes are symbols

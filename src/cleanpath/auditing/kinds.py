@@ -10,7 +10,7 @@ def _names(*lines: str) -> frozenset[str]:
 LAYOUT = _names(
     "view unsafeview reshapealias viewasreal viewascomplex transpose permute t adjoint movedim squeeze unsqueeze",
     "clone contiguous alias asstrided tocopy copy expand unflatten flatten swapaxes lift liftfresh roll flip",
-    "pixelshuffle pixelunshuffle viewdtype unfold channelshuffle nativechannelshuffle viewcopy detach",
+    "pixelshuffle pixelunshuffle viewdtype unfold channelshuffle nativechannelshuffle viewcopy detach backwardhook",
 )
 SLICES = _names(
     "slice narrow select split splitwithsizes unsafesplit unsafesplitwithsizes chunk unbind index indexselect gather",

@@ -147,6 +147,8 @@ def tensors_of(output: Any) -> Iterator[Tensor]:
             pending.extend(reversed(value))
         elif dataclasses.is_dataclass(value) and not isinstance(value, type):
             pending.extend(getattr(value, field.name) for field in reversed(dataclasses.fields(value)))
+        elif hasattr(value, "__dict__") and not isinstance(value, type | nn.Module):
+            pending.extend(reversed(list(vars(value).values())))
 
 
 def unwrapped(model: nn.Module) -> nn.Module:

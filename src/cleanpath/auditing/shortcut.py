@@ -176,7 +176,7 @@ def _classify(graph: Graph, term: Term, fork: int, region: tuple[int, ...]) -> S
 
 
 BARE_KINDS = (
-    ("other", {"other", "joined", "activation"}),
+    ("other", {"other", "joined", "activation", "bias"}),
     ("dropout", {"dropout"}),
     ("identity_pad", {"pad"}),
     ("identity_slice", {"slice"}),

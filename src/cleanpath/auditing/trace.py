@@ -1,17 +1,20 @@
 """Find the residual units of a graph: sums of two operands that share a fork, one simple, the other weighted."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 
 from cleanpath.auditing import doubts, kinds
 from cleanpath.auditing.graph import CUSTOM, Graph
 from cleanpath.auditing.shortcut import Ancestors, Shortcut, mixes, trace_back
-from cleanpath.auditing.sums import Term, terms
+from cleanpath.auditing.sums import Term, interpolation, terms
 
 NO_WEIGHTS = "no weights between fork and sum"
 NO_SHORTCUT = "no operand without weights, nor a lone projection"
 SINGLE = "a sum of single numbers"
 PARALLEL = "parallel layers, or a unit whose shortcut is as heavy as its branch"
+STEP = "a step inside a recurrent layer"
+OTHERWISE = "a signal and a function of it are joined, but not by a sum that can be read"
+JOINS = frozenset({"stack", "maximum", "minimum", "logaddexp", "where", "scatterreduce", "indexreduce", "indexput"})
 ELSEWHERE = "the path through the branch is a trunk that goes on elsewhere"
 
 
@@ -53,12 +56,18 @@ class Traced:
     """The same for sums inside the branch of a unit."""
 
 
-def trace(graph: Graph) -> Traced:
-    """All units of a graph."""
+def trace(graph: Graph, recurrent: Collection[str] = ()) -> Traced:
+    """All units of a graph; sums inside the layers named `recurrent` belong to these."""
     search = _Search(graph)
     for vertex in range(len(graph.kinds)):
+        operation = graph.operations[vertex]
         if graph.live[vertex] and (found := terms(graph, vertex)):
-            search.visit(vertex, found)
+            if operation is not None and operation.module in recurrent:
+                search.reasons[vertex] = STEP
+            else:
+                search.visit(vertex, found)
+        elif graph.live[vertex] and graph.kinds[vertex] in JOINS:
+            search.join(vertex)
     return search.finish()
 
 
@@ -71,10 +80,16 @@ class _Search:
         self.flattened: dict[int, tuple[Term, ...]] = {}
         self.reasons: dict[int, str] = {}
         self.doubtful: list[Unit] = []
+        self.joins: list[int] = []
 
     def visit(self, vertex: int, found: tuple[Term, ...]) -> None:
         if not self.graph.shapes[vertex]:
             self.reasons[vertex] = SINGLE
+            return
+        mixed = interpolation(self.graph, vertex)
+        if mixed is not None and (gated := self._unit(vertex, mixed[1], (mixed[0],))[0]) is not None:
+            self.units.pop(mixed[0], None)
+            self.units[vertex] = gated
             return
         unit, reason = self._unit(vertex, found, ())
         merged = self._merged(vertex, found)
@@ -89,6 +104,17 @@ class _Search:
             self.doubtful.append(unit)
         else:
             self.units[vertex] = unit
+
+    def join(self, vertex: int) -> None:
+        """Note where a signal meets a weighted function of itself otherwise than in a sum."""
+        graph = self.graph
+        summed = any(terms(graph, child) for child in graph.children[vertex])
+        operands = dict.fromkeys(graph.live_parents(vertex))
+        found = tuple(Term((parent,), position=place) for place, parent in enumerate(operands))
+        if len(found) > 1 and not summed:
+            unit, _ = self._unit(vertex, found, ())
+            if unit is not None and unit.shortcut.kind == "identity":
+                self.joins.append(vertex)
 
     def _merged(self, vertex: int, found: tuple[Term, ...]) -> Unit | None:
         """The sum taken together with a sum that is one of its operands and goes nowhere else."""
@@ -143,7 +169,8 @@ class _Search:
     def _broadcast(self, vertex: int, term: Term) -> bool:
         """Whether a term is smaller than the sum, as a bias is."""
         size = self.graph.entries(vertex)
-        return not self.graph.sliced[vertex] and all(self.graph.entries(v) < size for v in term.factors)
+        whole = self.graph.sliced[vertex] or self.graph.kinds[vertex] == "stack"
+        return not whole and all(self.graph.entries(v) < size for v in term.factors)
 
     def _weighted(self, branch: tuple[int, ...], others: tuple[Term, ...], *, bare: bool) -> bool:
         """Whether F holds weights: layers, norms, or beside a bare shortcut a learned scale of something pooled."""
@@ -189,6 +216,7 @@ class _Search:
             unsure.append((unit.sum, ELSEWHERE))
             del self.units[unit.sum]
         inside = {v for u in self.units.values() for v in u.branch}
+        unsure.extend((vertex, OTHERWISE) for vertex in self.joins)
         alike = {self._layers(u) for u in self.units.values() if u.shortcut.rank <= 2}
         for unit in self.doubtful:
             changes = self.graph.shapes[unit.fork] != self.graph.shapes[unit.sum]
