@@ -131,8 +131,10 @@ def _bare(graph: Graph, segment: Sequence[int]) -> tuple[str, ...]:
 
 
 def _passes(graph: Graph, vertex: int) -> bool:
-    """Whether a vertex only arranges its entries anew, or multiplies them by a mask of ones and zeros."""
-    return graph.kinds[vertex] in kinds.LAYOUT or (graph.kinds[vertex] == "mul" and _masked(graph, vertex))
+    """Whether a vertex only arranges its entries anew, adds what is no signal, or multiplies by a mask of 1 and 0."""
+    kind, live = graph.kinds[vertex], graph.live_parents(vertex)
+    shifts = kind in {"add", "sub"} and len(live) == 1 and graph.parents[vertex][0] == live[0]
+    return kind in kinds.LAYOUT or shifts or (kind == "mul" and _masked(graph, vertex))
 
 
 def _masked(graph: Graph, vertex: int) -> bool:

@@ -204,17 +204,19 @@ def _picks(graph: Graph, region: tuple[int, ...]) -> bool:
 
 
 def _gated(graph: Graph, region: tuple[int, ...]) -> bool:
-    """Whether a gate multiplies a signal that passed no weights."""
-    weighted = set[int]()
+    """Whether a gate multiplies a signal that passes no weights, neither before nor after."""
+    weighted, gated = set[int](), set[int]()
     for vertex in region:
         above = graph.live_parents(vertex)
         if graph.kinds[vertex] == "mul" and len(above) == 2:
             ways = [(a, b) for a, b in (above, above[::-1]) if a not in weighted and _is_gate(graph, b)]
             if ways:
-                return True
-        if not weighted.isdisjoint(above) or mixes(graph, vertex):
+                gated.add(vertex)
+        if mixes(graph, vertex) or not weighted.isdisjoint(above):
             weighted.add(vertex)
-    return False
+        elif not gated.isdisjoint(above) and graph.kinds[vertex] not in kinds.ACTIVATIONS:
+            gated.add(vertex)
+    return bool(region) and region[-1] in gated
 
 
 def _effect(graph: Graph, vertex: int) -> str:

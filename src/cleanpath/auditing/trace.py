@@ -15,6 +15,7 @@ PARALLEL = "parallel layers, or a unit whose shortcut is as heavy as its branch"
 STEP = "a step inside a recurrent layer"
 OTHERWISE = "a signal and a function of it are joined, but not by a sum that can be read"
 JOINS = frozenset({"stack", "maximum", "minimum", "logaddexp", "where", "scatterreduce", "indexreduce", "indexput"})
+CONTRACTIONS = kinds.PRODUCTS | kinds.POOLS | {"sum", "cumsum", "convolution"}
 ELSEWHERE = "the path through the branch is a trunk that goes on elsewhere"
 
 
@@ -109,12 +110,24 @@ class _Search:
         """Note where a signal meets a weighted function of itself otherwise than in a sum."""
         graph = self.graph
         summed = any(terms(graph, child) for child in graph.children[vertex])
+        if summed or (graph.kinds[vertex] == "stack" and not self._contracted(vertex)):
+            return
         operands = dict.fromkeys(graph.live_parents(vertex))
         found = tuple(Term((parent,), position=place) for place, parent in enumerate(operands))
-        if len(found) > 1 and not summed:
+        if len(found) > 1:
             unit, _ = self._unit(vertex, found, ())
             if unit is not None and unit.shortcut.kind == "identity":
                 self.joins.append(vertex)
+
+    def _contracted(self, vertex: int) -> bool:
+        """Whether one of the next operations adds up entries."""
+        frontier = {vertex}
+        for _ in range(4):
+            frontier = {child for v in frontier for child in self.graph.children[v]}
+            if any(self.graph.kinds[v] in CONTRACTIONS for v in frontier):
+                return True
+            frontier = {v for v in frontier if self.graph.kinds[v] in kinds.LAYOUT | kinds.SCALES}
+        return False
 
     def _merged(self, vertex: int, found: tuple[Term, ...]) -> Unit | None:
         """The sum taken together with a sum that is one of its operands and goes nowhere else."""
