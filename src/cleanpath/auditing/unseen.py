@@ -67,8 +67,8 @@ def _cut(seen: Pass) -> Iterator[NotSeen]:
 
 
 def _packed(seen: Pass) -> Iterator[NotSeen]:
-    for where in sorted(seen.record.quantised):
-        yield NotSeen(what="quantised weights", where=where or "(root)", reason="packed weights are no parameters")
+    reason, places = "packed weights are no parameters", sorted(seen.record.quantised)
+    yield from _gathered(NotSeen(what="quantised weights", where=w or "(root)", reason=reason) for w in places)
 
 
 def _doubtful(seen: Pass, traced: Traced) -> Iterator[NotSeen]:
