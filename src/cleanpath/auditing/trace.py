@@ -220,7 +220,13 @@ class _Search:
             return False
         has = {self.graph.kinds[v] for v in unit.branch}
         light = doubts.depth(self.graph, unit) <= unit.shortcut.layers or has.isdisjoint(kinds.NORMS)
-        return light and has.isdisjoint(kinds.ACTIVATIONS)
+        bent = any(self._bends(v) for v in unit.branch)
+        return light and not bent
+
+    def _bends(self, vertex: int) -> bool:
+        """Whether an operation is no linear one: an activation, or a product of signals."""
+        kind = self.graph.kinds[vertex]
+        return kind in kinds.ACTIVATIONS or (len(self.graph.live_parents(vertex)) > 1 and kind not in {"add", "sub"})
 
     def finish(self) -> Traced:
         """Decide on doubtful sums by their neighbours, and say which unit lies in which."""
@@ -245,8 +251,8 @@ class _Search:
             _nest(units)
         return Traced(units, self.reasons, unsure, inner)
 
-    def _layers(self, unit: Unit) -> int:
-        return sum(mixes(self.graph, v) for v in unit.branch)
+    def _layers(self, unit: Unit) -> tuple[str, ...]:
+        return tuple(self.graph.kinds[v] for v in unit.branch if self.graph.kinds[v] not in kinds.LAYOUT)
 
 
 def _reached(graph: Graph, fork: int, candidates: Sequence[int]) -> tuple[int, ...]:
