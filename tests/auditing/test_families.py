@@ -33,13 +33,12 @@ WORDS = {
 READ_OTHERWISE = {
     "hf:ModernBertModel": {"order"},
     "timm:legacy_xception": {"order"},
-    "timm:convmixer_768_32": {"f"},
     "timm:xcit_nano_12_p16_224": {"order"},
 }
-"""Where the definition's module boundaries, which a graph does not have, decide; or the row awaits a correction.
+"""Where the definition's module boundaries, which a graph does not have, decide.
 
 ModernBERT's and Xception's first unit takes its norm from the stem: in the graph that is a shared pre-activation, as in
-ResNetV2. `convmixer_768_32` is registered with ReLU; the row says GELU.
+ResNetV2.
 """
 
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 
 from cleanpath.auditing import kinds
 from cleanpath.auditing.graph import Graph
+from cleanpath.auditing.record import Seen
 from cleanpath.auditing.shortcut import mixes
 from cleanpath.auditing.trace import Unit
 
@@ -111,11 +112,18 @@ def _stages(graph: Graph, units: Sequence[Unit], before: Sequence[tuple[int, tup
         goes_on = (
             link is not None
             and link[0] < index
-            and graph.entries(units[link[0]].sum) == graph.entries(unit.sum)
+            and _same_size(graph, units[link[0]].sum, unit.sum, link[1])
             and units[link[0]].parent == unit.parent
         )
         stages.append(stages[link[0]] if goes_on and link is not None else max(stages, default=0) + 1)
     return stages
+
+
+def _same_size(graph: Graph, first: int, second: int, between: Sequence[int]) -> bool:
+    """Whether two tensors are of one size; a layer may not trade one dimension for another, as an upsampling does."""
+    one, two = graph.shapes[first], graph.shapes[second]
+    traded = len(one) == len(two) and sorted(one) != sorted(two) and any(mixes(graph, v) for v in between)
+    return graph.entries(first) == graph.entries(second) and not traded
 
 
 def _bare(graph: Graph, segment: Sequence[int]) -> tuple[str, ...]:
@@ -123,8 +131,20 @@ def _bare(graph: Graph, segment: Sequence[int]) -> tuple[str, ...]:
 
 
 def _passes(graph: Graph, vertex: int) -> bool:
-    """Whether a vertex only arranges its entries anew."""
-    return graph.kinds[vertex] in kinds.LAYOUT
+    """Whether a vertex only arranges its entries anew, adds what is no signal, or multiplies by a mask of 1 and 0."""
+    kind, live = graph.kinds[vertex], graph.live_parents(vertex)
+    shifts = kind in {"add", "sub"} and len(live) == 1 and graph.parents[vertex][0] == live[0]
+    return kind in kinds.LAYOUT or shifts or (kind == "mul" and _masked(graph, vertex))
+
+
+def _masked(graph: Graph, vertex: int) -> bool:
+    operation, live = graph.operations[vertex], graph.live_parents(vertex)
+    if operation is None or len(live) != 1 or graph.weights(vertex):
+        return False
+    seen = operation.argument(int(graph.parents[vertex][0] == live[0]), "other")
+    if not isinstance(seen, Seen) or seen.noise or not seen.shape or seen.value is None or seen.value.is_meta:
+        return False
+    return bool(((seen.value == 0) | (seen.value == 1)).all() & seen.value.any())
 
 
 def _pattern(
@@ -145,9 +165,10 @@ def _pattern(
         [i for i in within if roles[i] == roles[index]],
         within,
     )
-    for group in relatives:
+    several = [group for group in (relatives[0], relatives[2]) if len(group) > 1 and relatives[0]]
+    for group in (*several, *relatives):
         if group:
-            return Counter(chains[i] for i in group).most_common(1)[0][0]
+            return max(Counter(chains[i] for i in group).items(), key=lambda met: (met[1], -len(met[0])))[0]
     return None
 
 

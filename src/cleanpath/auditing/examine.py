@@ -27,6 +27,7 @@ from cleanpath.auditing.nonfinite import first_non_finite
 from cleanpath.auditing.passes import Observer, Pass
 from cleanpath.auditing.patient import Parts, Patient, uncollected
 from cleanpath.auditing.profile import NotSeen, Profile
+from cleanpath.auditing.record import tensors_in
 from cleanpath.auditing.rows import Drawn, network_row, unit_rows
 from cleanpath.auditing.trace import Traced, trace
 from cleanpath.auditing.unseen import unseen
@@ -80,7 +81,7 @@ def audit(
     if draws < 1:
         raise SettingError(f"draws={draws}: at least one is needed")
     parts = Parts.of(model)
-    refusal = _refusal(parts)
+    refusal = _refusal(parts, batch)
     if refusal is not None:
         network = network_row(parts, None, [])
         return Profile(verdict=verdict((), network, (refusal,)), network=network, not_seen=(refusal,))
@@ -98,8 +99,11 @@ def audit(
     return Profile(verdict=verdict(units, network, seen), units=units, network=network, not_seen=seen)
 
 
-def _refusal(parts: Parts) -> NotSeen | None:
-    """Modules that cannot be run as they are."""
+def _refusal(parts: Parts, batch: object) -> NotSeen | None:
+    """Modules and inputs that cannot be run as they are."""
+    if any(tensor.is_nested and tensor.layout == torch.strided for tensor in tensors_in(batch)):
+        reason = "torch does not show the shapes inside a strided nested tensor; give a padded or a jagged one"
+        return NotSeen(what="nested input", where="(root)", reason=reason)
     if any(is_lazy(tensor) for tensor in (*parts.parameters.values(), *parts.buffers)):
         return NotSeen(
             what="lazy modules", where="(root)", reason="their parameters have no shape yet; run one batch first"
@@ -134,10 +138,13 @@ def _drawn(observer: Observer, seeds: Sequence[tuple[object, int]], loss: Loss |
 def _observe(observer: Observer, batch: object, seed: int) -> tuple[Structure, Measured | None]:
     """The structure of one pass, and its numbers if nothing that is needed was overwritten."""
     seen = observer.run(batch, seed)
-    traced = trace(seen.graph)
+    recurrent = {name for name, module in observer.parts.modules.items() if isinstance(module, nn.RNNBase)}
+    traced = trace(seen.graph, recurrent)
     around = surroundings(seen.graph, traced.units)
     names = unit_names(seen.graph, traced.units)
-    structure = Structure(seen.graph, traced, around, names, unseen(observer.parts, seen, traced))
+    structure = Structure(
+        seen.graph, traced, around, names, unseen(observer.parts, seen, traced, observer.patient.was_trainable())
+    )
     plan = structure.plan()
     whole = not observer.on_meta and plan.afterwards(seen.record.written)
     seen.graph.release(edges=not whole)
@@ -192,8 +199,8 @@ def _way_back(observer: Observer, measured: Measured, loss: Loss | None) -> Draw
         backward.defects()
     except torch.OutOfMemoryError:
         raise
-    except (RuntimeError, NotImplementedError) as error:
-        reason = f"the backward pass raised {type(error).__name__}: {str(error).splitlines()[0]}"
+    except Exception as error:  # noqa: BLE001 (a custom function's backward may raise anything)
+        reason = f"the backward pass raised {type(error).__name__}: {(str(error).splitlines() or [''])[0]}"
         trouble.append(NotSeen(what="gradients", where="(root)", reason=reason))
     values = _values(here.names, {**measured.numbers, **backward.numbers})
     return Drawn(values, _loss(ends), gradient_norm, None, tuple(trouble))

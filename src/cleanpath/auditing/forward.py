@@ -142,6 +142,8 @@ def _plan_sum(plan: ForwardPlan, index: int, unit: Unit) -> None:
     """Norms of h and F, their product, the signs of the sum; F is y − h where it does not stand in memory itself."""
     graph = plan.graph
     first = min((unit.sum, *unit.partial_sums))
+    if "foreachadd" in {graph.kinds[first], graph.kinds[unit.sum]}:
+        return  # its operands stand in lists
     number = graph.numbers[unit.sum]
 
     def keep(args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> None:

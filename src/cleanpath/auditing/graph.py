@@ -18,6 +18,8 @@ from cleanpath.auditing.record import Operation, Record
 
 LEAF = "accumulategrad"
 CUSTOM = "custom"
+HOOKED = "backwardhook"
+"""What torch puts around a module with backward hooks: every tensor passes as it is."""
 SLICED = "copyslices"
 """The node of an operation made in place on a view of its first argument."""
 Edge = tuple[Node, int]
@@ -134,7 +136,7 @@ def build(outputs: Iterable[Tensor], record: Record, parameters: Mapping[int, st
     for node in _in_order(arguments, order):
         kind = kinds[node]
         operation = None
-        if kind not in {LEAF, CUSTOM}:  # an operation in place on a view is numbered just before its node
+        if kind not in {LEAF, CUSTOM, HOOKED}:  # an operation in place on a view is numbered just before its node
             operation = record.operations.get(order[node] - 1 if kind == SLICED else order[node])
         variable = getattr(node, "variable", None) if kind == LEAF else None
         above = tuple(-1 if parent is None else index[parent, n] for parent, n in arguments[node])
@@ -146,7 +148,7 @@ def build(outputs: Iterable[Tensor], record: Record, parameters: Mapping[int, st
         for number in sorted(used[node]):
             index[node, number] = len(graph.kinds)
             graph.kinds.append(operation.name.replace("_", "") if kind == SLICED and operation else kind)
-            graph.parents.append(above)
+            graph.parents.append(above[number : number + 1] if kind == HOOKED else above)
             graph.operations.append(operation)
             graph.shapes.append(_shape(node, number))
             graph.edges.append((node, number))
@@ -197,12 +199,14 @@ def _in_order(arguments: Mapping[Node, Arguments], order: Mapping[Node, int]) ->
 
 def _kind(node: Node) -> str:
     custom: type = torch._C._FunctionBase  # noqa: SLF001
+    if type(node).__name__ == "BackwardHookFunctionBackward":
+        return HOOKED
     return CUSTOM if isinstance(node, custom) else _kind_of(node.name())
 
 
 @cache
 def _kind_of(name: str) -> str:
-    return re.sub(r"Backward\d*$", "", name.rpartition(":")[2]).lower()
+    return re.sub(r"Backward\d*(List)?$", "", name.rpartition(":")[2]).lower()
 
 
 def _shape(node: Node, number: int) -> tuple[int, ...]:
@@ -210,4 +214,6 @@ def _shape(node: Node, number: int) -> tuple[int, ...]:
     if number >= len(metadata):
         variable = getattr(node, "variable", None)
         return () if variable is None else tuple(variable.shape)
-    return tuple(metadata[number].shape)
+    if metadata[number].is_cpp_nested_tensor:
+        return (1,)
+    return tuple(size if type(size) is int else 1 for size in metadata[number].shape)  # ragged sizes are symbols

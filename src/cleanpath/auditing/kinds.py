@@ -10,7 +10,7 @@ def _names(*lines: str) -> frozenset[str]:
 LAYOUT = _names(
     "view unsafeview reshapealias viewasreal viewascomplex transpose permute t adjoint movedim squeeze unsqueeze",
     "clone contiguous alias asstrided tocopy copy expand unflatten flatten swapaxes lift liftfresh roll flip",
-    "pixelshuffle pixelunshuffle viewdtype unfold channelshuffle nativechannelshuffle viewcopy detach",
+    "pixelshuffle pixelunshuffle viewdtype unfold channelshuffle nativechannelshuffle viewcopy detach backwardhook",
 )
 SLICES = _names(
     "slice narrow select split splitwithsizes unsafesplit unsafesplitwithsizes chunk unbind index indexselect gather",
@@ -38,10 +38,15 @@ RESAMPLINGS = _names(
 )
 SPREADS = _names("rsqrt sqrt std stdmean var varmean linalgvectornorm norm")
 """Their presence beside products means a normalisation written out by hand."""
-ELEMENTWISE = _names("mul div add sub rsub addcmul addcdiv neg pow lerp where maskedfill exp log sqrt rsqrt abs")
+ELEMENTWISE = _names(
+    "mul div add sub rsub addcmul addcdiv neg pow lerp where maskedfill exp exp2 expm1 log log1p log2 sqrt rsqrt abs",
+    "maximum minimum fmax fmin logaddexp remainder fmod atan2 hypot reciprocal square sin cos cumsum sum prod",
+)
 READS = _names("embedding embeddingbag stack maskedscatter indexput scatter slicescatter selectscatter")
 NOT_MIXING = ELEMENTWISE | NORMS | LAYOUT | SLICES | PADS | ACTIVATIONS | READS
 PRODUCTS = _names("mm bmm addmm baddbmm addbmm mv addmv dot scaleddotproductflashattentionforcpu")
+TRANSFORMS = _names("fftc2c fftr2c fftc2r")
+"""Mix entries by a fixed matrix: layers without parameters."""
 GATES = _names("sigmoid softmax hardsigmoid tanh hardtanh clamp")
 
 WORDS = (

@@ -3,7 +3,7 @@
 import dataclasses
 import sys
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -84,7 +84,8 @@ class Observer:
             stack.enter_context(uncompiled(self.parts))
             stack.enter_context(recorder)
             args, kwargs = given.through_a_copy(args), given.through_a_copy(kwargs)
-            output = unwrapped(self.parts.whole)(*args, **kwargs)
+            stack.enter_context(unwrapped(self.parts.whole))
+            output = self.parts.whole(*args, **kwargs)
         outputs = [t for t in tensors_of(output) if t.grad_fn is not None and (t.is_floating_point() or t.is_complex())]
         self._recorder = None
         graph = build(outputs, recorder.record, self._parameter_names, given.leaves)
@@ -148,14 +149,21 @@ def tensors_of(output: Any) -> Iterator[Tensor]:
             pending.extend(reversed(value))
         elif dataclasses.is_dataclass(value) and not isinstance(value, type):
             pending.extend(getattr(value, field.name) for field in reversed(dataclasses.fields(value)))
+        elif hasattr(value, "__dict__") and not isinstance(value, type | nn.Module):
+            pending.extend(reversed(list(vars(value).values())))
 
 
-def unwrapped(model: nn.Module) -> nn.Module:
-    """The network inside torch's data-parallel wrappers: their forward prepares a communication that never comes."""
-    if isinstance(model, nn.DataParallel | nn.parallel.DistributedDataParallel):
-        inner: nn.Module = model.module
-        return unwrapped(inner)
-    return model
+@contextmanager
+def unwrapped(model: nn.Module) -> Iterator[None]:
+    """Let torch's data-parallel wrappers hand over to what they hold: their own forward prepares a communication."""
+    wrappers = [m for m in model.modules() if isinstance(m, nn.DataParallel | nn.parallel.DistributedDataParallel)]
+    for wrapper in wrappers:
+        wrapper.__dict__["forward"] = wrapper.module
+    try:
+        yield
+    finally:
+        for wrapper in wrappers:
+            wrapper.__dict__.pop("forward", None)
 
 
 def uncompiled(parts: Parts) -> ExitStack:

@@ -182,7 +182,8 @@ class Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
         tracked = len(beside) < len(read)
         if tracked and torch.is_grad_enabled():
             origins = [(tensor, storage_of(tensor)) for tensor in beside]
-            if number not in record.operations:
+            known = record.operations.get(number)
+            if known is None or (known.name == "clone" and name in SCALES):  # a conjugate made real before a product
                 influenced = any(storage in self._influenced for _, storage in origins)
                 noise = frozenset(id(tensor) for tensor, storage in origins if storage in self._noise)
                 operation = Operation(name, ordinal, self._stack[-1], influenced, noise)

@@ -52,13 +52,18 @@ class Ancestors:
                     heapq.heappush(self._ahead, -parent)
         return vertex in self._met
 
+    def everything(self) -> set[int]:
+        """All of them."""
+        _ = -1 in self
+        return self._met
+
     def after(self, vertex: int) -> list[int]:
         """Those computed later than a vertex that is known to be one of them, in order."""
         return sorted(other for other in self._met if other > vertex) if vertex in self else []
 
 
 def mixes(graph: Graph, vertex: int) -> bool:
-    """Whether a vertex is a weight layer: it combines entries with a matrix or a kernel of parameters."""
+    """Whether a vertex is a layer: it combines entries with a matrix or kernel of parameters, or a Fourier matrix."""
     if vertex not in graph.mixing:
         graph.mixing[vertex] = _mixes(graph, vertex)
     return graph.mixing[vertex]
@@ -70,6 +75,8 @@ def _mixes(graph: Graph, vertex: int) -> bool:
         return True
     if kind in kinds.NOT_MIXING:
         return False
+    if kind in kinds.TRANSFORMS:
+        return True
     above = graph.parents[vertex][1:] if kind in {"addmm", "baddbmm", "addbmm", "addmv"} else graph.parents[vertex]
     return any(
         p >= 0 and not graph.live[p] and (len(graph.shapes[p]) > 1 or kind == CUSTOM) and graph.parameters_behind(p)
@@ -169,13 +176,13 @@ def _classify(graph: Graph, term: Term, fork: int, region: tuple[int, ...]) -> S
         kind = "projection"
     else:
         kind = next((kind for kind, signs in BARE_KINDS if not effects.isdisjoint(signs)), "identity")
-        kind = "scaling" if scale != 1.0 and kind.startswith("identity") else kind
+        kind = "scaling" if (scale != 1.0 or weights) and kind.startswith("identity") else kind
     described = ", ".join(kinds.in_words(graph.kinds[v] for v in region))
     return Shortcut(kind, fork, region, scale if kind == "scaling" else None, described, weights, layers)
 
 
 BARE_KINDS = (
-    ("other", {"other", "joined", "activation"}),
+    ("other", {"other", "joined", "activation", "bias"}),
     ("dropout", {"dropout"}),
     ("identity_pad", {"pad"}),
     ("identity_slice", {"slice"}),
@@ -203,17 +210,19 @@ def _picks(graph: Graph, region: tuple[int, ...]) -> bool:
 
 
 def _gated(graph: Graph, region: tuple[int, ...]) -> bool:
-    """Whether a gate multiplies a signal that passed no weights."""
-    weighted = set[int]()
+    """Whether a gate multiplies a signal that passes no weights, neither before nor after."""
+    weighted, gated = set[int](), set[int]()
     for vertex in region:
         above = graph.live_parents(vertex)
         if graph.kinds[vertex] == "mul" and len(above) == 2:
             ways = [(a, b) for a, b in (above, above[::-1]) if a not in weighted and _is_gate(graph, b)]
             if ways:
-                return True
-        if not weighted.isdisjoint(above) or mixes(graph, vertex):
+                gated.add(vertex)
+        if mixes(graph, vertex) or not weighted.isdisjoint(above):
             weighted.add(vertex)
-    return False
+        elif not gated.isdisjoint(above) and graph.kinds[vertex] not in kinds.ACTIVATIONS:
+            gated.add(vertex)
+    return bool(region) and region[-1] in gated
 
 
 def _effect(graph: Graph, vertex: int) -> str:
@@ -286,7 +295,7 @@ def _factor(graph: Graph, vertex: int) -> float | None:
         return None
     above = graph.parents[vertex]
     position = 1 if above[0] >= 0 and graph.live[above[0]] else 0
-    constant = number(operation.arguments[position])
+    constant = number(operation.argument(position, "other"))
     if kind == "div" and constant is not None:
         return None if position == 0 or constant == 0 else 1.0 / constant
     return constant

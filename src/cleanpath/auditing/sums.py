@@ -36,6 +36,21 @@ def terms(graph: Graph, vertex: int) -> tuple[Term, ...]:
     return found if len(found) > 1 else ()
 
 
+def interpolation(graph: Graph, vertex: int) -> tuple[int, tuple[Term, ...]] | None:
+    """A + z (b − a) with a gate z, as (1 − z) a + z b: the difference inside it, and the terms."""
+    above = graph.parents[vertex]
+    for first, product in (above[:2], above[1::-1]) if graph.kinds[vertex] == "add" and len(above) > 1 else ():
+        if product < 0 or graph.kinds[product] != "mul" or len(graph.live_parents(product)) != 2:
+            continue
+        factors = graph.live_parents(product)
+        for inner, gate in (factors, factors[::-1]):
+            ends = graph.parents[inner][:2]
+            if graph.kinds[inner] == "sub" and first >= 0 and ends[1] == first and graph.live[first]:
+                other = (Term((ends[0], gate), 1.0, "entries"),) if ends[0] >= 0 and graph.live[ends[0]] else ()
+                return inner, (Term((first, gate), 1.0, "entries"), *(replace(t, position=1) for t in other))
+    return None
+
+
 def number(seen: object) -> float | None:
     """The one number that a constant is, or the mean of its entries; None if it was not kept or has no values."""
     if isinstance(seen, Seen):
@@ -49,6 +64,8 @@ def number(seen: object) -> float | None:
 
 def _all_terms(graph: Graph, vertex: int) -> list[Term]:
     kind, above, operation = graph.kinds[vertex], graph.parents[vertex], graph.operations[vertex]
+    if kind == "foreachadd" and len(above) % 2 == 0:  # of two lists
+        kind, above = "add", above[graph.numbers[vertex] :: len(above) // 2]
     if kind in {"add", "sub", "rsub"} and len(above) > 1:
         alpha = number(operation.argument(2, "alpha", 1)) if operation else 1.0
         signed = -alpha if kind != "add" and alpha is not None else alpha
@@ -135,7 +152,9 @@ def _reduction(graph: Graph, vertex: int) -> list[Term]:
         fits = joined and all(p in {-1, s} for p, s in zip(parts, graph.shapes[parent], strict=False))
         joined = joined if fits and len(parts) == len(graph.shapes[parent]) else ()
     else:
-        joined = _joined_along(graph, parent, axis, "stack")
+        joined = _joined_along(graph, parent, axis, "stack") or _joined_along(graph, parent, axis, "cat")
+        if graph.kinds[parent] == "cat" and any(p < 0 or graph.shapes[p][axis] != 1 for p in joined):
+            joined = ()
     scale = 1.0 / len(joined) if joined and graph.kinds[vertex] == "mean" else 1.0
     return [_plain(graph, operand, scale) for operand in joined]
 

@@ -1,24 +1,29 @@
 """What the graph does not show: opaque functions, cut gradients, packed weights, idle modules, doubtful sums."""
 
+import itertools
+import re
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 
 import torch
 
+from cleanpath.auditing import kinds
 from cleanpath.auditing.describe import owners
-from cleanpath.auditing.graph import CUSTOM
+from cleanpath.auditing.graph import CUSTOM, Graph
 from cleanpath.auditing.passes import Pass
 from cleanpath.auditing.patient import Parts
 from cleanpath.auditing.profile import NotSeen
+from cleanpath.auditing.shortcut import Ancestors
+from cleanpath.auditing.sums import terms
 from cleanpath.auditing.trace import NO_SHORTCUT, Traced
 
 ADDING = frozenset({"add", "sub", "lerp", "addcmul", "addmm", "baddbmm", "index_add"})
 
 
-def unseen(parts: Parts, seen: Pass, traced: Traced) -> list[NotSeen]:
-    """Everything worth saying about one observed pass."""
+def unseen(parts: Parts, seen: Pass, traced: Traced, trainable: Sequence[bool]) -> list[NotSeen]:
+    """Everything worth saying about one observed pass; `trainable` are the flags of the parameters at the door."""
     found = [*_without_gradient(seen), *_opaque(parts, seen), *_cut(seen), *_packed(seen)]
-    return [*found, *_doubtful(seen, traced), *_never_called(parts, seen)]
+    return [*found, *_doubtful(seen, traced), *_never_called(parts, seen), *_lost(parts, seen, trainable)]
 
 
 def _without_gradient(seen: Pass) -> Iterator[NotSeen]:
@@ -56,27 +61,67 @@ def _opaque(parts: Parts, seen: Pass) -> Iterator[NotSeen]:
 
 
 def _cut(seen: Pass) -> Iterator[NotSeen]:
-    for where, count in seen.record.cuts.items():
-        reason = "values arrive whose gradient was cut (detach or no_grad); what lies behind them is not on the path"
-        yield NotSeen(what="detached values", where=where or "(root)", reason=reason, count=count)
+    reason = "values arrive whose gradient was cut (detach or no_grad); what lies behind them is not on the path"
+    cuts = seen.record.cuts.items()
+    yield from _gathered(NotSeen(what="detached values", where=w or "(root)", reason=reason, count=n) for w, n in cuts)
 
 
 def _packed(seen: Pass) -> Iterator[NotSeen]:
-    for where in sorted(seen.record.quantised):
-        yield NotSeen(what="quantised weights", where=where or "(root)", reason="packed weights are no parameters")
+    reason, places = "packed weights are no parameters", sorted(seen.record.quantised)
+    yield from _gathered(NotSeen(what="quantised weights", where=w or "(root)", reason=reason) for w in places)
 
 
 def _doubtful(seen: Pass, traced: Traced) -> Iterator[NotSeen]:
     """Sums on the trunk that are none of the known things; those inside a branch belong to F."""
     graph = seen.graph
     inside = {v for unit in traced.units for v in (*unit.branch, *unit.beside, *unit.shortcut.region, unit.sum)}
-    reasons = {v: reason for v, reason in traced.set_aside.items() if reason == NO_SHORTCUT} | dict(traced.unsure)
+    aside = {v: reason for v, reason in traced.set_aside.items() if reason == NO_SHORTCUT and v not in inside}
+    reasons = {v: reason for v, reason in aside.items() if _joins(graph, v)}
+    reasons |= {v: reason for v, reason in traced.unsure if v not in inside} | traced.inner
+    reasons |= dict.fromkeys(_from_parameters(graph), "a stream that starts from parameters: not on the input's path")
     met = Counter[tuple[str, str]]()
-    for vertex, reason in reasons.items():
+    for vertex, reason in sorted(reasons.items()):
         operation = graph.operations[vertex]
-        if vertex not in inside and any(_has_weights(seen, p) for p in graph.live_parents(vertex)):
+        if any(_has_weights(seen, p) for p in graph.live_parents(vertex)):
             met[(operation.module if operation else "") or "(root)", reason] += 1
-    yield from (NotSeen(what="sum", where=where, reason=why, count=count) for (where, why), count in met.items())
+    yield from _gathered(NotSeen(what="sum", where=where, reason=why, count=n) for (where, why), n in met.items())
+
+
+def _joins(graph: Graph, vertex: int) -> bool:
+    """Whether the operands of a sum have a common origin: those of token and position embeddings have none."""
+    behind = [Ancestors(graph, term.factors).everything() for term in terms(graph, vertex)]
+    return any(not one.isdisjoint(other) for one, other in itertools.combinations(behind, 2))
+
+
+def _from_parameters(graph: Graph) -> Iterator[int]:
+    """Sums of a function of learned queries and these queries themselves, as in the first layer of a decoder."""
+    uses = Counter(parent for parents in graph.parents for parent in parents)
+    found = dict[int, list[int]]()
+    for vertex, parents in enumerate(graph.parents):
+        if graph.kinds[vertex] in {"add", "sub"} and len(parents) > 1 and graph.live[vertex] and min(parents) >= 0:
+            dead = [p for p in parents[:2] if not graph.live[p]]
+            chain = list(_chain(graph, dead[0])) if len(dead) == 1 else []
+            if any(uses[v] > 1 for v in chain) and not _behind(graph, parents[:2], dead[0]).isdisjoint(chain):
+                found.setdefault(chain[-1], []).append(vertex)
+    yield from (sums[0] for sums in found.values() if len(sums) == 1)
+
+
+def _behind(graph: Graph, starts: Iterable[int], without: int) -> set[int]:
+    """Everything that some vertices were computed from, whether the input reaches it or not."""
+    met = {vertex for vertex in starts if vertex != without}
+    pending = list(met)
+    while pending:
+        new = {p for p in graph.parents[pending.pop()] if p >= 0} - met
+        met |= new
+        pending.extend(new)
+    return met
+
+
+def _chain(graph: Graph, vertex: int) -> Iterator[int]:
+    yield vertex
+    while graph.kinds[vertex] in kinds.LAYOUT and len(graph.parents[vertex]) == 1 and graph.parents[vertex][0] >= 0:
+        vertex = graph.parents[vertex][0]
+        yield vertex
 
 
 def _has_weights(seen: Pass, vertex: int) -> bool:
@@ -89,15 +134,37 @@ def _has_weights(seen: Pass, vertex: int) -> bool:
     return False
 
 
+def _gathered(entries: Iterable[NotSeen]) -> Iterator[NotSeen]:
+    """Entries of more than three places that differ in numbers only become one, with a star for each number."""
+    alike = dict[tuple[str, str, str], list[NotSeen]]()
+    for entry in entries:
+        alike.setdefault((entry.what, re.sub(r"\d+", "*", entry.where), entry.reason), []).append(entry)
+    for (what, where, reason), group in alike.items():
+        if len(group) > 3:
+            yield NotSeen(what=what, where=where, reason=reason, count=sum(entry.count for entry in group))
+        else:
+            yield from group
+
+
 def _never_called(parts: Parts, seen: Pass) -> Iterator[NotSeen]:
     """The outermost modules with parameters that no operation of this pass used."""
     used = owners([name for name in seen.graph.parameter if name is not None])
     busy = {above for name in (*seen.record.called, *used) for above in _upwards(name)}
     with_parameters = {above for name in parts.parameters for above in _upwards(name.rpartition(".")[0])}
     idle = [name for name in parts.modules if name in with_parameters - busy]
-    for name in idle:
-        if name.rpartition(".")[0] not in idle:
-            yield NotSeen(what="module", where=name, reason="never called on this batch")
+    outermost = [name for name in idle if name.rpartition(".")[0] not in idle]
+    yield from _gathered(NotSeen(what="module", where=name, reason="never called on this batch") for name in outermost)
+
+
+def _lost(parts: Parts, seen: Pass, trainable: Sequence[bool]) -> Iterator[NotSeen]:
+    """The outermost modules that ran, but whose trainable parameters no output depends on."""
+    owned = owners([name for name, wanted in zip(parts.parameters, trainable, strict=True) if wanted])
+    reached = {above for name in owners(list(filter(None, seen.graph.parameter))) for above in _upwards(name)}
+    ran = {above for name in seen.record.called for above in _upwards(name)}
+    lost = {above for name in owned if name in ran for above in _upwards(name)} - reached if seen.outputs else set()
+    reason = "called, but no gradient leads from an output back to its parameters"
+    outermost = (name for name in sorted(lost) if name.rpartition(".")[0] not in lost)
+    yield from _gathered(NotSeen(what="module", where=name, reason=reason) for name in outermost)
 
 
 def _upwards(name: str) -> Iterator[str]:

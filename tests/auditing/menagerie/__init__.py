@@ -1,6 +1,6 @@
 """The menagerie: small networks whose residual units are known, one per construct the audit must understand."""
 
-from . import additions, changed, functions, orders, settings, shortcuts, streams, topologies, transformers
+from . import additions, changed, functions, further, orders, settings, shortcuts, streams, topologies, transformers
 from .case import KINDS, After, Case, Inputs, call
 
 CASES: tuple[Case, ...] = (
@@ -13,6 +13,7 @@ CASES: tuple[Case, ...] = (
     *functions.CASES,
     *settings.CASES,
     *changed.CASES,
+    *further.CASES,
 )
 
 __all__ = ["CASES", "KINDS", "After", "Case", "Inputs", "call"]
