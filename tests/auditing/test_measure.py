@@ -309,6 +309,19 @@ def test_the_first_place_that_is_not_finite_is_named() -> None:
     assert audit(healthy, batch(torch.float32)).network.first_non_finite is None
 
 
+def test_a_batch_or_a_parameter_that_is_not_finite_is_named_itself() -> None:
+    net, x = network([("identity", "post", "nothing")] * 2, torch.float32, 0), batch(torch.float32)
+    broken = x.clone()
+    broken[0, 0] = float("nan")
+    assert audit(net, broken).network.first_non_finite == "the batch"
+    weight = net.units[1].get_submodule("branch").get_parameter("0.weight")
+    with torch.no_grad():
+        weight[0, 0] = float("inf")
+    found = audit(net, x)
+    assert found.network.first_non_finite == "the parameter units.1.branch.0.weight"
+    assert found.verdict.startswith("not finite: ")
+
+
 class Masked(nn.Module):
     """Attention with a mask of −∞: infinite scores that are meant."""
 

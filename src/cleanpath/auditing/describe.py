@@ -252,14 +252,17 @@ def branch_parameters(graph: Graph, unit: Unit) -> tuple[str, ...]:
 
 
 def unit_names(graph: Graph, units: Sequence[Unit]) -> list[str]:
-    """A name per unit: what its weight layers have in common, else the module in which its sum ran; made unique."""
-    names = list[str]()
+    """A name per unit: the module that holds its layers and its sum, if no other unit's; else what its layers share."""
+    wide, narrow = list[str](), list[str]()
     for unit in units:
         heavy = [n for v in unit.branch if mixes(graph, v) for n in graph.weights(v)]
         layers = owners(heavy or branch_parameters(graph, unit))
         operation = graph.operations[unit.sum]
-        common = _common_prefix(layers)
-        names.append(common or (operation.module if operation else "") or "(root)")
+        home = operation.module if operation else ""
+        narrow.append(_common_prefix(layers) or home or "(root)")
+        wide.append(_common_prefix([*layers, home]))
+    shared = Counter(wide)
+    names = [all_ if all_ and shared[all_] == 1 else own for all_, own in zip(wide, narrow, strict=True)]
     total, met = Counter(names), Counter[str]()
     unique = list[str]()
     for name in names:

@@ -58,7 +58,7 @@ class Measured:
 
     structure: Structure
     seen: Pass
-    numbers: Numbers
+    plan: ForwardPlan
 
 
 def audit(
@@ -80,6 +80,8 @@ def audit(
         raise UserError(f"audit needs a torch.nn.Module, this is a {type(model).__name__}")
     if draws < 1:
         raise SettingError(f"draws={draws}: at least one is needed")
+    if not isinstance(further_batches, list | tuple):
+        raise UserError(f"further_batches must be a list of batches, this is a {type(further_batches).__name__}")
     parts = Parts.of(model)
     refusal = _refusal(parts, batch)
     if refusal is not None:
@@ -148,7 +150,7 @@ def _observe(observer: Observer, batch: object, seed: int) -> tuple[Structure, M
     plan = structure.plan()
     whole = not observer.on_meta and plan.afterwards(seen.record.written)
     seen.graph.release(edges=not whole)
-    return structure, Measured(structure, seen, plan.numbers) if whole else None
+    return structure, Measured(structure, seen, plan) if whole else None
 
 
 def _measured(observer: Observer, structure: Structure, batch: object, seed: int) -> Measured | None:
@@ -171,7 +173,7 @@ def _again(observer: Observer, structure: Structure, batch: object, seed: int) -
     if seen.graph.kinds != structure.graph.kinds or seen.graph.parents != structure.graph.parents:
         return None
     structure.graph.edges[:] = seen.graph.edges
-    return Measured(structure, seen, plans[-1].numbers)
+    return Measured(structure, seen, plans[-1])
 
 
 def _taken(observer: Observer, measured: Measured, loss: Loss | None) -> tuple[Drawn, bool]:
@@ -189,10 +191,11 @@ def _way_back(observer: Observer, measured: Measured, loss: Loss | None) -> Draw
     here, seen = measured.structure, measured.seen
     wanted = [parameter for parameter in observer.parts.parameters.values() if parameter.requires_grad]
     ends = _ends(seen, loss, [*wanted, *seen.leaves])
+    trouble = [_untaken("measurements", "a number of the forward pass", error) for error in measured.plan.troubles]
     if ends is None:
-        return Drawn(_values(here.names, measured.numbers))
+        return Drawn(_values(here.names, measured.plan.numbers), not_seen=tuple(trouble))
     backward = Backward(here.graph, here.traced.units, here.around, ends)
-    gradient_norm, trouble = None, list[NotSeen]()
+    gradient_norm = None
     try:
         gradient_norm = _gradient_norm(observer, ends, backward.full())
         backward.direct()
@@ -200,10 +203,14 @@ def _way_back(observer: Observer, measured: Measured, loss: Loss | None) -> Draw
     except torch.OutOfMemoryError:
         raise
     except Exception as error:  # noqa: BLE001 (a custom function's backward may raise anything)
-        reason = f"the backward pass raised {type(error).__name__}: {(str(error).splitlines() or [''])[0]}"
-        trouble.append(NotSeen(what="gradients", where="(root)", reason=reason))
-    values = _values(here.names, {**measured.numbers, **backward.numbers})
+        trouble.append(_untaken("gradients", "the backward pass", error))
+    values = _values(here.names, {**measured.plan.numbers, **backward.numbers})
     return Drawn(values, _loss(ends), gradient_norm, None, tuple(trouble))
+
+
+def _untaken(what: str, where: str, error: Exception) -> NotSeen:
+    reason = f"{where} raised {type(error).__name__}: {(str(error).splitlines() or [''])[0]}"
+    return NotSeen(what=what, where="(root)", reason=reason)
 
 
 def _values(names: Sequence[str], numbers: Numbers) -> dict[tuple[str, str], float]:

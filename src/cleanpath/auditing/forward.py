@@ -36,6 +36,7 @@ class ForwardPlan:
     """Shortcut values that wait for the last of several sums."""
     operations: dict[int, Operation] = field(default_factory=dict)
     """Those that have steps, by their number."""
+    troubles: list[Exception] = field(default_factory=list)
 
     def __call__(
         self, ordinal: int, name: str, args: tuple[Any, ...], kwargs: Mapping[str, Any]
@@ -43,13 +44,22 @@ class ForwardPlan:
         steps = self.steps.get((ordinal, name))
         if not steps:
             return None
-        afterwards = [after for step in steps if (after := step(args, kwargs)) is not None]
+        afterwards = [after for step in steps if (after := self._guarded(step, args, kwargs)) is not None]
 
         def finish(result: Any) -> None:
             for after in afterwards:
-                after(result)
+                self._guarded(after, result)
 
         return finish
+
+    def _guarded(self, step: Callable[..., Any], *given: Any) -> Any:
+        """Take a number, or note why not: a tensor that cannot be measured must not stop the model."""
+        try:
+            return step(*given)
+        except torch.OutOfMemoryError:
+            raise
+        except Exception as error:  # noqa: BLE001 (tensor subclasses may raise anything)
+            self.troubles.append(error)
 
     def at(self, vertex: int, step: Step) -> None:
         """Run `step` when the operation of a vertex is called."""

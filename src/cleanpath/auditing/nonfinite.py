@@ -10,10 +10,16 @@ from cleanpath.auditing.record import tensors_in
 
 
 def first_non_finite(observer: Observer, batch: object, seed: int) -> str | None:
-    """The first operation whose result is not finite though all it read is; a mask of −∞ for a softmax is none."""
+    """The batch or a parameter, else the first operation whose result is not finite though all it read is.
+
+    A mask of −∞ for a softmax is none.
+    """
     watcher = _Watcher(observer)
-    observer.run(batch, seed, lambda: watcher)
-    return watcher.found
+    seen = observer.run(batch, seed, lambda: watcher)
+    if not all(map(_finite, seen.leaves)):
+        return "the batch"
+    broken = (name for name, parameter in observer.parts.parameters.items() if not _finite(parameter))
+    return next((f"the parameter {name}" for name in broken), watcher.found)
 
 
 class _Watcher:

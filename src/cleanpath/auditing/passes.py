@@ -1,8 +1,9 @@
 """Run the patient once under observation: inputs made live, operations recorded, the graph behind the outputs."""
 
+import copy
 import dataclasses
 import sys
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, MutableMapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -70,7 +71,8 @@ class Observer:
         self._attempts = list(ATTEMPTS)
         raise UserError(
             f"the model's own forward pass raised {type(failure).__name__}: {failure}; "
-            "check that the batch is what the model expects (a tuple is several inputs, a dictionary keyword inputs)"
+            "check that the batch is what the model expects (a tuple is several inputs, a dictionary keyword inputs, "
+            "a list is one input)"
         ) from failure
 
     def _run(self, batch: object, seed: int, watcher: Watcher | None, attempt: Attempt) -> Pass:
@@ -104,7 +106,7 @@ class _Inputs:
         """Positional and keyword inputs: a tuple is several inputs, a mapping keyword inputs, all else one input."""
         if isinstance(batch, Mapping):
             return (), {str(key): self._copy(value) for key, value in batch.items()}
-        values = batch if isinstance(batch, tuple) else (batch,)
+        values = batch if type(batch) is tuple else (batch,)
         return tuple(self._copy(value) for value in values), {}
 
     def through_a_copy(self, value: Any) -> Any:
@@ -125,10 +127,20 @@ class _Inputs:
 def _mapped(value: Any, change: Callable[[Tensor], Tensor]) -> Any:
     if isinstance(value, Tensor):
         return change(value)
-    if type(value) is tuple or type(value) is list:
-        return type(value)(_mapped(item, change) for item in value)
-    if type(value) is dict:
-        return {key: _mapped(item, change) for key, item in value.items()}
+    if isinstance(value, tuple):
+        items = [_mapped(item, change) for item in value]
+        return type(value)(*items) if hasattr(value, "_fields") else tuple(items)
+    if isinstance(value, list):
+        return [_mapped(item, change) for item in value]
+    if isinstance(value, MutableMapping):
+        mapping = copy.copy(value)
+        mapping.update({key: _mapped(item, change) for key, item in value.items()})
+        return mapping
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        structure = copy.copy(value)
+        for field in dataclasses.fields(value):
+            object.__setattr__(structure, field.name, _mapped(getattr(value, field.name), change))
+        return structure
     return value
 
 

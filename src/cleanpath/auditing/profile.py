@@ -96,7 +96,7 @@ class UnitRow:
     """One residual unit."""
 
     name: str
-    """Unique: what its weight layers have in common, with `#2` where another unit has the name."""
+    """Unique: the module that holds its layers and its sum, or what its layers share; `#2` for the second of a name."""
     h: ShortcutRow
     """The shortcut."""
     branch: BranchRow
@@ -151,7 +151,7 @@ class NetworkRow:
     gradient_profile: tuple[float | None, ...] = ()
     """rms(∂E/∂x_l) of every unit, in order."""
     first_non_finite: str | None = None
-    """The first operation whose output is not finite though its inputs are."""
+    """The batch, a parameter, or the first operation whose output is not finite though its inputs are."""
     sums: int = 0
     """Sums of two operands that the input reaches; those that are no units are counted by reason below."""
     set_aside: Mapping[str, int] = field(default_factory=dict)
