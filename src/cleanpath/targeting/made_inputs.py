@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from cleanpath.targeting import small_configs
 
-TOKENS = 16
+TOKENS = 64
 _FRAMES = 64
 _SAMPLES = 8000
 _MODALITIES = ("input_ids", "pixel_values", "pixel_values_videos", "input_features", "input_values", "past_values")
