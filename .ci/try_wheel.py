@@ -29,10 +29,12 @@ def main(folder: Path) -> None:
             str(Path("constraints.txt").resolve()),
             str(wheel.resolve()),
         )
-        for verb in ("", "list", "show", "train", "reproduce", "report", "compare", "doctor"):
-            run("-m", "cleanpath", *([verb] if verb else []), "--help")
+        verbs = run("-c", "import typer, cleanpath.cli as c; print(*typer.main.get_command(c.app).commands)").split()
+        for words in ([], *([verb] for verb in verbs)):
+            run("-m", "cleanpath", *words, "--help")
         run("-c", "import sys, cleanpath.cli; assert 'torch' not in sys.modules")
         assert "269,722 parameters" in run("-m", "cleanpath", "show", "resnet20")
+        assert "9 residual units" in run("-m", "cleanpath", "audit", "preresnet20")
         assert "error" in run("-m", "cleanpath", "train", "preresnet8", "--set", "training.epochs=1")
     print(f"{wheel.name} starts in an empty environment")
 

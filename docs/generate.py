@@ -6,6 +6,8 @@
 The tables come from `results/`: each file is what `cleanpath reproduce … --json` printed, and says of which runs.
 """
 
+import ast
+import inspect
 import json
 import re
 import subprocess
@@ -14,11 +16,12 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from cleanpath.auditing import profile
 from cleanpath.report.page import answer
 from cleanpath.report.table import Table, count, from_data, number, spread
 
 ROOT = Path(__file__).resolve().parent.parent
-PAGES = ("README.md", "README.zh.md", "docs/quick-scale.md")
+PAGES = ("README.md", "README.zh.md", "docs/quick-scale.md", "docs/audit.md")
 _BLOCK = re.compile(r"(<!-- begin: (\w+) -->\n).*?(<!-- end -->)", re.DOTALL)
 
 
@@ -87,11 +90,47 @@ def command(*arguments: str) -> str:
     return f"```console\n$ cleanpath {' '.join(arguments)}\n{body}\n```\n"
 
 
+def measurements() -> str:
+    """The numbers of a unit, from the source."""
+    lines = ["| field | what |", "| --- | --- |"]
+    return "\n".join([*lines, *(f"| `{name}` | {said} |" for name, said in _fields(profile.Measurements))]) + "\n"
+
+
+def document() -> str:
+    """Every field of a profile by its path in the document, from the source."""
+    rows = (
+        *(("", profile.Profile), ("units[].", profile.UnitRow), ("units[].h.", profile.ShortcutRow)),
+        *(("units[].branch.", profile.BranchRow), ("units[].f.", profile.AfterRow)),
+        *(("network.", profile.NetworkRow), ("not_seen[].", profile.NotSeen)),
+    )
+    lines = ["| path | what |", "| --- | --- |"]
+    for prefix, row in rows:
+        lines += [f"| `{prefix}{name}` | {said} |" for name, said in _fields(row)]
+    lines.append("| `network.path_gains` | the matrix of direct-path gains: row l, column L |")
+    return "\n".join(lines) + "\n"
+
+
+def _fields(row: type) -> list[tuple[str, str]]:
+    """The fields of a dataclass with the sentence that follows each in the source."""
+    body = ast.parse(inspect.getsource(row)).body[0]
+    assert isinstance(body, ast.ClassDef)
+    found = []
+    for node, following in zip(body.body, [*body.body[1:], None], strict=True):
+        if isinstance(node, ast.AnnAssign) and isinstance(node.target, ast.Name):
+            told = isinstance(following, ast.Expr) and isinstance(following.value, ast.Constant)
+            said = str(following.value.value) if told else ast.unparse(node.annotation)  # type: ignore[union-attr]
+            found.append((node.target.id, said.replace("|", "\\|").replace("\n", " ")))
+    return found
+
+
 BLOCKS: dict[str, Callable[[], str]] = {
     "tables": tables,
     "choice": choice,
     "gates": gates,
     "show": lambda: command("show", "preresnet20"),
+    "audit": lambda: command("audit", "resnet56", "--against", "preresnet56"),
+    "measurements": measurements,
+    "document": document,
 }
 
 
@@ -104,9 +143,19 @@ def generated(page: Path) -> str:
     return _BLOCK.sub(block, page.read_text(encoding="utf-8"))
 
 
+def _as_words(page: str) -> str:
+    """The page with the numbers of an audit masked: their last digits are the machine's."""
+
+    def masked(match: re.Match[str]) -> str:
+        return re.sub(r"[\d.]+(?:e[-+]?\d+)?| +", "#", match[0]) if match[2] == "audit" else match[0]
+
+    return _BLOCK.sub(masked, page)
+
+
 def main() -> None:
     """Write or check all pages."""
-    stale = [name for name in PAGES if generated(ROOT / name) != (ROOT / name).read_text(encoding="utf-8")]
+    texts = {name: (ROOT / name).read_text(encoding="utf-8") for name in PAGES}
+    stale = [name for name, text in texts.items() if _as_words(generated(ROOT / name)) != _as_words(text)]
     if "--check" in sys.argv[1:]:
         sys.exit(f"out of date: {', '.join(stale)}; run python docs/generate.py" if stale else 0)
     for name in stale:

@@ -75,7 +75,7 @@ def outside(*words: str, cwd: Path, **environment: str) -> Outcome:
     done = subprocess.run(
         [sys.executable, "-m", "cleanpath", *words],
         capture_output=True,
-        encoding="utf-8",
+        encoding=environment.get("PYTHONIOENCODING", "utf-8"),
         cwd=cwd,
         env={**os.environ, **environment},
         check=False,

@@ -17,7 +17,7 @@ from cleanpath.nn import catalog
 from cleanpath.report import listing
 from tests.helpers import TINY, here, nothing_written, outside, tiny
 
-VERBS = ("list", "show", "train", "reproduce", "report", "compare", "doctor")
+VERBS = ("list", "show", "train", "reproduce", "report", "compare", "audit", "doctor")
 COMMAND: Any = typer.main.get_command(cli.app)
 TRAIN = ("--set", "network.width=4", "--set", "training.iterations=3", "--threads", "1")
 
@@ -170,6 +170,12 @@ AS_JSON = {
     ),
     "report": (["report", "table1", "--json"], "cleanpath.tables", {"tables"}),
     "compare": (["compare", "runs/a", "runs/b", "--json"], "cleanpath.comparison", {"runs", "settings", "results"}),
+    "audit": (["audit", "resnet8", "--json"], "cleanpath.profile", {"verdict", "units", "network", "not_seen"}),
+    "audit --against": (
+        ["audit", "resnet8", "--against", "preresnet8", "--json"],
+        "cleanpath.profile_comparison",
+        {"here", "there", "differences"},
+    ),
     "doctor": (["doctor", "--json"], "cleanpath.doctor", {"checks"}),
 }
 
@@ -205,6 +211,14 @@ def test_plain_output_has_no_escape_and_no_json(name: str, work: Path) -> None: 
     assert outcome.out.strip()
     assert not {"\x1b", "\r"} & set(outcome.out + outcome.err)
     assert not outcome.out.startswith("{")
+
+
+@pytest.mark.parametrize("encoding", ["ascii", "latin-1", "cp1252"])
+def test_a_terminal_without_our_letters_gets_plain_ones(encoding: str, work: Path) -> None:
+    for words in (["show", "preresnet20"], ["audit", "resnet8"], ["report", "table1"]):
+        outcome = outside(*words, cwd=work, PYTHONIOENCODING=encoding)
+        assert outcome.code == 0, outcome.err
+        assert "?" not in outcome.out
 
 
 @pytest.mark.parametrize("form", ["text", "md", "csv"])

@@ -17,6 +17,7 @@ FREE_OF_TORCH = (
     *("cleanpath.records", "cleanpath.nn.catalog", "cleanpath.nn.summary_values", "cleanpath.paper.*"),
     *("cleanpath.grid.*", "cleanpath.report.*", "cleanpath.watch", "cleanpath.reproduction", "cleanpath.cli"),
     *("cleanpath.usage", "cleanpath.health", "cleanpath.training.progress", "cleanpath.__main__"),
+    *("cleanpath.auditing.profile", "cleanpath.auditing.text", "cleanpath.auditing.verdict"),
 )
 HEAVY = ("torch", "torchvision", "safetensors", "sklearn")
 
@@ -205,7 +206,7 @@ def test_public_names_load_and_are_those_that_type_checkers_see() -> None:
 def test_no_file_is_long_and_the_whole_is_small() -> None:
     lengths = {path: len(path.read_text(encoding="utf-8").splitlines()) for path in SOURCE.rglob("*.py")}
     assert {path.name: length for path, length in lengths.items() if length > 400} == {}
-    assert sum(lengths.values()) <= 10_000
+    assert sum(lengths.values()) <= 10_500
 
 
 def test_there_is_no_utils() -> None:

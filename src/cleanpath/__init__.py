@@ -1,4 +1,4 @@
-"""Build and train residual networks: He, Zhang, Ren and Sun (2016), exactly, and beyond.
+"""Build, train and audit residual networks: He, Zhang, Ren and Sun (2016), exactly, and beyond.
 
 Public names load when first used, so that importing the package is quick and never imports torch by itself.
 """

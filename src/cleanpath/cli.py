@@ -16,11 +16,11 @@ from typer.exceptions import TyperException
 
 from cleanpath import __version__
 from cleanpath.errors import CleanpathError, SettingError, UserError
-from cleanpath.usage import explain, stoppable, this_command
+from cleanpath.usage import explain, speak_any_encoding, stoppable, this_command
 
 app = typer.Typer(
     name="cleanpath",
-    help="Build and train residual networks: He, Zhang, Ren and Sun (2016), exactly, and beyond.",
+    help="Build, train and audit residual networks: He, Zhang, Ren and Sun (2016), exactly, and beyond.",
     epilog="Start with: cleanpath reproduce table1 table2",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
@@ -34,6 +34,13 @@ class Columns(StrEnum):
 
     first = "first"
     all = "all"
+
+
+class Mode(StrEnum):
+    """The mode in which a network is audited."""
+
+    training = "training"
+    eval = "eval"
 
 
 class Things(StrEnum):
@@ -263,6 +270,57 @@ def compare(
 
 
 @app.command()
+def audit(
+    target: Annotated[
+        str,
+        typer.Argument(
+            help="A network, a run folder, timm:NAME, torchvision:NAME, hf:NAME, file.py:factory, or a saved profile.",
+            autocompletion=_networks,
+        ),
+    ],
+    inputs: Annotated[
+        list[str] | None,
+        typer.Option("--input", metavar="SHAPE", help="As in 1x3x224x224 or int64:1x128; may be repeated."),
+    ] = None,
+    weights: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Weights: safetensors, or .pt with tensors only.")
+    ] = None,
+    mode: Annotated[
+        Mode | None, typer.Option(help="Put all modules in this mode; default: as the target comes.")
+    ] = None,
+    draws: Annotated[int, typer.Option(min=1, help="Draws of the dropout masks: means and their spread.")] = 1,
+    seed: Annotated[int, typer.Option(min=0, help="The seed of made-up inputs and weights.")] = 0,
+    against: Annotated[
+        str | None, typer.Option(metavar="TARGET", help="Compare with another target or a saved profile.")
+    ] = None,
+    every: Annotated[bool, typer.Option("--all", "-v", help="Every unit on a line of its own.")] = False,
+    out: Annotated[Path | None, typer.Option(metavar="FILE", help="Save the profile as JSON.")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Find the residual units of any network and measure the signal through them, both ways.
+
+    Examples: cleanpath audit resnet56 --against preresnet56; cleanpath audit timm:resnet18 --input 4x3x64x64 --json
+    """
+    from cleanpath import audited
+    from cleanpath.auditing import text
+    from cleanpath.report import terminal
+
+    if out is not None:
+        audited.check_free(out)
+    asked = audited.Asked(inputs or [], weights, mode, draws, seed)
+    here = audited.audited(target, asked)
+    if out is not None:
+        here.profile.save(out)
+    if against is None:
+        shown = text.renderable(here.profile, here.name, here.note, every=every)
+        _print(here.profile.to_data(), as_json, lambda: terminal.print_text(shown))
+        return
+    there = audited.audited(against, asked.without_weights())
+    pair = text.renderable_pair(here.profile, there.profile, (here.name, there.name), every=every)
+    _print(audited.comparison(here, there), as_json, lambda: terminal.print_text(pair))
+
+
+@app.command()
 def doctor(as_json: AsJson = False) -> None:
     """Print versions, threads, devices, memory and disk, and what is wrong with them.
 
@@ -287,6 +345,7 @@ def _print(data: dict[str, Any], as_json: bool, show: Callable[[], None]) -> Non
 
 def main() -> None:
     """Run the command line; errors become one or two lines and an exit code."""
+    speak_any_encoding()
     try:
         code = app(standalone_mode=False)
         if sys.stdout is not None:

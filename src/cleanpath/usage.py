@@ -1,6 +1,8 @@
 """How the command line speaks of itself: usage errors with the nearest right word, signals, its own command."""
 
+import codecs
 import difflib
+import io
 import re
 import shlex
 import signal
@@ -14,6 +16,8 @@ from typer.exceptions import TyperException
 from cleanpath import settings
 from cleanpath.errors import Stopped
 
+_PLAIN = {"×": "x", "±": "+-", "√": "sqrt", "λ": "lambda", "→": "->", "‖": "||", "…": "..."}
+_PLAIN |= dict(zip("−–—·│┌└█▁▂▃▄▅▆▇", "---.|/\\#1234567", strict=True))
 _OPTION = re.compile(r"[Nn]o such option:? '?(--?[\w-]+)")
 
 
@@ -51,3 +55,18 @@ def stoppable(how_to_go_on: str) -> Iterator[None]:
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
+
+
+def _in_plain_letters(error: UnicodeError) -> tuple[str, int]:
+    """What stdout's encoding cannot say, in letters that every encoding has."""
+    if not isinstance(error, UnicodeEncodeError):
+        raise error
+    return "".join(_PLAIN.get(letter, "?") for letter in error.object[error.start : error.end]), error.end
+
+
+def speak_any_encoding() -> None:
+    """Print × as x and … as ... where stdout or stderr has no such letter, as in a container without a locale."""
+    codecs.register_error("plain", _in_plain_letters)
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="plain")

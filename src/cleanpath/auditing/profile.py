@@ -12,10 +12,12 @@ import os
 import tempfile
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, field, fields
+from itertools import zip_longest
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, Self
 
+from cleanpath.auditing.text import as_text
 from cleanpath.errors import UserError
 
 SCHEMA = "cleanpath.profile"
@@ -28,9 +30,11 @@ class ShortcutRow:
     """h: `identity`, `identity_pad`, `identity_slice`, `scaling`, `projection`, `gate`, `dropout` or `other`."""
 
     kind: str
+    """One of the words above."""
     scale: float | None = None
     """λ of a scaling, where it is one known number (the mean of a learned vector)."""
     description: str = ""
+    """The operations between fork and sum."""
     layers: tuple[str, ...] = ()
     """Qualified names of the modules that hold parameters on the shortcut."""
 
@@ -40,7 +44,9 @@ class BranchRow:
     """F: its weight layers in the order of use."""
 
     layers: tuple[str, ...] = ()
+    """Qualified names of the modules that hold its parameters."""
     parameters: int = 0
+    """How many, units nested in it included."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,7 +54,9 @@ class AfterRow:
     """f: `nothing`, or what follows the sum, its operations joined by `+`."""
 
     kind: str = "nothing"
+    """The word."""
     layers: tuple[str, ...] = ()
+    """Qualified names of the modules that hold parameters after the sum."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -88,14 +96,19 @@ class UnitRow:
     """One residual unit."""
 
     name: str
+    """Unique: what its weight layers have in common, with `#2` where another unit has the name."""
     h: ShortcutRow
+    """The shortcut."""
     branch: BranchRow
+    """F."""
     f: AfterRow
+    """What follows the sum."""
     parent: str | None = None
     """Name of the unit in whose branch this one lies."""
     order: str | None = None
     """`pre`: a norm or activation precedes the weights; `post`: it follows the sum; None: neither."""
     stage: int = 1
+    """Units on one path whose sums are of one size; counted from 1."""
     previous: str | None = None
     """The unit whose output leads to this one's fork."""
     fork: str = ""
@@ -105,10 +118,13 @@ class UnitRow:
     shape: tuple[int, ...] = ()
     """Of the sum."""
     changes_shape: bool = False
+    """Whether the sum has another shape than the fork."""
     parameters: int = 0
+    """Of shortcut, branch and f."""
     parameter_share: float = 0.0
     """Of the network's parameters."""
     measurements: Measurements = Measurements()
+    """Means over batches and draws; the table above."""
     spread: Measurements = Measurements()
     """Standard deviation over batches and draws."""
 
@@ -123,11 +139,13 @@ class NetworkRow:
     """What concerns the whole network."""
 
     parameters: int = 0
+    """Of all modules."""
     mode: str = "eval"
     """`training`, `eval`, or `mixed`."""
     draws: int = 0
     """Batches times draws that the means and spreads are taken over."""
     loss: float | None = None
+    """The given loss, or the random projection of the outputs."""
     gradient_norm: float | None = None
     """Of all parameters together."""
     gradient_profile: tuple[float | None, ...] = ()
@@ -137,7 +155,9 @@ class NetworkRow:
     sums: int = 0
     """Sums of two operands that the input reaches; those that are no units are counted by reason below."""
     set_aside: Mapping[str, int] = field(default_factory=dict)
+    """Reasons and counts."""
     concatenations: int = 0
+    """Concatenations of signals, as in densely connected networks."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -145,9 +165,13 @@ class NotSeen:
     """Something the audit could not look into, or is unsure of."""
 
     what: str
+    """The kind of thing."""
     where: str
+    """The module, by its qualified name."""
     reason: str
+    """Why."""
     count: int = 1
+    """How often."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -155,9 +179,13 @@ class Profile:
     """The result of an audit."""
 
     verdict: str
+    """One sentence: is the path clean, and where is it first broken?"""
     units: tuple[UnitRow, ...] = ()
+    """In the order in which the signal meets them."""
     network: NetworkRow = NetworkRow()
+    """What concerns the whole."""
     not_seen: tuple[NotSeen, ...] = ()
+    """What the audit could not look into."""
 
     def path_gain(self, first: int, last: int) -> float | None:
         """Direct gain from the output of unit `last` to the input of unit `first`: the product over the units between.
@@ -196,14 +224,14 @@ class Profile:
 
     def to_data(self) -> dict[str, Any]:
         """Plain dictionaries and lists; numbers that are not finite become the words nan, inf, -inf."""
-        network = {**_plain(self.network), "path_gains": _plain(self.path_gains())}
+        network = {**plain(self.network), "path_gains": plain(self.path_gains())}
         return {
             "schema": SCHEMA,
             "version": VERSION,
             "verdict": self.verdict,
-            "units": [_plain(unit) for unit in self.units],
+            "units": [plain(unit) for unit in self.units],
             "network": network,
-            "not_seen": [_plain(entry) for entry in self.not_seen],
+            "not_seen": [plain(entry) for entry in self.not_seen],
         }
 
     @classmethod
@@ -262,9 +290,20 @@ class Profile:
             raise UserError(f"cannot read a profile from {path}: {error}") from error
         return cls.from_json(text)
 
+    def pairs(self, other: "Profile") -> list[tuple[UnitRow | None, UnitRow | None]]:
+        """Units of both that stand for each other: by name if they share one, else by position."""
+        mine, theirs = ({unit.name: unit for unit in profile.units} for profile in (self, other))
+        if mine.keys() & theirs.keys():
+            return [(mine.get(name), theirs.get(name)) for name in dict.fromkeys([*mine, *theirs])]
+        return list(zip_longest(self.units, other.units))
+
     def compare(self, other: "Profile") -> tuple["Difference", ...]:
-        """What differs, unit by unit (matched by name), measurements as numbers; equal values are left out."""
+        """What differs, unit by unit as they pair, measurements as numbers; equal values are left out."""
         return tuple(_differences(self, other))
+
+    def __str__(self) -> str:
+        """The verdict, the units with their gains, and what was not seen."""
+        return as_text(self)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -278,13 +317,14 @@ class Difference:
 
 
 def _differences(here: Profile, there: Profile) -> Iterator[Difference]:
-    mine, theirs = ({unit.name: unit for unit in profile.units} for profile in (here, there))
-    for name in dict.fromkeys([*mine, *theirs]):
-        if name not in mine or name not in theirs:
-            yield Difference(unit=name, quantity="unit", here=name in mine or None, there=name in theirs or None)
+    for mine, theirs in here.pairs(there):
+        if mine is None or theirs is None:
+            for unit, is_here in ((mine, True), (theirs, None)):
+                if unit is not None:
+                    yield Difference(unit=unit.name, quantity="unit", here=is_here, there=None if is_here else True)
             continue
-        pairs = [(key, _flat(mine[name])[key], _flat(theirs[name])[key]) for key in _flat(mine[name])]
-        yield from (Difference(unit=name, quantity=k, here=a, there=b) for k, a, b in pairs if not _equal(a, b))
+        pairs = [(key, value, _flat(theirs)[key]) for key, value in _flat(mine).items()]
+        yield from (Difference(unit=mine.name, quantity=k, here=a, there=b) for k, a, b in pairs if not _equal(a, b))
     for quantity in ("mode", "parameters", "loss", "gradient_norm", "first_non_finite"):
         a, b = getattr(here.network, quantity), getattr(there.network, quantity)
         if not _equal(a, b):
@@ -303,13 +343,14 @@ def _flat(unit: UnitRow) -> dict[str, object]:
     return values | asdict(unit.measurements)
 
 
-def _plain(value: Any) -> Any:
+def plain(value: Any) -> Any:
+    """Rows as dictionaries and lists that JSON can say."""
     if hasattr(value, "__dataclass_fields__"):
-        return {each.name: _plain(getattr(value, each.name)) for each in fields(value)}
+        return {each.name: plain(getattr(value, each.name)) for each in fields(value)}
     if isinstance(value, Mapping):
-        return {key: _plain(item) for key, item in value.items()}
+        return {key: plain(item) for key, item in value.items()}
     if isinstance(value, list | tuple):
-        return [_plain(item) for item in value]
+        return [plain(item) for item in value]
     if isinstance(value, float) and not math.isfinite(value):
         return str(value)
     return value

@@ -5,7 +5,7 @@ from collections.abc import Callable, Sequence
 from itertools import groupby
 from typing import Any
 
-from rich.console import Console
+from rich.console import Console, RenderableType
 from rich.markup import escape
 from rich.table import Table as Grid
 
@@ -125,6 +125,11 @@ def print_published(table: PublishedTable) -> None:
     for row in dict.fromkeys(row for row, _ in table.cells):
         grid.add_row(row, *(number(table.cells.get((row, column)), 2) for column in table.columns))
     console.print(grid)
+
+
+def print_text(shown: RenderableType) -> None:
+    """What was laid out elsewhere, as an audit is."""
+    _console().print(shown, soft_wrap=False)
 
 
 def print_rows(rows: Sequence[dict[str, Any]]) -> None:
