@@ -6,15 +6,18 @@
 The two answer different questions. torchlens records every operation, with its activation and, asked for, its gradient,
 draws the graph, and lets the network be changed as it runs; it knows neither residual units nor gains. The audit keeps
 no activation; it reports the units, what h, F and f are, and what the signal gains forward and backward. Both run one
-network on one batch. torchlens wraps torch's functions on its first call; here it unwraps them each time
-(`unwrap_when_done`), since they would slow the other columns.
+network on one batch. torchlens wraps torch's functions on its first call and leaves them so; here they are wrapped
+before and unwrapped after its own turns, outside the time taken, since wrapped they would slow the others.
 """
 
+import gc
 import json
 import statistics
 import subprocess
 import sys
-from collections.abc import Callable
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from importlib import import_module
 from importlib.util import find_spec
 from typing import Any
@@ -46,6 +49,7 @@ def main() -> None:
     if find_spec("torchlens") is None:
         sys.exit("torchlens is not installed; pip install --target /tmp/torchlens torchlens, and put it on PYTHONPATH")
     torch.set_num_threads(1)
+    warnings.simplefilter("ignore")  # torchlens tells what it cannot follow
     if sys.argv[1:2] == ["--peak"]:
         print(json.dumps(_peak(*sys.argv[2:4])))
         return
@@ -69,7 +73,7 @@ def _ways(target: Target) -> Ways:
 def _torchlens(target: Target, *, gradients: bool) -> Any:
     """Every operation with its activation and, asked for, its gradient."""
     torchlens: Any = import_module("torchlens")
-    capture = torchlens.options.CaptureOptions(unwrap_when_done=True, save_grads=gradients)
+    capture = torchlens.options.CaptureOptions(save_grads=gradients)
     log = torchlens.trace(target.module, list(target.arguments), target.keywords, capture=capture)
     if gradients:
         outputs = [log[name].out for name in log.output_layers]
@@ -80,11 +84,13 @@ def _torchlens(target: Target, *, gradients: bool) -> Any:
 
 def _compared(target: str) -> str:
     ways = _ways(resolve(target))
-    refused = {name: why for name, way in ways.items() if (why := _refusal(way))}
+    refused = {name: why for name, way in ways.items() if (why := _refusal(name, way))}
     times: dict[str, list[float]] = {name: [] for name in ways if name not in refused}
     for _ in range(ROUNDS):
         for name, taken in times.items():
-            taken.append(seconds(ways[name]))
+            gc.collect()  # what the one before left is not to be paid for by the next
+            with _wrapped(name):
+                taken.append(seconds(ways[name]))
     step = times["training step"]
     peaks = {name: _peak_elsewhere(target, name) for name in times}
     parts = []
@@ -97,10 +103,25 @@ def _compared(target: str) -> str:
     return "; ".join([*parts, *(f"{name} refuses ({why})" for name, why in refused.items())])
 
 
-def _refusal(way: Callable[[], Any]) -> str:
+@contextmanager
+def _wrapped(way: str) -> Iterator[None]:
+    """Wrap the functions of torch for torchlens, in its own turns only."""
+    if "torchlens" not in way:
+        yield
+        return
+    wrappers: Any = import_module("torchlens.backends.torch.wrappers")
+    wrappers.wrap_torch()
+    try:
+        yield
+    finally:
+        wrappers.unwrap_torch()
+
+
+def _refusal(name: str, way: Callable[[], Any]) -> str:
     """Why something does not run; empty if it does. The run warms up."""
     try:
-        way()
+        with _wrapped(name):
+            way()
     except Exception as error:  # noqa: BLE001 (foreign code)
         return f"{type(error).__name__}: {' '.join(str(error).split())[:120]}"
     return ""

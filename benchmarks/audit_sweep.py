@@ -22,7 +22,7 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
-from benchmarks.sweep_summary import RESULTS, load, summary
+from benchmarks.sweep_summary import RESULTS, load, not_exact, summary
 
 TARGETS = Path("results/audit-sweep-targets.txt")
 SECONDS = 600
@@ -36,7 +36,8 @@ def main() -> None:
     """Audit what has no row yet, or print what the rows say."""
     asked = _asked()
     if asked.summary:
-        print(summary(load(asked.results)))
+        found = load(asked.results)
+        print(f"{summary(found)}\n\n{not_exact(found.rows)}")
         return
     wanted = re.compile(asked.only)
     done = {row["target"] for row in load(asked.results).rows}

@@ -1,6 +1,6 @@
 """What the results of the sweep say, as Markdown. Never imports torch.
 
-python -m benchmarks.sweep_summary           counts, cost, state, and what is not exact
+python -m benchmarks.sweep_summary           counts, cost, and the state before and after
 python -m benchmarks.sweep_summary --rows    one row per target
 """
 
@@ -44,9 +44,15 @@ def load(path: Path) -> Results:
 
 
 def summary(results: Results) -> str:
-    """Counts by library, the cost beside a training step, the state before and after, and what is not exact."""
-    parts = (_counts(results.rows), _cost(results), _states(results.rows), _not_exact(results.rows))
+    """Counts by library, the cost beside a training step, and the state before and after."""
+    parts = (_counts(results.rows), _cost(results), _states(results.rows))
     return "\n\n".join(part for part in parts if part)
+
+
+def not_exact(rows: Sequence[Row]) -> str:
+    """Targets that are not simply audited, each with its reason."""
+    lines = [f"- `{row['target']}`: {row['outcome']}: {_why(row)}" for row in rows if row["outcome"] != "audited"]
+    return "\n".join(["What is not exact:", "", *lines]) if lines else ""
 
 
 def every(results: Results) -> str:
@@ -98,14 +104,9 @@ def _cost(results: Results) -> str:
 def _states(rows: Sequence[Row]) -> str:
     compared = [row for row in rows if "state" in row]
     share = f"{sum(map(_undisturbed, compared))} of {len(compared)}"
-    lines = [f"State bit for bit as before, also after two audits that were interrupted: {share}."]
+    lines = [f"State bit for bit as before, also after two audits that were made to fail in the middle: {share}."]
     lines += [f"- `{row['target']}`: {_state(row)}" for row in compared if not _undisturbed(row)]
     return "\n".join(lines) if compared else ""
-
-
-def _not_exact(rows: Sequence[Row]) -> str:
-    lines = [f"- `{row['target']}`: {row['outcome']}: {_why(row)}" for row in rows if row["outcome"] != "audited"]
-    return "\n".join(["What is not exact:", *lines]) if lines else ""
 
 
 def _undisturbed(row: Row) -> bool:

@@ -161,11 +161,11 @@ def test_the_fingerprint_notices_a_gradient_and_the_batch() -> None:
 
 
 def test_the_campaign_notices_an_audit_that_leaves_something_behind(monkeypatch: pytest.MonkeyPatch) -> None:
-    def careless(model: nn.Module, batch: Any) -> None:
+    def careless(model: Any, batch: Any) -> None:
         try:
             model(*batch)
         finally:
-            model.count += 1  # type: ignore[operator]
+            model.count += 1
 
     monkeypatch.setattr(campaign, "audit", careless)
     found = undisturbed(Patient(), (torch.ones(4, 3),), seed=1)
