@@ -3,7 +3,8 @@
     python docs/generate.py          write
     python docs/generate.py --check  say what is out of date, and exit with 1
 
-The tables come from `results/`: each file is what `cleanpath reproduce … --json` printed, and says of which runs.
+The tables come from `results/`: each file is what `cleanpath reproduce … --json` printed, and says of which runs;
+`audit-sweep.jsonl` is what `benchmarks/audit_sweep.py` wrote.
 """
 
 import ast
@@ -21,7 +22,7 @@ from cleanpath.report.page import answer
 from cleanpath.report.table import Table, count, from_data, number, spread
 
 ROOT = Path(__file__).resolve().parent.parent
-PAGES = ("README.md", "README.zh.md", "docs/quick-scale.md", "docs/audit.md")
+PAGES = ("README.md", "README.zh.md", "docs/quick-scale.md", "docs/audit.md", "docs/audit-sweep.md")
 _BLOCK = re.compile(r"(<!-- begin: (\w+) -->\n).*?(<!-- end -->)", re.DOTALL)
 
 
@@ -123,6 +124,12 @@ def _fields(row: type) -> list[tuple[str, str]]:
     return found
 
 
+def sweep(*arguments: str) -> str:
+    """What the results of the sweep say."""
+    asked = [sys.executable, "-m", "benchmarks.sweep_summary", *arguments]
+    return subprocess.run(asked, check=True, capture_output=True, encoding="utf-8", cwd=ROOT).stdout
+
+
 BLOCKS: dict[str, Callable[[], str]] = {
     "tables": tables,
     "choice": choice,
@@ -131,6 +138,8 @@ BLOCKS: dict[str, Callable[[], str]] = {
     "audit": lambda: command("audit", "resnet56", "--against", "preresnet56"),
     "measurements": measurements,
     "document": document,
+    "sweep": sweep,
+    "sweep_rows": lambda: sweep("--rows"),
 }
 
 
