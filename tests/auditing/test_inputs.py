@@ -97,3 +97,25 @@ def test_what_cannot_be_measured_is_said_and_stops_nothing(monkeypatch: pytest.M
     assert profile.units[0].measurements.forward_gain is None
     reasons = {entry.what: entry.reason for entry in profile.not_seen}
     assert "no norm for such a tensor" in reasons["measurements"]
+
+
+class Asks(nn.Module):
+    """Makes a leaf of what it was given, as speech models do for gradient checkpointing."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.a, self.b = nn.Linear(8, 8), nn.Linear(8, 8)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = x[:, None]
+        x.requires_grad = True
+        x = x + self.a(x)
+        return x + self.b(x)
+
+
+def test_a_leaf_that_the_model_makes_of_its_input_counts_as_input() -> None:
+    x = torch.randn(4, 8)
+    profile = audit(Asks(), x)
+    assert [unit.h.kind for unit in profile.units] == ["identity"] * 2
+    assert profile.not_seen == ()
+    assert not x.requires_grad

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 from torch.autograd.graph import Node
 
-from cleanpath.auditing.record import Operation, Record
+from cleanpath.auditing.record import Operation, Record, storage_of
 
 LEAF = "accumulategrad"
 CUSTOM = "custom"
@@ -120,7 +120,10 @@ class Graph:
 
 
 def build(outputs: Iterable[Tensor], record: Record, parameters: Mapping[int, str], inputs: Sequence[Tensor]) -> Graph:
-    """The graph behind `outputs`; `parameters` names parameters by their id, `inputs` are the leaves of the input."""
+    """The graph behind `outputs`; `parameters` names parameters by their id, `inputs` are the leaves of the input.
+
+    A leaf that the model made itself from what it was given counts as input too.
+    """
     ends = [(tensor.grad_fn, tensor.output_nr) for tensor in outputs if tensor.grad_fn is not None]
     arguments = _behind([node for node, _ in ends])
     kinds = {node: _kind(node) for node in arguments}
@@ -141,7 +144,7 @@ def build(outputs: Iterable[Tensor], record: Record, parameters: Mapping[int, st
         variable = getattr(node, "variable", None) if kind == LEAF else None
         above = tuple(-1 if parent is None else index[parent, n] for parent, n in arguments[node])
         live = (
-            (variable is not None and id(variable) in leaves)
+            (variable is not None and (id(variable) in leaves or _made(variable, record, parameters)))
             or (operation is not None and operation.reads_input)
             or any(parent >= 0 and graph.live[parent] for parent in above)
         )
@@ -158,6 +161,10 @@ def build(outputs: Iterable[Tensor], record: Record, parameters: Mapping[int, st
             graph.parameter.append(None if variable is None else parameters.get(id(variable)))
     graph.outputs = frozenset(index[end] for end in ends)
     return graph
+
+
+def _made(variable: Tensor, record: Record, parameters: Mapping[int, str]) -> bool:
+    return id(variable) not in parameters and storage_of(variable) in record.influenced
 
 
 def _behind(ends: list[Node]) -> dict[Node, Arguments]:

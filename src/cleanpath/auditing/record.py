@@ -123,6 +123,8 @@ class Record:
     """How often an operation read a value whose gradient had been cut, by the module that read it."""
     quantised: set[str] = field(default_factory=set)
     """Modules that computed with packed low-precision weights, which are no parameters."""
+    influenced: Mapping[int, Tensor] = field(default_factory=dict)
+    """Tensors outside the graph that the input has a part in, by their storage."""
     written: dict[int, int] = field(default_factory=dict)
     """The last operation that wrote to a storage."""
     count: int = 0
@@ -147,6 +149,7 @@ class Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
         self._names, self._stack, self._watcher = modules, [""], watcher
         self._noise: dict[int, Tensor] = {}
         self._influenced: dict[int, Tensor] = {storage_of(tensor): tensor for tensor in inputs}
+        self.record.influenced = self._influenced
         self._cut: dict[int, Tensor] = {}
 
     @classmethod
