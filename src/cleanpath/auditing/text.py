@@ -159,7 +159,7 @@ def shortcut(unit: "UnitRow") -> str:
 
 def branch(unit: "UnitRow") -> str:
     """F by the last words of its layers' names; a long one by its ends."""
-    words = [_last_word(name) for name in unit.branch.layers]
+    words = [_last_word(name) for name in unit.branch.layers if name != unit.name]  # else a scale of the unit itself
     if len(words) > 6 or len(" ".join(words)) > 36:
         return f"{words[0]} … {words[-1]} ({len(words)})"
     return " ".join(words) or f"{unit.branch.parameters:,} parameters"
