@@ -111,7 +111,7 @@ def _panel(table: Table, cell: Cell, axes: _Axes) -> Panel:
     return Panel(
         cell=cell,
         sentence=sentence,
-        svg=_named(
+        svg=named(
             _svg(error, loss, COLOURS[cell.status], axes),
             anchor(table, cell),
             f"{label(table, cell)}: {WORDS[cell.status]}",
@@ -199,7 +199,7 @@ def _error_view(colour: str, axes: _Axes, *, last: bool) -> alt.LayerChart:
     """Linear from 0 to 100%, with the limit above which the paper prints "fail"."""
     x = _across(axes.last, labels=last)
     scale = alt.Scale(domain=[0, 100], nice=False, clamp=True)
-    y = alt.Y("y:Q", scale=scale, axis=_axis(values=[0, 20, 40, 60, 80, 100]))
+    y = alt.Y("y:Q", scale=scale, axis=axis(values=[0, 20, 40, 60, 80, 100]))
     rule = alt.Chart(alt.NamedData(name="limit")).mark_rule(color="currentColor", strokeDash=[2, 3], strokeWidth=1.2)
     rule = rule.encode(x=x, x2="to:Q", y=y)
     return _view("test error, %", [rule, *_marks("error", colour, x, y, dash=[])])
@@ -209,7 +209,7 @@ def _loss_view(colour: str, axes: _Axes) -> alt.LayerChart:
     """Whole decades, dashed as in the paper."""
     low, high = (round(math.log10(limit)) for limit in axes.loss)
     scale = alt.Scale(type="log", domain=list(axes.loss), nice=False, clamp=True)
-    y = alt.Y("y:Q", scale=scale, axis=_axis(values=[10.0**power for power in range(low, high + 1)], format="~g"))
+    y = alt.Y("y:Q", scale=scale, axis=axis(values=[10.0**power for power in range(low, high + 1)], format="~g"))
     marks = _marks("loss", colour, _across(axes.last, labels=True), y, dash=[4, 2])
     return _view("training loss, log scale", marks)
 
@@ -241,10 +241,10 @@ def _values(lines: Sequence[Curve]) -> list[dict[str, float]]:
 def _across(last: int, *, labels: bool) -> alt.X:
     scale = alt.Scale(domain=[0, last], nice=False)
     title = "iteration" if labels else None
-    return alt.X("x:Q", scale=scale, axis=_axis(labels=labels, ticks=labels, title=title, tickCount=4, format="~s"))
+    return alt.X("x:Q", scale=scale, axis=axis(labels=labels, ticks=labels, title=title, tickCount=4, format="~s"))
 
 
-def _axis(**settings: Any) -> alt.Axis:
+def axis(**settings: Any) -> alt.Axis:
     """An axis in the colour of the text, with lines that stay behind the curves."""
     colours = {f"{part}Color": "currentColor" for part in ("domain", "grid", "label", "tick", "title")}
     texts = {"labelFontSize": 10, "titleFontSize": 11, "titleFontWeight": "normal", "labelFlush": False}
@@ -252,7 +252,7 @@ def _axis(**settings: Any) -> alt.Axis:
     return alt.Axis(**{**colours, **texts, **space, **settings})
 
 
-def _named(svg: str, key: str, title: str, sentence: str) -> str:
+def named(svg: str, key: str, title: str, sentence: str) -> str:
     """The drawing with a text alternative, as large as its box, without what Vega leaves empty."""
     box = re.search(r'viewBox="([\d. -]+)"', svg)
     assert box is not None, "vl-convert writes a viewBox"

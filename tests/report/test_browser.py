@@ -1,0 +1,151 @@
+"""The pages in a browser: nothing is complained of, every chart has a size, and a telephone need not scroll sideways.
+
+The page stands unchanged in a frame; the script that measures it belongs to the document around the frame.
+"""
+
+import json
+import os
+import re
+import shutil
+import subprocess
+from dataclasses import dataclass
+from html import escape, unescape
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote
+
+import pytest
+
+from cleanpath.report.audit_page import AuditPage, render
+from cleanpath.report.page import page as reproduction
+from tests.report.audit_example import HOSTILE, clean, menagerie, page, side
+from tests.report.example import paper_table
+
+pytestmark = pytest.mark.slow
+BROWSER = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+PHONE, DESK = 390, 1280
+MEASURE = """
+<!doctype html><meta charset="utf-8"><title>frames</title>
+<iframe id="phone" style="border:0" width="{phone}" height="900" srcdoc="{page}"></iframe>
+<iframe id="desk" style="border:0" width="{desk}" height="900" srcdoc="{page}"></iframe>
+<script>
+onload = () => {{
+  const told = {{}};
+  for (const name of ["phone", "desk"]) {{
+    const view = document.getElementById(name).contentDocument, root = view.documentElement;
+    const boxes = [...view.querySelectorAll("svg")].map(each => each.getBoundingClientRect());
+    const scrolling = ".scroll, pre, svg, details:not([open])";
+    const wide = [...view.querySelectorAll("body *")].filter(each =>
+      each.getBoundingClientRect().right > root.clientWidth + 1 && !each.closest(scrolling));
+    const texts = [...view.querySelectorAll("svg text")].filter(each => {{
+      const own = each.getBoundingClientRect(), whole = each.ownerSVGElement.getBoundingClientRect();
+      return own.width && (own.right > whole.right + 1 || own.left < whole.left - 1 || own.bottom > whole.bottom + 1);
+    }});
+    told[name] = {{
+      scroll: root.scrollWidth, client: root.clientWidth, ready: view.readyState,
+      boxes: boxes.map(box => [box.width, box.height]),
+      wide: wide.slice(0, 5).map(each => each.tagName + "." + each.className + " " + each.textContent.slice(0, 40)),
+      texts: texts.slice(0, 5).map(each => each.textContent),
+      ground: view.defaultView.getComputedStyle(view.body).backgroundColor,
+    }};
+  }}
+  document.body.appendChild(document.createElement("output")).textContent = JSON.stringify(told);
+}};
+</script>
+"""
+
+
+@pytest.fixture(scope="module", autouse=True)
+def chromium() -> str:
+    if BROWSER is None and not os.environ.get("CI"):
+        pytest.skip("no chromium on PATH; `apt-get install chromium` for these tests")
+    assert BROWSER is not None, "CI is set and chromium is not on PATH: .ci/run installs it where there is apt-get"
+    return BROWSER
+
+
+@dataclass(frozen=True)
+class Visit:
+    """What a browser made of a document."""
+
+    dom: str
+    console: tuple[str, ...]
+
+
+def visit(address: str, folder: Path, *flags: str) -> Visit:
+    """Load an address and let it settle."""
+    assert BROWSER is not None
+    command = [BROWSER, "--headless=new", "--no-sandbox", "--disable-gpu", "--disable-extensions", "--no-first-run"]
+    command += [f"--user-data-dir={folder / 'profile'}", "--enable-logging=stderr", "--virtual-time-budget=4000"]
+    done = subprocess.run(
+        [*command, *flags, "--dump-dom", address], capture_output=True, text=True, timeout=120, check=False
+    )
+    assert done.returncode == 0, done.stderr[-2000:]
+    lines = done.stderr.splitlines()
+    return Visit(done.stdout, tuple(line for line in lines if re.search(r"CONSOLE|Content.Security.Policy", line)))
+
+
+def framed(html: str, folder: Path, *flags: str) -> tuple[dict[str, Any], tuple[str, ...]]:
+    """What is measured in a page at both widths, and the console."""
+    file = folder / "frames.html"
+    file.write_text(MEASURE.format(page=escape(html), phone=PHONE, desk=DESK), encoding="utf-8")
+    seen = visit(file.as_uri(), folder, *flags)
+    (told,) = re.findall(r"<output>(.*?)</output>", seen.dom, re.DOTALL)
+    measured: dict[str, Any] = json.loads(unescape(told))
+    return measured, seen.console
+
+
+def audits() -> dict[str, AuditPage]:
+    hostile = menagerie(HOSTILE + "{}" + "x" * 60)
+    return {
+        "healthy": page(clean(), reference=clean()),
+        "menagerie": page(menagerie()),
+        "hostile": page(hostile, here=side(hostile, HOSTILE)),
+        "against": page(clean(20), there=side(menagerie()), reference=clean(20)),
+        "thousand": page(clean(1000), reference=clean(1000)),
+        "nothing": page(clean(0)),
+        "one": page(clean(1)),
+    }
+
+
+@pytest.mark.parametrize("name", list(audits()))
+def test_a_page_is_quiet_drawn_and_no_wider_than_a_telephone(name: str, tmp_path: Path) -> None:
+    html = render(audits()[name])
+    measured, console = framed(html, tmp_path)
+    assert console == ()
+    for view in ("phone", "desk"):
+        found = measured[view]
+        assert found["ready"] == "complete"
+        assert found["scroll"] <= found["client"], f"{view}: {found['wide']}"
+        assert found["texts"] == [], f"{view}: words leave their drawing"
+        drawn = [box for box in found["boxes"] if min(box) > 0]
+        assert len(drawn) == len(found["boxes"]) == html.count("<svg")
+    assert PHONE - 20 <= measured["phone"]["client"] <= PHONE  # a scroll bar may take its part
+
+
+@pytest.mark.parametrize(("scheme", "ground"), [("0", "rgb(22, 24, 29)"), ("1", "rgb(255, 255, 255)")])
+def test_the_page_follows_the_reader_s_theme(scheme: str, ground: str, tmp_path: Path) -> None:
+    measured, _ = framed(render(page(clean())), tmp_path, f"--blink-settings=preferredColorScheme={scheme}")
+    assert measured["desk"]["ground"] == ground
+
+
+def test_a_link_to_a_folded_unit_opens_its_list(tmp_path: Path) -> None:
+    (tmp_path / "page.html").write_text(render(page(clean())), encoding="utf-8")
+    address = (tmp_path / "page.html").as_uri()
+    folded = re.compile(r"<details open(?:=\"\")?>\s*<summary>all 8 units")
+    assert folded.search(visit(f"{address}#{quote('unit-layer.2')}", tmp_path).dom)
+    assert not folded.search(visit(address, tmp_path).dom)
+
+
+def test_the_page_of_a_reproduction_is_quiet_and_fits(tmp_path: Path) -> None:
+    html = reproduction([paper_table("table1", seeds=1)], {"torch": "2.14.1"}, "cleanpath")
+    measured, console = framed(html, tmp_path)
+    assert console == ()
+    assert measured["phone"]["scroll"] <= measured["phone"]["client"], measured["phone"]["wide"]
+
+
+def test_the_check_sees_what_a_page_must_not_do(tmp_path: Path) -> None:
+    harm = '<script>alert(1)</script><div style="width:900px">.</div></main>'
+    bad = render(page(clean())).replace("</main>", harm)
+    measured, console = framed(bad, tmp_path)
+    assert any("Content Security Policy" in line for line in console)
+    assert measured["phone"]["scroll"] > PHONE
