@@ -11,6 +11,7 @@ __version__ = "0.1.0"
 if TYPE_CHECKING:
     from cleanpath.assemble import build
     from cleanpath.auditing.examine import audit
+    from cleanpath.auditing.monitoring import monitor
     from cleanpath.auditing.profile import Profile
     from cleanpath.experiment import Data, Experiment, Network, Shortcut, Training
     from cleanpath.records import Run
@@ -25,9 +26,10 @@ _HOMES = {
     "Training": "experiment",
     "audit": "auditing.examine",
     "build": "assemble",
+    "monitor": "auditing.monitoring",
 }
 
-__all__ = ["Data", "Experiment", "Network", "Profile", "Run", "Shortcut", "Training", "audit", "build"]
+__all__ = ["Data", "Experiment", "Network", "Profile", "Run", "Shortcut", "Training", "audit", "build", "monitor"]
 
 
 def __getattr__(name: str) -> Any:

@@ -6,7 +6,7 @@ of the network reaches it.
 
 import heapq
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache, cached_property
 
@@ -119,13 +119,20 @@ class Graph:
         return product
 
 
-def build(outputs: Iterable[Tensor], record: Record, parameters: Mapping[int, str], inputs: Sequence[Tensor]) -> Graph:
+def build(
+    outputs: Iterable[Tensor],
+    record: Record,
+    parameters: Mapping[int, str],
+    inputs: Sequence[Tensor],
+    given: Collection[Node] = (),
+) -> Graph:
     """The graph behind `outputs`; `parameters` names parameters by their id, `inputs` are the leaves of the input.
 
-    A leaf that the model made itself from what it was given counts as input too.
+    A leaf that the model made itself from what it was given counts as input too. `given` are the nodes of inputs that
+    were computed before: what lies behind them is not looked at.
     """
     ends = [(tensor.grad_fn, tensor.output_nr) for tensor in outputs if tensor.grad_fn is not None]
-    arguments = _behind([node for node, _ in ends])
+    arguments = _behind([node for node, _ in ends], given)
     kinds = {node: _kind(node) for node in arguments}
     order = {node: -1 if kind == LEAF else node._sequence_nr() for node, kind in kinds.items()}  # noqa: SLF001
     used: dict[Node, set[int]] = {node: set() for node in arguments}
@@ -145,6 +152,7 @@ def build(outputs: Iterable[Tensor], record: Record, parameters: Mapping[int, st
         above = tuple(-1 if parent is None else index[parent, n] for parent, n in arguments[node])
         live = (
             (variable is not None and (id(variable) in leaves or _made(variable, record, parameters)))
+            or node in given
             or (operation is not None and operation.reads_input)
             or any(parent >= 0 and graph.live[parent] for parent in above)
         )
@@ -167,14 +175,14 @@ def _made(variable: Tensor, record: Record, parameters: Mapping[int, str]) -> bo
     return id(variable) not in parameters and storage_of(variable) in record.influenced
 
 
-def _behind(ends: list[Node]) -> dict[Node, Arguments]:
-    """All nodes behind the ends, each with its arguments."""
+def _behind(ends: list[Node], given: Collection[Node]) -> dict[Node, Arguments]:
+    """All nodes behind the ends, each with its arguments; those that were given have none."""
     arguments: dict[Node, Arguments] = {}
     pending = ends
     while pending:
         node = pending.pop()
         if node not in arguments:
-            arguments[node] = node.next_functions
+            arguments[node] = () if node in given else node.next_functions
             pending.extend(parent for parent, _ in arguments[node] if parent is not None)
     return arguments
 
