@@ -10,7 +10,7 @@ import pytest
 from cleanpath.auditing.finding import Judgement
 from cleanpath.auditing.profile import Profile
 from cleanpath.auditing.text import number
-from cleanpath.auditing.values import Measurements
+from cleanpath.auditing.values import Measurements, ShortcutRow
 from cleanpath.report import audit_findings
 from cleanpath.report.audit_charts import figures
 from cleanpath.report.audit_page import SECTIONS, definitions, render
@@ -219,6 +219,9 @@ def test_what_breaks_the_path_is_marked_in_the_table(whole: Reader) -> None:
         if unit.f.kind != "nothing" or not unit.h.kind.startswith("identity")
     }
     assert marked == expected
+    broken = replace(unit("a", h=ShortcutRow(kind="gate")), previous=None)
+    cells = Reader(render(page(Profile(verdict="", units=(broken,))))).at("unit-a").children
+    assert [cell.text for cell in cells if "bad" in cell.classes] == ["✕ gate"]
 
 
 def test_how_it_was_measured_and_what_each_number_is(whole: Reader) -> None:

@@ -12,6 +12,7 @@ from cleanpath.report import charts
 from cleanpath.report.charts import COLOURS, MIDDLE, POINTS, REFERENCE, THICK, THIN, Chart, Panel, curves
 from cleanpath.report.table import Table
 from tests.report.example import cell, crashed, diverged, missing, paper_table, run, table
+from tests.report.reading import contrast
 
 OK, BAD = COLOURS["ok"], COLOURS["fail"]
 HEIGHT = charts._HEIGHT
@@ -48,17 +49,6 @@ def counts(panel: Panel) -> Counter[tuple[str, float, bool]]:
 def points(panel: Panel, colour: str, width: float, *, dashed: bool) -> Points:
     (found,) = (line[3] for line in lines(panel) if line[:3] == (colour, width, dashed))
     return found
-
-
-def contrast(one: str, other: str) -> float:
-    bright, dark = sorted((luminance(one), luminance(other)), reverse=True)
-    return (bright + 0.05) / (dark + 0.05)
-
-
-def luminance(colour: str) -> float:
-    parts = [int(colour[i : i + 2], 16) / 255 for i in (1, 3, 5)]
-    linear = [p / 12.92 if p <= 0.04045 else ((p + 0.055) / 1.055) ** 2.4 for p in parts]
-    return 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
 
 
 def test_every_row_with_curves_has_a_panel(first: Table, chart: Chart) -> None:

@@ -52,6 +52,9 @@ def test_boxes_do_not_overlap_and_lie_inside() -> None:
             tops = [top for top, _ in boxes(drawing, path)]
             assert all(b - a >= 24 for a, b in pairwise(tops))
             assert all(0 <= top <= high - 20 for top in tops)
+        crosses = [path.get("d") or "" for path in root.iter("path") if path.get("class") == "cross"]
+        middles = [float(d.split()[1].split("l")[0]) + 5 for d in crosses]
+        assert not [y for y in middles for top, _ in boxes(drawing, TRUNK) if top - 5 < y < top + 25]
         sums = [float(c.get("cy", 0)) for c in root.iter("circle") if c.get("class") == "sum"]
         assert len(sums) == 1
         assert all(top + 20 < sums[0] - 9 for top, _ in boxes(drawing, BRANCH))

@@ -3,9 +3,7 @@
 import re
 import subprocess
 import sys
-from collections.abc import Iterator
-from dataclasses import dataclass, field, replace
-from html.parser import HTMLParser
+from dataclasses import replace
 
 import pytest
 
@@ -13,65 +11,11 @@ from cleanpath.paper.published import Published
 from cleanpath.report.page import answer, page, verdict
 from cleanpath.report.table import SeedResult, Table, number, spread
 from tests.report.example import FILL, cell, crashed, diverged, missing, paper_table, run, table
+from tests.report.reading import Element, Reader, contrast, themes
 
 FACTS = {"torch": "2.14.1", "threads": "1", "commit": "dcd9625"}
 COMMAND = "cleanpath reproduce table1 table2 --scale quick --seeds 3"
-VOID = {"meta", "br"}
 HOSTILE = '"><script>alert(1)</script><img src=x onerror=alert(2)>{{7*7}}{% raw %}'
-
-
-@dataclass
-class Element:
-    tag: str
-    attributes: dict[str, str]
-    parent: "Element | None" = None
-    children: list["Element"] = field(default_factory=list)
-    words: list[str] = field(default_factory=list)
-
-    def all(self, tag: str) -> Iterator["Element"]:
-        for child in self.children:
-            if child.tag == tag:
-                yield child
-            yield from child.all(tag)
-
-    @property
-    def text(self) -> str:
-        return " ".join("".join(self.words).split())
-
-
-class Reader(HTMLParser):
-    """Reads a page strictly: what is opened must be closed, in order."""
-
-    def __init__(self, html: str) -> None:
-        super().__init__()
-        self.root = self.open = Element("", {})
-        self.every: list[Element] = []
-        self.feed(html)
-        self.close()
-        assert self.open is self.root, f"<{self.open.tag}> is not closed"
-
-    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        assert len(dict(attrs)) == len(attrs), f"<{tag}> has an attribute twice"
-        element = Element(tag, {name: value or "" for name, value in attrs}, self.open)
-        self.open.children.append(element)
-        self.every.append(element)
-        if tag not in VOID:
-            self.open = element
-
-    def handle_endtag(self, tag: str) -> None:
-        assert tag == self.open.tag, f"</{tag}> closes <{self.open.tag}>"
-        assert self.open.parent is not None
-        self.open = self.open.parent
-
-    def handle_data(self, data: str) -> None:
-        element: Element | None = self.open
-        while element is not None:
-            element.words.append(data)
-            element = element.parent
-
-    def at(self, key: str) -> Element:
-        (found,) = (element for element in self.every if element.attributes.get("id") == key)
-        return found
 
 
 def read(*tables: Table) -> Reader:
@@ -304,19 +248,6 @@ def test_both_tables_with_three_seeds_stay_below_two_megabytes() -> None:
     assert 100_000 < len(html.encode()) < 2_000_000
 
 
-def themes(html: str) -> tuple[dict[str, str], dict[str, str]]:
-    """The colours by name, light and dark."""
-    blocks = re.findall(r":root \{(.*?)\}", html, re.DOTALL)
-    light, dark = (dict(re.findall(r"--([\w-]+): (#[0-9a-f]{6});", block)) for block in blocks)
-    return light, {**light, **dark}
-
-
-def luminance(colour: str) -> float:
-    parts = [int(colour[i : i + 2], 16) / 255 for i in (1, 3, 5)]
-    linear = [p / 12.92 if p <= 0.04045 else ((p + 0.055) / 1.055) ** 2.4 for p in parts]
-    return 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
-
-
 @pytest.mark.parametrize("theme", [0, 1], ids=["light", "dark"])
 def test_text_and_lines_can_be_read_in_both_themes(html: str, theme: int) -> None:
     colours = themes(html)[theme]
@@ -325,8 +256,7 @@ def test_text_and_lines_can_be_read_in_both_themes(html: str, theme: int) -> Non
     assert set(colours) == {*limits, "page", "raised", "rule"}
     for ground in ("page", "raised"):
         for name, limit in limits.items():
-            dark, bright = sorted((luminance(colours[name]), luminance(colours[ground])))
-            assert (bright + 0.05) / (dark + 0.05) >= limit, f"{name} on {ground}"
+            assert contrast(colours[name], colours[ground]) >= limit, f"{name} on {ground}"
 
 
 def test_paper_is_light_and_every_colour_comes_from_the_theme(html: str) -> None:

@@ -13,7 +13,7 @@ import altair as alt
 import vl_convert
 
 from cleanpath.auditing.text import number, usable
-from cleanpath.report.audit_series import QUANTITIES, Depth, Quantity, Values, envelope, thinned
+from cleanpath.report.audit_series import QUANTITIES, Depth, Quantity, Values, beyond_units, envelope, thinned
 from cleanpath.report.charts import MIDDLE, REFERENCE, THICK, axis, named
 
 HERE, THERE = "#0072B2", "#7B4EA3"
@@ -83,7 +83,7 @@ def _figure(quantity: Quantity, here: Depth, there: Depth | None, reference: Dep
         title=title,
         caption=quantity.caption,
         svg=named(_svg(quantity, lines, here), f"chart-{quantity.key}", title, _sentence(quantity, lines)),
-        notes=tuple(_notes(quantity, lines)),
+        notes=(*_notes(quantity, lines), *(beyond_units(here) if quantity.key == "direct" else ())),
         head=head,
         rows=rows,
         least=2,
@@ -200,7 +200,8 @@ def _marks(data: str, line: _Line, x: alt.X, y: alt.Y, *, dots: bool) -> list[al
         )
         layers.append(mark.encode(x=x, y=y))
     else:
-        style: dict[str, Any] = {"color": line.colour, "strokeWidth": line.width, "strokeDash": list(line.dash)}
+        style: dict[str, Any] = {"color": line.colour, "strokeWidth": line.width}
+        style |= {"strokeDash": list(line.dash)} if line.dash else {}
         layers.append(own.mark_line(**style, strokeJoin="round", strokeCap="round").encode(x=x, y=y, detail="part:N"))
     if line.zeros:
         zero = alt.Chart(alt.NamedData(name=f"{data}_zero"))

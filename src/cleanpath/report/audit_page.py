@@ -34,6 +34,7 @@ SECTIONS = {
     "unseen": "Not seen",
     "measured": "How measured",
 }
+_RAISED = str.maketrans("0123456789", "⁰¹²³⁴⁵⁶⁷⁸⁹")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -190,7 +191,7 @@ def _key_figures(depth: Depth) -> tuple[tuple[str, str], ...]:
 
 def _span(values: Values) -> str:
     span = decades(values)
-    return "–" if span is None else f"{10**span:.3g}×" if span < 4 else f"10^{span:.0f}"
+    return "–" if span is None else f"{10**span:.3g}×" if span < 4 else f"10{f'{span:.0f}'.translate(_RAISED)}×"
 
 
 def _facts(network: NetworkRow, note: str) -> list[tuple[str, str]]:

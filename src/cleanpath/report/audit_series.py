@@ -60,6 +60,11 @@ class Depth:
         stages = [unit.stage for unit in self.units]
         return tuple((at, stage) for at, stage in enumerate(stages) if at and stage != stages[at - 1])
 
+    @property
+    def between(self) -> int:
+        """How many units have operations between the unit before and their fork, of which no path gain is part."""
+        return sum(bool(unit.before.operations) for unit in self.units[1:])
+
     def of(self, key: str) -> Values:
         """One measurement of every unit."""
         return tuple(getattr(unit.measurements, key) for unit in self.units)
@@ -190,6 +195,13 @@ QUANTITIES = (
         caption="How loud each branch is beside its shortcut. A hollow mark on the edge is a branch that is zero.",
     ),
 )
+
+
+def beyond_units(depth: Depth) -> tuple[str, ...]:
+    """What the direct path leaves out, as a sentence where there is any."""
+    if not depth.between:
+        return ()
+    return (f"What stands before the fork of {depth.between} units lies on no unit's path and is not part of it.",)
 
 
 def decades(values: Values) -> float | None:

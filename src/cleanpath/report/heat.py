@@ -7,7 +7,7 @@ from types import MappingProxyType
 
 from cleanpath.auditing.text import number
 from cleanpath.report.audit_charts import Figure
-from cleanpath.report.audit_series import Depth, Values
+from cleanpath.report.audit_series import Depth, Values, beyond_units
 
 CELLS = 64
 CLIP = 3  # decades
@@ -53,7 +53,7 @@ def heat_map(depth: Depth, *, key: str, whose: str = "") -> Figure | None:
         "starts. The diagonal is each unit alone, the upper right corner the whole way. Grey passes unchanged, blue is "
         "lost, orange grows; the colours end at 10⁻³ and 10³, three decades either way.",
         svg=_svg(depth, cells, size, key, title),
-        notes=tuple(notes),
+        notes=(*notes, *beyond_units(depth)),
         head=head,
         rows=rows,
         least=1,

@@ -24,7 +24,7 @@ def _fenced(text: str) -> str:
 
 
 def _block(block: str) -> str:
-    lines = block.splitlines()
+    lines = block.strip("\n").splitlines()
     if all(line.startswith("    ") or not line.strip() for line in lines):
         code = "\n".join(line[4:] for line in lines)
         return f"<pre><code>{escape(code)}</code></pre>" if code.strip() else ""
