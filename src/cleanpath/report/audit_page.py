@@ -121,6 +121,7 @@ def render(page: AuditPage) -> str:
             explained=Markup(explained("explained")),  # noqa: S704 (our own words)
             charts=figures(depths[0], depths[1] if there else None, reference),
             nested=sum(unit.parent is not None for unit in here.profile.units),
+            stages=bool(depths[0].boundaries),
             reference_units=len(reference.units) if reference else 0,
             rows=_Rows(shown=collapsed(here.profile, other, anchors), folded=every(here.profile, other, anchors)),
             definitions=definitions(),
