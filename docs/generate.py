@@ -17,7 +17,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from cleanpath.auditing import profile
+from cleanpath.auditing import profile, values
 from cleanpath.report.page import answer
 from cleanpath.report.table import Table, count, from_data, number, spread
 
@@ -94,15 +94,15 @@ def command(*arguments: str) -> str:
 def measurements() -> str:
     """The numbers of a unit, from the source."""
     lines = ["| field | what |", "| --- | --- |"]
-    return "\n".join([*lines, *(f"| `{name}` | {said} |" for name, said in _fields(profile.Measurements))]) + "\n"
+    return "\n".join([*lines, *(f"| `{name}` | {said} |" for name, said in _fields(values.Measurements))]) + "\n"
 
 
 def document() -> str:
     """Every field of a profile by its path in the document, from the source."""
     rows = (
-        *(("", profile.Profile), ("units[].", profile.UnitRow), ("units[].h.", profile.ShortcutRow)),
-        *(("units[].branch.", profile.BranchRow), ("units[].f.", profile.AfterRow)),
-        *(("network.", profile.NetworkRow), ("not_seen[].", profile.NotSeen)),
+        *(("", profile.Profile), ("units[].", values.UnitRow), ("units[].h.", values.ShortcutRow)),
+        *(("units[].branch.", values.BranchRow), ("units[].f.", values.AfterRow)),
+        *(("network.", values.NetworkRow), ("not_seen[].", values.NotSeen)),
     )
     lines = ["| path | what |", "| --- | --- |"]
     for prefix, row in rows:

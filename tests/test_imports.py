@@ -17,7 +17,12 @@ FREE_OF_TORCH = (
     *("cleanpath.records", "cleanpath.nn.catalog", "cleanpath.nn.summary_values", "cleanpath.paper.*"),
     *("cleanpath.grid.*", "cleanpath.report.*", "cleanpath.watch", "cleanpath.reproduction", "cleanpath.cli"),
     *("cleanpath.usage", "cleanpath.health", "cleanpath.training.progress", "cleanpath.__main__"),
-    *("cleanpath.auditing.profile", "cleanpath.auditing.text", "cleanpath.auditing.verdict"),
+    *(
+        "cleanpath.auditing.profile",
+        "cleanpath.auditing.values",
+        "cleanpath.auditing.text",
+        "cleanpath.auditing.verdict",
+    ),
 )
 HEAVY = ("torch", "torchvision", "safetensors", "sklearn")
 

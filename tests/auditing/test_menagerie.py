@@ -4,7 +4,8 @@ import pytest
 import torch
 
 from cleanpath.auditing.examine import audit
-from cleanpath.auditing.profile import Profile, UnitRow
+from cleanpath.auditing.profile import Profile
+from cleanpath.auditing.values import UnitRow
 from tests.auditing.menagerie import CASES, After, Case
 
 

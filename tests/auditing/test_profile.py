@@ -9,17 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from cleanpath.auditing.profile import (
-    VERSION,
-    BranchRow,
-    Measurements,
-    NetworkRow,
-    NotSeen,
-    Profile,
-    ShortcutRow,
-    UnitRow,
-)
-from cleanpath.auditing.profile import AfterRow as After
+from cleanpath.auditing.profile import VERSION, Profile
+from cleanpath.auditing.values import AfterRow as After
+from cleanpath.auditing.values import BranchRow, Measurements, NetworkRow, NotSeen, ShortcutRow, UnitRow
 from cleanpath.errors import UserError
 
 

@@ -9,16 +9,8 @@ from hypothesis import strategies as st
 from rich.console import Console, RenderableType
 
 from cleanpath.auditing import text
-from cleanpath.auditing.profile import (
-    AfterRow,
-    BranchRow,
-    Measurements,
-    NetworkRow,
-    NotSeen,
-    Profile,
-    ShortcutRow,
-    UnitRow,
-)
+from cleanpath.auditing.profile import Profile
+from cleanpath.auditing.values import AfterRow, BranchRow, Measurements, NetworkRow, NotSeen, ShortcutRow, UnitRow
 from tests.helpers import examples
 
 

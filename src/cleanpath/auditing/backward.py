@@ -5,7 +5,7 @@ shortcut alone; an undefined gradient costs nothing on its way through a branch.
 last unit of an encoder that is only attended to, or of a branch) a random one is put in its place: gains are ratios.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
@@ -16,7 +16,7 @@ from torch.autograd.graph import GradientEdge, Node
 from torch.utils.hooks import RemovableHandle
 
 from cleanpath.auditing.describe import Around
-from cleanpath.auditing.forward import Numbers, rms
+from cleanpath.auditing.forward import Numbers, norm, rms
 from cleanpath.auditing.graph import Graph
 from cleanpath.auditing.sums import REDUCTIONS
 from cleanpath.auditing.trace import Unit
@@ -43,25 +43,31 @@ class Backward:
 
     def full(self) -> list[Tensor | None]:
         """Gradient sizes at every fork and every output; returns the gradients of the given inputs."""
-        wanted: dict[int, list[tuple[int, str]]] = {}
-        for index, (unit, place) in enumerate(zip(self.units, self.around, strict=True)):
-            wanted.setdefault(unit.fork, []).append((index, "gradient_rms"))
-            wanted.setdefault(place.end, []).append((index, "output_gradient_rms"))
         with _hooks() as handles:
-            for vertex, keys in wanted.items():
-                node, number = self.graph.edges[vertex]
-
-                def note(grads: Gradients, keys: list[tuple[int, str]] = keys, number: int = number) -> None:
-                    grad = grads[number]
-                    if grad is not None:
-                        value = rms(grad)
-                        self.numbers.update(dict.fromkeys(keys, value))
-
-                handles.append(node.register_prehook(note))
+            handles.extend(self.listen())
             gradients = torch.autograd.grad(
                 self.ends.outputs, self.ends.inputs, self.ends.cotangents, retain_graph=True, allow_unused=True
             )
             return list(gradients)
+
+    def listen(self, size: Callable[[Tensor], Tensor | None] = rms) -> list[RemovableHandle]:
+        """Note the gradient sizes whenever a gradient passes; the hooks hold on to the numbers alone."""
+        numbers, handles = self.numbers, list[RemovableHandle]()
+        wanted: dict[int, list[tuple[int, str]]] = {}
+        for index, (unit, place) in enumerate(zip(self.units, self.around, strict=True)):
+            wanted.setdefault(unit.fork, []).append((index, "gradient_rms"))
+            wanted.setdefault(place.end, []).append((index, "output_gradient_rms"))
+        for vertex, keys in wanted.items():
+            node, number = self.graph.edges[vertex]
+
+            def note(grads: Gradients, keys: list[tuple[int, str]] = keys, number: int = number) -> None:
+                grad = grads[number]
+                value = None if grad is None else size(grad)
+                if value is not None:
+                    numbers.update(dict.fromkeys(keys, value))
+
+            handles.append(node.register_prehook(note))
+        return handles
 
     def direct(self) -> None:
         """Direct gains: the branches cut, the gradient measured where it enters f and where it leaves h."""
@@ -85,14 +91,14 @@ class Backward:
             self.numbers[index, "direct_input_rms"] = rms(tensor)
 
     def defects(self) -> None:
-        """‖Jᵀv − v‖ / ‖v‖ of h and of f; exactly 0 where there is nothing on the way."""
+        """‖Jᵀv − v‖ / ‖v‖ and ‖Jᵀv‖ / ‖v‖ of h and of f; where there is nothing on the way they need no pass."""
         with _hooks() as handles:
             self._cut(handles, {}, only_sums=True)
             for index, (unit, place) in enumerate(zip(self.units, self.around, strict=True)):
                 if unit.shortcut.kind != "identity":
-                    self._defect(index, "shortcut_defect", unit.sum, unit.fork)
+                    self._defect(index, "shortcut", unit.sum, unit.fork)
                 if place.end != unit.sum:
-                    self._defect(index, "after_defect", place.end, unit.sum)
+                    self._defect(index, "after", place.end, unit.sum)
 
     def _inner(self, forks: set[int]) -> set[int]:
         """Forks from which another fork can be reached backwards: those need not be asked for."""
@@ -103,8 +109,6 @@ class Backward:
         return {fork for fork in forks if behind[fork]}
 
     def _defect(self, index: int, what: str, start: int, end: int) -> None:
-        if self.graph.shapes[start] != self.graph.shapes[end]:
-            return
         vector = self._gaussian(start)
         (back,) = torch.autograd.grad(
             [GradientEdge(*self.graph.edges[start])],
@@ -113,8 +117,11 @@ class Backward:
             retain_graph=True,
             allow_unused=True,
         )
+        alike = self.graph.shapes[start] == self.graph.shapes[end]
         back = torch.zeros_like(vector) if back is None else back
-        self.numbers[index, what] = rms(back - vector) / rms(vector)
+        self.numbers[index, f"{what}_gain"] = norm(back) / norm(vector)
+        if alike:
+            self.numbers[index, f"{what}_defect"] = rms(back - vector) / rms(vector)
 
     def _gaussian(self, vertex: int) -> Tensor:
         node, number = self.graph.edges[vertex]

@@ -11,26 +11,31 @@ needed, and for further batches and draws, an equal pass is measured while it ru
 import math
 import sys
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
+from torch.optim import Optimizer
 
 from cleanpath.auditing.backward import Backward, Ends
-from cleanpath.auditing.describe import Around, surroundings, unit_names
+from cleanpath.auditing.classifier import classes_of
+from cleanpath.auditing.describe import Around, branch_parameters, surroundings, unit_names
 from cleanpath.auditing.forward import ForwardPlan, Numbers, norm, plan_forward
 from cleanpath.auditing.graph import Graph
 from cleanpath.auditing.nonfinite import first_non_finite
+from cleanpath.auditing.operations import Words, words
 from cleanpath.auditing.passes import Observer, Pass
 from cleanpath.auditing.patient import Parts, Patient, uncollected
-from cleanpath.auditing.profile import NotSeen, Profile
+from cleanpath.auditing.profile import Profile
 from cleanpath.auditing.record import tensors_in
 from cleanpath.auditing.rows import Drawn, network_row, unit_rows
+from cleanpath.auditing.standing import check_optimizer, optimizer_row, standing
 from cleanpath.auditing.trace import Traced, trace
-from cleanpath.auditing.unseen import unseen
+from cleanpath.auditing.unseen import unreached, unseen
+from cleanpath.auditing.values import NotSeen
 from cleanpath.auditing.verdict import verdict
 from cleanpath.errors import SettingError, UserError
 
@@ -44,8 +49,9 @@ class Structure:
     graph: Graph
     traced: Traced
     around: list[Around]
-    names: list[str]
+    words: Words
     not_seen: list[NotSeen]
+    unreached: list[str]
 
     def plan(self) -> ForwardPlan:
         """What is to be measured on the way forward."""
@@ -61,12 +67,13 @@ class Measured:
     plan: ForwardPlan
 
 
-def audit(
+def audit(  # noqa: PLR0913 (keyword options of the one public function)
     model: nn.Module,
     batch: object,
     *,
     loss: Loss | None = None,
     further_batches: Sequence[object] = (),
+    optimizer: Optimizer | None = None,
     draws: int = 1,
     seed: int = 0,
 ) -> Profile:
@@ -74,6 +81,7 @@ def audit(
 
     `loss` maps the model's output to a scalar; by default it is a fixed random projection of every floating output.
     With several batches, or several draws of the dropout masks for each, measurements are means, with their spread.
+    With the `optimizer` that will train the model, its weight decay on gates and scales is judged too.
     The module is audited in the mode it is in, and is afterwards as before, bit for bit, also after an exception.
     """
     if not isinstance(model, nn.Module):
@@ -82,11 +90,12 @@ def audit(
         raise SettingError(f"draws={draws}: at least one is needed")
     if not isinstance(further_batches, list | tuple):
         raise UserError(f"further_batches must be a list of batches, this is a {type(further_batches).__name__}")
+    if optimizer is not None:
+        check_optimizer(optimizer, model)
     parts = Parts.of(model)
-    refusal = _refusal(parts, batch)
+    refusal = refusal_of(parts, batch)
     if refusal is not None:
-        network = network_row(parts, None, [])
-        return Profile(verdict=verdict((), network, (refusal,)), network=network, not_seen=(refusal,))
+        return unread(parts, refusal)
     with Patient(parts) as patient, warnings.catch_warnings(), uncollected():
         warnings.simplefilter("ignore")
         seeds = [
@@ -95,13 +104,26 @@ def audit(
             for draw in range(draws)
         ]
         structure, drawn = _drawn(Observer(patient), seeds, loss)
-    units = unit_rows(parts, structure.graph, structure.traced.units, structure.around, structure.names, drawn)
-    network = network_row(parts, structure.graph, drawn, structure.traced, structure.names)
+        decay = optimizer_row(parts, structure.graph, structure.traced.units, optimizer) if optimizer else None
+    return profile_of(parts, structure, drawn, {**standing(parts, patient.was_trainable()), "optimizer": decay})
+
+
+def profile_of(parts: Parts, structure: Structure, drawn: Sequence[Drawn], door: Mapping[str, Any]) -> Profile:
+    """What was measured as a profile; `door` holds the network's fields that were read before the first pass."""
+    units = unit_rows(parts, structure.graph, structure.traced.units, structure.around, structure.words, drawn)
+    network = network_row(parts, structure.graph, drawn, structure.traced, structure.words)
+    network = replace(network, unreached=tuple(structure.unreached), **door)
     seen = tuple(dict.fromkeys([*structure.not_seen, *(entry for one in drawn for entry in one.not_seen)]))
     return Profile(verdict=verdict(units, network, seen), units=units, network=network, not_seen=seen)
 
 
-def _refusal(parts: Parts, batch: object) -> NotSeen | None:
+def unread(parts: Parts, *reasons: NotSeen) -> Profile:
+    """The profile of a network in which nothing was seen."""
+    network = network_row(parts, None, [])
+    return Profile(verdict=verdict((), network, reasons), network=network, not_seen=reasons)
+
+
+def refusal_of(parts: Parts, batch: object) -> NotSeen | None:
     """Modules and inputs that cannot be run as they are."""
     if any(tensor.is_nested and tensor.layout == torch.strided for tensor in tensors_in(batch)):
         reason = "torch does not show the shapes inside a strided nested tensor; give a padded or a jagged one"
@@ -140,17 +162,27 @@ def _drawn(observer: Observer, seeds: Sequence[tuple[object, int]], loss: Loss |
 def _observe(observer: Observer, batch: object, seed: int) -> tuple[Structure, Measured | None]:
     """The structure of one pass, and its numbers if nothing that is needed was overwritten."""
     seen = observer.run(batch, seed)
-    recurrent = {name for name, module in observer.parts.modules.items() if isinstance(module, nn.RNNBase)}
-    traced = trace(seen.graph, recurrent)
-    around = surroundings(seen.graph, traced.units)
-    names = unit_names(seen.graph, traced.units)
-    structure = Structure(
-        seen.graph, traced, around, names, unseen(observer.parts, seen, traced, observer.patient.was_trainable())
-    )
+    structure = structure_of(observer.parts, seen, observer.patient.was_trainable())
     plan = structure.plan()
     whole = not observer.on_meta and plan.afterwards(seen.record.written)
     seen.graph.release(edges=not whole)
     return structure, Measured(structure, seen, plan) if whole else None
+
+
+def structure_of(parts: Parts, seen: Pass, trainable: Sequence[bool]) -> Structure:
+    """What a pass shows whose operations kept their tensors; `trainable` are the parameters' flags at the door."""
+    recurrent = {name for name, module in parts.modules.items() if isinstance(module, nn.RNNBase)}
+    traced = trace(seen.graph, recurrent)
+    around = surroundings(seen.graph, traced.units)
+    names = unit_names(seen.graph, traced.units)
+    return Structure(
+        seen.graph,
+        traced,
+        around,
+        words(seen.graph, traced.units, around, names, parts.modules),
+        unseen(parts, seen, traced, trainable),
+        unreached(parts, seen, trainable),
+    )
 
 
 def _measured(observer: Observer, structure: Structure, batch: object, seed: int) -> Measured | None:
@@ -191,29 +223,40 @@ def _way_back(observer: Observer, measured: Measured, loss: Loss | None) -> Draw
     here, seen = measured.structure, measured.seen
     wanted = [parameter for parameter in observer.parts.parameters.values() if parameter.requires_grad]
     ends = _ends(seen, loss, [*wanted, *seen.leaves])
-    trouble = [_untaken("measurements", "a number of the forward pass", error) for error in measured.plan.troubles]
+    trouble = [untaken("measurements", "a number of the forward pass", error) for error in measured.plan.troubles]
     if ends is None:
-        return Drawn(_values(here.names, measured.plan.numbers), not_seen=tuple(trouble))
+        return Drawn(values_of(here.words.names, measured.plan.numbers), not_seen=tuple(trouble))
     backward = Backward(here.graph, here.traced.units, here.around, ends)
-    gradient_norm = None
+    gradient_norm, classes, uniform_loss = None, None, None
     try:
-        gradient_norm = _gradient_norm(observer, ends, backward.full())
+        classes, uniform_loss = classes_of(seen, ends.outputs[0] if loss is not None else None)
+        sizes = _gradient_sizes(observer, ends, backward.full())
+        gradient_norm = float(torch.stack(list(sizes.values())).double().norm()) if sizes else None
+        backward.numbers.update(of_branches(here, sizes))
         backward.direct()
         backward.defects()
     except torch.OutOfMemoryError:
         raise
     except Exception as error:  # noqa: BLE001 (a custom function's backward may raise anything)
-        trouble.append(_untaken("gradients", "the backward pass", error))
-    values = _values(here.names, {**measured.plan.numbers, **backward.numbers})
-    return Drawn(values, _loss(ends), gradient_norm, None, tuple(trouble))
+        trouble.append(untaken("gradients", "the backward pass", error))
+    values = values_of(here.words.names, {**measured.plan.numbers, **backward.numbers})
+    return Drawn(
+        values,
+        _loss(ends),
+        gradient_norm,
+        classes=classes,
+        uniform_loss=uniform_loss,
+        not_seen=tuple(trouble),
+    )
 
 
-def _untaken(what: str, where: str, error: Exception) -> NotSeen:
+def untaken(what: str, where: str, error: Exception) -> NotSeen:
+    """The entry for something that could not be measured because of an exception."""
     reason = f"{where} raised {type(error).__name__}: {(str(error).splitlines() or [''])[0]}"
     return NotSeen(what=what, where="(root)", reason=reason)
 
 
-def _values(names: Sequence[str], numbers: Numbers) -> dict[tuple[str, str], float]:
+def values_of(names: Sequence[str], numbers: Numbers) -> dict[tuple[str, str], float]:
     """The measured numbers by unit and quantity; fetched from the device at once."""
     if not numbers:
         return {}
@@ -226,17 +269,27 @@ def _loss(ends: Ends) -> float:
     return float(sum(parts, torch.zeros((), dtype=torch.float64)))
 
 
-def _gradient_norm(observer: Observer, ends: Ends, gradients: Sequence[Tensor | None]) -> float | None:
-    """Of all parameters that were to be trained; if none was, of all."""
-    parameters = observer.parts.parameters.values()
-    trainable = dict(zip(map(id, parameters), observer.patient.was_trainable(), strict=True))
-    every = not any(trainable.values())
-    kept = [
-        grad
-        for tensor, grad in zip(ends.inputs, gradients, strict=True)
-        if grad is not None and id(tensor) in trainable and (every or trainable[id(tensor)])
-    ]
-    return float(torch.stack([norm(grad).cpu() for grad in kept]).double().norm()) if kept else None
+def _gradient_sizes(observer: Observer, ends: Ends, gradients: Sequence[Tensor | None]) -> dict[str, Tensor]:
+    """The norms of the gradients of all parameters that were to be trained, by name; if none was, of all."""
+    trainable = observer.patient.was_trainable()
+    every = not any(trainable)
+    names = {
+        id(parameter): name
+        for (name, parameter), wanted in zip(observer.parts.parameters.items(), trainable, strict=True)
+        if wanted or every
+    }
+    pairs = zip(ends.inputs, gradients, strict=True)
+    return {names[id(one)]: norm(grad).cpu() for one, grad in pairs if grad is not None and id(one) in names}
+
+
+def of_branches(structure: Structure, sizes: dict[str, Tensor]) -> Numbers:
+    """The norm of the gradient over the parameters of each F."""
+    found: Numbers = {}
+    for index, unit in enumerate(structure.traced.units):
+        own = [sizes[name] for name in branch_parameters(structure.graph, unit) if name in sizes]
+        if own:
+            found[index, "branch_gradient"] = torch.stack(own).norm()
+    return found
 
 
 def _ends(seen: Pass, loss: Loss | None, inputs: Sequence[Tensor]) -> Ends | None:
@@ -248,9 +301,14 @@ def _ends(seen: Pass, loss: Loss | None, inputs: Sequence[Tensor]) -> Ends | Non
         if not isinstance(value, Tensor) or value.numel() != 1 or value.grad_fn is None:
             raise UserError("loss must return a tensor of one number that depends on the model's output")
         return Ends([value], [torch.ones_like(value)], inputs)
+    return Ends(seen.outputs, projection(seen.outputs), inputs)
+
+
+def projection(outputs: Sequence[Tensor]) -> list[Tensor]:
+    """Fixed random gradients of the outputs, as of a loss that projects them."""
     generator = torch.Generator().manual_seed(0)
     cotangents = []
-    for output in seen.outputs:
+    for output in outputs:
         draw = torch.randn(output.shape, generator=generator, dtype=torch.float32) / max(output.numel(), 1) ** 0.5
         cotangents.append(draw.to(device=output.device, dtype=output.dtype))
-    return Ends(seen.outputs, cotangents, inputs)
+    return cotangents

@@ -195,6 +195,7 @@ def _note_parts(plan: ForwardPlan, index: int, shortcut: Tensor, branch: Tensor)
     plan.numbers[index, "shortcut_rms"] = rms(shortcut)
     plan.numbers[index, "branch_rms"] = rms(branch)
     if not shortcut.is_complex():
+        plan.numbers[index, "branch_negative_share"] = (branch.detach() < 0).to(kind).mean()
         flat = (part.detach().reshape(-1).to(kind) for part in (shortcut, branch))
         plan.numbers[index, "inner_product"] = torch.dot(*flat) / max(shortcut.numel(), 1)
 

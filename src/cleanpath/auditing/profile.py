@@ -18,160 +18,22 @@ from types import MappingProxyType
 from typing import Any, Self
 
 from cleanpath.auditing.text import as_text
+from cleanpath.auditing.values import (
+    AfterRow,
+    BeforeRow,
+    BranchRow,
+    Measurements,
+    NetworkRow,
+    NotSeen,
+    OptimizerRow,
+    ShortcutRow,
+    UnitRow,
+)
 from cleanpath.errors import UserError
 
 SCHEMA = "cleanpath.profile"
-VERSION = 1
+VERSION = 2
 NON_FINITE = MappingProxyType({"nan": math.nan, "inf": math.inf, "-inf": -math.inf})
-
-
-@dataclass(frozen=True, kw_only=True)
-class ShortcutRow:
-    """h: `identity`, `identity_pad`, `identity_slice`, `scaling`, `projection`, `gate`, `dropout` or `other`."""
-
-    kind: str
-    """One of the words above."""
-    scale: float | None = None
-    """λ of a scaling, where it is one known number (the mean of a learned vector)."""
-    description: str = ""
-    """The operations between fork and sum."""
-    layers: tuple[str, ...] = ()
-    """Qualified names of the modules that hold parameters on the shortcut."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class BranchRow:
-    """F: its weight layers in the order of use."""
-
-    layers: tuple[str, ...] = ()
-    """Qualified names of the modules that hold its parameters."""
-    parameters: int = 0
-    """How many, units nested in it included."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class AfterRow:
-    """f: `nothing`, or what follows the sum, its operations joined by `+`."""
-
-    kind: str = "nothing"
-    """The word."""
-    layers: tuple[str, ...] = ()
-    """Qualified names of the modules that hold parameters after the sum."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Measurements:
-    """The numbers of one unit; None where there is nothing to measure."""
-
-    forward_gain: float | None = None
-    """rms(x_{l+1}) / rms(x_l)."""
-    input_rms: float | None = None
-    """rms(x_l)."""
-    output_rms: float | None = None
-    """rms(x_{l+1})."""
-    branch_share: float | None = None
-    """rms(F) / rms(h)."""
-    cosine: float | None = None
-    """Of F and h, as vectors."""
-    backward_gain: float | None = None
-    """rms(∂E/∂x_l) / rms(∂E/∂x_{l+1})."""
-    gradient_rms: float | None = None
-    """rms(∂E/∂x_l)."""
-    direct_gain: float | None = None
-    """The backward gain with every branch cut: h' and f' alone."""
-    shortcut_defect: float | None = None
-    """‖Jᵀv − v‖ / ‖v‖ of h for a random v; 0 for an identity, |1 − λ| for a scaling."""
-    after_defect: float | None = None
-    """The same for f."""
-    negative_share: float | None = None
-    """Share of the entries of y = h + F below zero: what a ReLU after the sum would cut off."""
-    dead_relu_share: float | None = None
-    """Share of the channels of the branch's and f's ReLUs that are zero for the whole batch."""
-    saturated_gate_share: float | None = None
-    """Share of the gates' entries below 0.01 or above 0.99."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class UnitRow:
-    """One residual unit."""
-
-    name: str
-    """Unique: the module that holds its layers and its sum, or what its layers share; `#2` for the second of a name."""
-    h: ShortcutRow
-    """The shortcut."""
-    branch: BranchRow
-    """F."""
-    f: AfterRow
-    """What follows the sum."""
-    parent: str | None = None
-    """Name of the unit in whose branch this one lies."""
-    order: str | None = None
-    """`pre`: a norm or activation precedes the weights; `post`: it follows the sum; None: neither."""
-    stage: int = 1
-    """Units on one path whose sums are of one size; counted from 1."""
-    previous: str | None = None
-    """The unit whose output leads to this one's fork."""
-    fork: str = ""
-    """The operation and module that computed x_l."""
-    sum: str = ""
-    """The operation and module that computed y."""
-    shape: tuple[int, ...] = ()
-    """Of the sum."""
-    changes_shape: bool = False
-    """Whether the sum has another shape than the fork."""
-    parameters: int = 0
-    """Of shortcut, branch and f."""
-    parameter_share: float = 0.0
-    """Of the network's parameters."""
-    measurements: Measurements = Measurements()
-    """Means over batches and draws; the table above."""
-    spread: Measurements = Measurements()
-    """Standard deviation over batches and draws."""
-
-    @property
-    def clean(self) -> bool:
-        """Whether both h and f are identities, so that equation (4) holds."""
-        return self.h.kind == "identity" and self.f.kind == "nothing"
-
-
-@dataclass(frozen=True, kw_only=True)
-class NetworkRow:
-    """What concerns the whole network."""
-
-    parameters: int = 0
-    """Of all modules."""
-    mode: str = "eval"
-    """`training`, `eval`, or `mixed`."""
-    draws: int = 0
-    """Batches times draws that the means and spreads are taken over."""
-    loss: float | None = None
-    """The given loss, or the random projection of the outputs."""
-    gradient_norm: float | None = None
-    """Of all parameters together."""
-    gradient_profile: tuple[float | None, ...] = ()
-    """rms(∂E/∂x_l) of every unit, in order."""
-    first_non_finite: str | None = None
-    """The batch, a parameter, or the first operation whose output is not finite though its inputs are."""
-    sums: int = 0
-    """Sums of two operands that the input reaches; those that are no units are counted by reason below."""
-    set_aside: Mapping[str, int] = field(default_factory=dict)
-    """Reasons and counts."""
-    concatenations: int = 0
-    """Concatenations of signals, as in densely connected networks."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class NotSeen:
-    """Something the audit could not look into, or is unsure of."""
-
-    what: str
-    """The kind of thing."""
-    where: str
-    """The module, by its qualified name."""
-    reason: str
-    """Why."""
-    count: int = 1
-    """How often."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -182,7 +44,7 @@ class Profile:
     """One sentence: is the path clean, and where is it first broken?"""
     units: tuple[UnitRow, ...] = ()
     """In the order in which the signal meets them."""
-    network: NetworkRow = NetworkRow()
+    network: NetworkRow = field(default_factory=NetworkRow)
     """What concerns the whole."""
     not_seen: tuple[NotSeen, ...] = ()
     """What the audit could not look into."""
@@ -247,7 +109,7 @@ class Profile:
             return cls(
                 verdict=data["verdict"],
                 units=tuple(_unit(row) for row in data["units"]),
-                network=NetworkRow(**{**_known(NetworkRow, data["network"]), **_tuples(data["network"])}),
+                network=_network(data["network"]),
                 not_seen=tuple(NotSeen(**_known(NotSeen, row)) for row in data["not_seen"]),
             )
         except (KeyError, TypeError) as error:
@@ -366,12 +228,17 @@ def _number(value: Any) -> Any:
     return NON_FINITE[value] if isinstance(value, str) and value in NON_FINITE else value
 
 
-def _tuples(data: Mapping[str, Any]) -> dict[str, Any]:
-    return {"gradient_profile": tuple(_number(value) for value in data["gradient_profile"])}
+def _network(data: Mapping[str, Any]) -> NetworkRow:
+    found = _listed(_known(NetworkRow, data))
+    found["gradient_profile"] = tuple(map(_number, found["gradient_profile"]))
+    if found["optimizer"] is not None:
+        found["optimizer"] = OptimizerRow(**_listed(_known(OptimizerRow, found["optimizer"])))
+    return NetworkRow(**found)
 
 
 def _unit(data: Mapping[str, Any]) -> UnitRow:
-    rows = {"h": ShortcutRow, "branch": BranchRow, "f": AfterRow, "measurements": Measurements, "spread": Measurements}
+    rows = {"h": ShortcutRow, "branch": BranchRow, "f": AfterRow, "before": BeforeRow}
+    rows |= {"measurements": Measurements, "spread": Measurements}
     parts = {key: kind(**_listed(_known(kind, data[key]))) for key, kind in rows.items()}
     return UnitRow(**{**_listed(_known(UnitRow, data)), **parts})
 

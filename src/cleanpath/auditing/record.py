@@ -55,6 +55,8 @@ class Operation:
     reads_input: bool
     noise: frozenset[int]
     """Ids of the tensors it read that random numbers went into."""
+    in_place: bool = False
+    """Whether it wrote over its first argument."""
     args: tuple[Any, ...] = ()
     kwargs: Mapping[str, Any] = field(default_factory=dict)
     result: Any = None
@@ -178,7 +180,7 @@ class Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
             record.written.update((storage_of(tensor), ordinal) for tensor in tensors_in(written))
         after = self._watcher(ordinal, name, args, kwargs) if self._watcher is not None else None
         number = torch._C._autograd._get_sequence_nr() - 1  # noqa: SLF001
-        result = func(*args, **kwargs)
+        result = self._call(func, args, kwargs)
         if after is not None:
             after(result)
         beside = [tensor for tensor in read if not tensor.requires_grad]
@@ -189,7 +191,7 @@ class Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
             if known is None or (known.name == "clone" and name in SCALES):  # a conjugate made real before a product
                 influenced = any(storage in self._influenced for _, storage in origins)
                 noise = frozenset(id(tensor) for tensor, storage in origins if storage in self._noise)
-                operation = Operation(name, ordinal, self._stack[-1], influenced, noise)
+                operation = Operation(name, ordinal, self._stack[-1], influenced, noise, 0 in writes)
                 if self._watcher is None:
                     operation.keep(args, kwargs, result)
                 record.operations[number] = operation
@@ -206,6 +208,10 @@ class Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
         if name.startswith("quantized"):
             record.quantised.add(self._stack[-1])
         return result
+
+    def _call(self, func: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Any:
+        """The operation itself: whatever is raised in here is the model's own."""
+        return func(*args, **kwargs)
 
     def _follow(self, name: str, read: Sequence[Tensor], result: Any, *, derived: bool) -> None:
         """Hand on what is known of tensors outside the graph; they are kept alive, so that no address is used twice."""
@@ -234,7 +240,7 @@ class Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
             self.record.called.add(self._stack[-1])
 
         def leave(_module: nn.Module, _inputs: Any, _output: Any) -> None:
-            self._stack.pop()
+            del self._stack[max(len(self._stack) - 1, 1) :]  # what ran before the hooks came was never entered
 
         entering = register_module_forward_pre_hook(enter)
         leaving = register_module_forward_hook(leave, always_call=True)

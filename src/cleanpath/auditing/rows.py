@@ -10,8 +10,10 @@ from torch.nn.parameter import is_lazy
 
 from cleanpath.auditing.describe import Around, branch_parameters, owners
 from cleanpath.auditing.graph import Graph
+from cleanpath.auditing.operations import Words
 from cleanpath.auditing.patient import Parts
-from cleanpath.auditing.profile import (
+from cleanpath.auditing.trace import Traced, Unit
+from cleanpath.auditing.values import (
     AfterRow,
     BranchRow,
     Measurements,
@@ -20,7 +22,6 @@ from cleanpath.auditing.profile import (
     ShortcutRow,
     UnitRow,
 )
-from cleanpath.auditing.trace import Traced, Unit
 
 Values = Mapping[tuple[str, str], float]
 
@@ -34,7 +35,10 @@ RATIOS = MappingProxyType(
         "saturated_gate_share": ("saturated", "saturated_of"),
     }
 )
-ITSELF = ("input_rms", "output_rms", "gradient_rms", "negative_share", "shortcut_defect", "after_defect")
+ITSELF = (
+    *("input_rms", "output_rms", "gradient_rms", "negative_share", "branch_negative_share", "branch_gradient"),
+    *("shortcut_defect", "after_defect", "shortcut_gain", "after_gain"),
+)
 
 
 @dataclass(frozen=True)
@@ -44,6 +48,8 @@ class Drawn:
     values: Values = field(default_factory=dict)
     loss: float | None = None
     gradient_norm: float | None = None
+    classes: int | None = None
+    uniform_loss: float | None = None
     non_finite: str | None = None
     not_seen: tuple[NotSeen, ...] = ()
 
@@ -53,15 +59,17 @@ def unit_rows(
     graph: Graph,
     units: Sequence[Unit],
     around: Sequence[Around],
-    names: Sequence[str],
+    words: Words,
     drawn: Sequence[Drawn],
 ) -> tuple[UnitRow, ...]:
     """One row per unit."""
+    names = words.names
     sizes = {name: parameter.numel() for name, parameter in parts.parameters.items()}
     total = sum(sizes.values())
     grouped = [_by_unit(one.values) for one in drawn if one.values]
     rows = list[UnitRow]()
-    for unit, place, name in zip(units, around, names, strict=True):
+    zero = _zeros(parts)
+    for unit, place, name, told in zip(units, around, names, words.units, strict=True):
         branch = branch_parameters(graph, unit)
         after = tuple(dict.fromkeys(n for v in place.after_region for n in graph.weights(v)))
         own = sum(sizes[n] for n in {*branch, *unit.shortcut.weights, *after})
@@ -71,10 +79,13 @@ def unit_rows(
                 kind=unit.shortcut.kind,
                 scale=unit.shortcut.scale,
                 description=unit.shortcut.description,
+                operations=told.shortcut,
                 layers=owners(unit.shortcut.weights),
             ),
-            branch=BranchRow(layers=owners(branch), parameters=sum(sizes[n] for n in branch)),
+            branch=BranchRow(operations=told.branch, layers=owners(branch), parameters=sum(sizes[n] for n in branch)),
             f=AfterRow(kind="+".join(place.after) or "nothing", layers=owners(after)),
+            before=told.before,
+            source=told.source,
             parent=None if unit.parent is None else names[unit.parent],
             order=place.order,
             stage=place.stage,
@@ -87,7 +98,10 @@ def unit_rows(
             parameter_share=own / total if total else 0.0,
         )
         every = [_measurements(own[name], row) for own in grouped]
-        rows.append(replace(row, measurements=_over(every, _mean), spread=_over(every, _deviation)))
+        row = replace(row, measurements=_over(every, _mean), spread=_over(every, _deviation))
+        if row.measurements.branch_share == 0.0 and row.measurements.branch_gradient and _closed(graph, unit, zero):
+            row = replace(row, branch=replace(row.branch, starts_at_zero=True))
+        rows.append(row)
     return tuple(rows)
 
 
@@ -96,7 +110,7 @@ def network_row(
     graph: Graph | None,
     drawn: Sequence[Drawn],
     traced: Traced | None = None,
-    names: Sequence[str] = (),
+    words: Words | None = None,
 ) -> NetworkRow:
     """What concerns the whole network."""
     flags = {module.training for module in parts.modules.values()}
@@ -111,15 +125,32 @@ def network_row(
         draws=sum(bool(one.values) or one.loss is not None for one in drawn),
         loss=_mean([one.loss for one in drawn]),
         gradient_norm=_mean([one.gradient_norm for one in drawn]),
-        gradient_profile=tuple(_mean([one.values.get((name, "gradient_rms")) for one in drawn]) for name in names),
+        gradient_profile=tuple(
+            _mean([one.values.get((name, "gradient_rms")) for one in drawn]) for name in (words.names if words else ())
+        ),
         first_non_finite=next((one.non_finite for one in drawn if one.non_finite), None),
         sums=len(traced.units) + sum(reasons.values()) if traced else 0,
         set_aside=dict(reasons),
+        stem=words.stem if words else (),
+        tail=words.tail if words else (),
+        classes=next((one.classes for one in drawn if one.classes), None),
+        uniform_loss=_mean([one.uniform_loss for one in drawn]),
     )
     if graph is None:
         return row
     joined = (v for v, kind in enumerate(graph.kinds) if kind == "cat" and len(graph.live_parents(v)) > 1)
     return replace(row, concatenations=sum(1 for _ in joined))
+
+
+def _zeros(parts: Parts) -> frozenset[str]:
+    """Names of the parameters that are zero throughout; looked at only where a branch gives zero."""
+    return frozenset(name for name, p in parts.parameters.items() if not p.is_meta and not bool(p.detach().any()))
+
+
+def _closed(graph: Graph, unit: Unit, zero: frozenset[str]) -> bool:
+    """Whether one of the operations of F has all its parameters at zero: it opens with the first step."""
+    entering = (graph.weights(vertex) for vertex in (*unit.branch, unit.sum))
+    return any(names and zero.issuperset(names) for names in entering)
 
 
 def _where(graph: Graph, vertex: int) -> str:
@@ -144,9 +175,9 @@ def _measurements(own: Mapping[str, float], row: UnitRow) -> Measurements:
         found["cosine"] = _ratio(own["inner_product"], own["shortcut_rms"] * own["branch_rms"])
     if "gradient_rms" in own:
         if row.h.kind == "identity":
-            found["shortcut_defect"] = 0.0
+            found |= {"shortcut_defect": 0.0, "shortcut_gain": 1.0}
         if row.f.kind == "nothing":
-            found["after_defect"] = 0.0
+            found |= {"after_defect": 0.0, "after_gain": 1.0}
     return Measurements(**{key: value for key, value in found.items() if value is not None})
 
 

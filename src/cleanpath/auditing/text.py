@@ -14,7 +14,8 @@ from rich.measure import Measurement
 from rich.table import Table as Grid
 
 if TYPE_CHECKING:
-    from cleanpath.auditing.profile import Profile, UnitRow
+    from cleanpath.auditing.profile import Profile
+    from cleanpath.auditing.values import UnitRow
 
 _WIDTH = 160
 _ANY_WIDTH = 1000
@@ -68,7 +69,7 @@ def renderable_pair(here: "Profile", there: "Profile", names: tuple[str, str], *
 
 
 def _kind_of_pair(pair: tuple["UnitRow | None", "UnitRow | None"]) -> tuple[object, ...]:
-    return tuple(unit and _kind(unit) for unit in pair)
+    return tuple(unit and likeness(unit) for unit in pair)
 
 
 def _both(here: str, there: str) -> str:
@@ -104,7 +105,7 @@ class _Rows:
 
 def _units(units: Sequence["UnitRow"], *, every: bool) -> _Rows:
     table = _Rows(("unit", "", "h", "F", "f"), ("forward", "backward", "direct", "F/h"))
-    for bracket, alike in repeats(units, _kind, every=every):
+    for bracket, alike in repeats(units, likeness, every=every):
         unit = alike[0]
         gains = (gain(alike, key) for key in ("forward_gain", "backward_gain", "direct_gain"))
         words = (f"{bracket}{unit.name}", times(len(alike)), shortcut(unit), branch(unit), after(unit))
@@ -140,7 +141,8 @@ def _pattern(kinds: Sequence[object]) -> tuple[int, int]:
     return best
 
 
-def _kind(unit: "UnitRow") -> tuple[object, ...]:
+def likeness(unit: "UnitRow") -> tuple[object, ...]:
+    """What units have in common that stand in one line."""
     place = (unit.stage, unit.parent is None, unit.shape, unit.changes_shape)
     return (*place, shortcut(unit), tuple(_local(unit)), unit.f.kind, unit.order)
 

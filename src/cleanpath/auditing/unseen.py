@@ -12,10 +12,10 @@ from cleanpath.auditing.describe import owners
 from cleanpath.auditing.graph import CUSTOM, Graph
 from cleanpath.auditing.passes import Pass
 from cleanpath.auditing.patient import Parts
-from cleanpath.auditing.profile import NotSeen
 from cleanpath.auditing.shortcut import Ancestors
 from cleanpath.auditing.sums import terms
 from cleanpath.auditing.trace import NO_SHORTCUT, Traced
+from cleanpath.auditing.values import NotSeen
 
 ADDING = frozenset({"add", "sub", "lerp", "addcmul", "addmm", "baddbmm", "index_add"})
 
@@ -146,25 +146,41 @@ def _gathered(entries: Iterable[NotSeen]) -> Iterator[NotSeen]:
             yield from group
 
 
+def unreached(parts: Parts, seen: Pass, trainable: Sequence[bool]) -> list[str]:
+    """The outermost modules with trainable parameters that were never called, or that no output depends on."""
+    wanted = {n for n, flag in zip(parts.parameters, trainable, strict=True) if flag}
+    idle = [name for name in _idle(parts, seen) if any(one.startswith(f"{name}.") for one in wanted)]
+    return [*idle, *_forgotten(parts, seen, trainable)]
+
+
 def _never_called(parts: Parts, seen: Pass) -> Iterator[NotSeen]:
+    yield from _gathered(
+        NotSeen(what="module", where=name, reason="never called on this batch") for name in _idle(parts, seen)
+    )
+
+
+def _idle(parts: Parts, seen: Pass) -> list[str]:
     """The outermost modules with parameters that no operation of this pass used."""
     used = owners([name for name in seen.graph.parameter if name is not None])
     busy = {above for name in (*seen.record.called, *used) for above in _upwards(name)}
     with_parameters = {above for name in parts.parameters for above in _upwards(name.rpartition(".")[0])}
     idle = [name for name in parts.modules if name in with_parameters - busy]
-    outermost = [name for name in idle if name.rpartition(".")[0] not in idle]
-    yield from _gathered(NotSeen(what="module", where=name, reason="never called on this batch") for name in outermost)
+    return [name for name in idle if name.rpartition(".")[0] not in idle]
 
 
 def _lost(parts: Parts, seen: Pass, trainable: Sequence[bool]) -> Iterator[NotSeen]:
+    reason = "called, but no gradient leads from an output back to its parameters"
+    places = _forgotten(parts, seen, trainable)
+    yield from _gathered(NotSeen(what="module", where=name, reason=reason) for name in places)
+
+
+def _forgotten(parts: Parts, seen: Pass, trainable: Sequence[bool]) -> list[str]:
     """The outermost modules that ran, but whose trainable parameters no output depends on."""
     owned = owners([name for name, wanted in zip(parts.parameters, trainable, strict=True) if wanted])
     reached = {above for name in owners(list(filter(None, seen.graph.parameter))) for above in _upwards(name)}
     ran = {above for name in seen.record.called for above in _upwards(name)}
     lost = {above for name in owned if name in ran for above in _upwards(name)} - reached if seen.outputs else set()
-    reason = "called, but no gradient leads from an output back to its parameters"
-    outermost = (name for name in sorted(lost) if name.rpartition(".")[0] not in lost)
-    yield from _gathered(NotSeen(what="module", where=name, reason=reason) for name in outermost)
+    return [name for name in sorted(lost) if name.rpartition(".")[0] not in lost]
 
 
 def _upwards(name: str) -> Iterator[str]:

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from cleanpath.auditing.profile import NetworkRow, NotSeen, UnitRow
+from cleanpath.auditing.values import NetworkRow, NotSeen, UnitRow
 
 SAME = ("identity", "identity_pad", "identity_slice")
 
