@@ -105,7 +105,8 @@ def audit(  # noqa: PLR0913 (keyword options of the one public function)
         ]
         structure, drawn = _drawn(Observer(patient), seeds, loss)
         decay = optimizer_row(parts, structure.graph, structure.traced.units, optimizer) if optimizer else None
-    return profile_of(parts, structure, drawn, {**standing(parts, patient.was_trainable()), "optimizer": decay})
+    door = {**standing(parts, patient.was_trainable()), "optimizer": decay, "loss_given": loss is not None}
+    return profile_of(parts, structure, drawn, door)
 
 
 def profile_of(parts: Parts, structure: Structure, drawn: Sequence[Drawn], door: Mapping[str, Any]) -> Profile:

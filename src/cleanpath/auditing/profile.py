@@ -10,13 +10,15 @@ import json
 import math
 import os
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields
 from itertools import zip_longest
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, Self
 
+from cleanpath.auditing.finding import Finding, Judgement
+from cleanpath.auditing.judging import judge
 from cleanpath.auditing.text import as_text
 from cleanpath.auditing.values import (
     AfterRow,
@@ -48,6 +50,15 @@ class Profile:
     """What concerns the whole."""
     not_seen: tuple[NotSeen, ...] = ()
     """What the audit could not look into."""
+
+    def judged(self, ignore: Sequence[str] = ()) -> Judgement:
+        """What the rules say; `ignore` holds `CODE=reason` and `CODE:UNIT=reason`."""
+        return judge(self, ignore)
+
+    @property
+    def findings(self) -> tuple[Finding, ...]:
+        """The rules' findings, worst first."""
+        return self.judged().findings
 
     def path_gain(self, first: int, last: int) -> float | None:
         """Direct gain from the output of unit `last` to the input of unit `first`: the product over the units between.
@@ -94,6 +105,7 @@ class Profile:
             "units": [plain(unit) for unit in self.units],
             "network": network,
             "not_seen": [plain(entry) for entry in self.not_seen],
+            "findings": [plain(finding) for finding in self.findings],
         }
 
     @classmethod

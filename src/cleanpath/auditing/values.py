@@ -153,6 +153,8 @@ class NetworkRow:
     """Batches times draws that the means and spreads are taken over."""
     loss: float | None = None
     """The given loss, or the random projection of the outputs."""
+    loss_given: bool = False
+    """Whether the loss is the user's own."""
     gradient_norm: float | None = None
     """Of all parameters together."""
     gradient_profile: tuple[float | None, ...] = ()

@@ -1,0 +1,1 @@
+"""Rules over a profile, one function each; its docstring is its page."""

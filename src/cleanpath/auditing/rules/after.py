@@ -1,0 +1,177 @@
+"""Rules on f and on what overwrites h: what the trunk does between two units. CP201 to CP205."""
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+from cleanpath.auditing.rules.reading import ACTIVATIONS, NORMS, chains, count, product, trunk
+from cleanpath.auditing.rules.registry import Found, rule
+from cleanpath.auditing.rules.shortcut import LOST
+
+if TYPE_CHECKING:
+    from cleanpath.auditing.profile import Profile
+    from cleanpath.auditing.values import UnitRow
+
+DEEP = 24
+"""Units from which the paper's own deep networks (54 and more) begin to differ; ResNet-50 has 16, ResNet-152 has 50."""
+
+
+def _words(unit: "UnitRow") -> set[str]:
+    return set(unit.f.kind.split("+")) - {"nothing"}
+
+
+def _lost(units: list["UnitRow"]) -> float:
+    return product(unit.measurements.after_gain for unit in units)
+
+
+@rule("CP201", "activation-after-addition", reference="section 4.1; Table 2; Figure 1")
+def activation_after_addition(profile: "Profile") -> Iterator[Found]:
+    """An activation stands after the addition of many units, so that f is no identity.
+
+    Measured: The units whose f holds an activation and no norm, and the product of the gains of f over them.
+    Why: f stands on the trunk: a ReLU there cuts off what is negative in every unit, and x_{l+1} is no sum of x_l and
+        F any more (equation (4) does not hold).
+    Evidence: ResNet-1001 on CIFAR-10: 7.61% with ReLU after the addition, 4.92% with pre-activation, and a slow start;
+        at 110 layers 6.61% and 6.37%. Shallow networks (ResNet-50: 16 units) train well with it and are not reported.
+    Remedy: Use the pre-activation unit: norm and activation before the weights, nothing after the sum.
+    False alarms: Networks of 24 to 54 units train well with a warm-up of the rate; the paper's 0.01 for 400 iterations.
+    """
+    units = [unit for unit in trunk(profile) if _words(unit) and "normalisation" not in _words(unit)]
+    units = [unit for unit in units if _words(unit) != {"scaling"}]
+    if len(units) >= DEEP:
+        total = _lost(units)
+        yield Found(
+            severity="warning",
+            units=units,
+            sentence=f"{' and '.join(sorted(_words(units[0])))} stands after the addition of {count(units)}; "
+            f"over their depth f alone passes {total:.2g} of the gradient",
+            quantity=f"product of the gains of f over {count(units)}",
+            measured=total,
+            expected="1",
+            remedy="move the activation into the branch, before the weights (full pre-activation)",
+        )
+
+
+@rule("CP202", "norm-on-trunk", reference="section 4.1; Table 2, BN after addition; Xiong et al. 2020 (post-LN)")
+def norm_on_trunk(profile: "Profile") -> Iterator[Found]:
+    """A normalisation stands on the trunk, after the addition.
+
+    Measured: The units whose f holds a norm, and what the direct path keeps over each chain of them.
+    Why: The norm divides the whole sum by its size, in every unit anew; the direct gradient shrinks by about 1/√2 per
+        unit where branch and shortcut are of one size.
+    Evidence: Table 2: BN after addition is worse at 110 layers (8.17% against 6.61%). Post-LN transformers of 12
+        layers train with a warm-up; Xiong et al. 2020 show why deeper ones need pre-LN.
+    Remedy: Put the norm at the head of the branch (pre-activation, pre-LN), and one after the last unit.
+    False alarms: Encoders of BERT's kind (12 layers, 24 units) are built this way and train with a warm-up.
+    """
+    for chain in chains(profile):
+        units = [unit for unit in chain if "normalisation" in _words(unit)]
+        total = product(unit.measurements.direct_gain for unit in units)
+        if len(units) >= 3 and total < 1e-9:
+            severity = "error"
+        elif len(units) >= DEEP or (len(units) >= 3 and total < LOST):
+            severity = "warning"
+        else:
+            continue
+        yield Found(
+            severity=severity,
+            units=units,
+            sentence=f"a normalisation stands on the trunk after the addition of {count(units)}; "
+            f"with every branch cut, {total:.2g} of the gradient passes them",
+            quantity=f"product of the direct gains over {count(units)}",
+            measured=total,
+            expected=f"at least {LOST:g}",
+            remedy="put the norm at the head of the branch (pre-activation, pre-LN), and one after the last unit",
+        )
+
+
+@rule("CP203", "scaled-sum", reference="equation (8), with f' for h'")
+def scaled_sum(profile: "Profile") -> Iterator[Found]:
+    """The sum of shortcut and branch is multiplied by a factor.
+
+    Measured: The units whose f is a multiplication, and the product of its gains over depth.
+    Why: A factor on the sum is a factor on the shortcut: (x + F)/√2 keeps the variance, and over 54 units leaves 10⁻⁸
+        of the direct path.
+    Evidence: Equation (8); Table 1, constant scaling 0.5 and 0.5 (12.35% against 6.61%).
+    Remedy: Scale the branch alone (for example by 1/√L), so that the shortcut stays an identity.
+    False alarms: In a network of few units (a U-Net with skip_scale 1/√2) the product stays above 0.1.
+    """
+    for chain in chains(profile):
+        units = [unit for unit in chain if _words(unit) == {"scaling"}]
+        total = _lost(units)
+        if units and not LOST <= total <= 1 / LOST:
+            yield Found(
+                severity="error",
+                units=units,
+                sentence=f"the sum of {count(units)} is multiplied by a factor; over their depth it leaves {total:.2g}",
+                quantity=f"product of the factors over {count(units)}",
+                measured=total,
+                expected="1",
+                remedy="scale the branch instead of the sum",
+            )
+
+
+@rule("CP204", "overwritten-shortcut", reference="equation (1): F and h read one x_l")
+def overwritten_shortcut(profile: "Profile") -> Iterator[Found]:
+    """An operation in place at the head of a unit overwrites x_l before the shortcut has read it.
+
+    Measured: Operations that write into the unit's own input, in a module of the unit itself, before branch and
+        shortcut part.
+    Why: The line reads as if it belonged to the branch, but the shortcut then carries its result: with
+        `nn.ReLU(inplace=True)` first in the branch, the network is one with a ReLU on the trunk.
+    Evidence: The graph: the sum's operand is the overwritten tensor. The paper's identity h is lost without any error.
+    Remedy: Drop `inplace=True` there, or write y = op(x) and keep x for the shortcut.
+    False alarms: A unit that means to share the operation with both paths (the first unit of the appendix) and writes
+        it in place on its input.
+    """
+    units = [unit for unit in profile.units if unit.before.in_place]
+    if units:
+        yield Found(
+            severity="warning",
+            units=units,
+            sentence=f"{units[0].before.in_place} works in place on the input of {count(units)}, "
+            "so that the shortcut carries its result instead of x",
+            quantity="units whose input is overwritten by themselves",
+            measured=float(len(units)),
+            expected="0",
+            remedy="drop inplace=True at the head of the branch",
+        )
+
+
+@rule("CP205", "odd-end", reference="appendix, on the first and the last unit")
+def odd_end(profile: "Profile") -> Iterator[Found]:
+    """The first or the last unit is treated otherwise than its order needs.
+
+    Measured: Where the units are of one order: whether the first takes an activated signal (from the stem or its own
+        norm), and whether the last has the after-addition that the others have.
+    Why: In a pre-activation network the first branch must see an activated signal exactly once; in an original one the
+        head expects what f gives.
+    Evidence: The appendix of the paper, which treats both ends with care.
+    Remedy: Give the first and the last unit what the others have.
+    False alarms: A head that brings its own activation.
+    """
+    for chain in chains(profile):
+        if len(chain) < 4:
+            continue
+        first, last, inner = chain[0], chain[-1], chain[1:-1]
+        kinds = {unit.f.kind for unit in inner}
+        if len(kinds) == 1 and last.f.kind not in kinds and last.f.kind == "nothing":
+            yield _end(last, f"the last unit has no {inner[0].f.kind} after its sum, as all others have")
+        pre = all(unit.order == "pre" for unit in inner)
+        if pre and first.order is None and not _activated(profile, first):
+            yield _end(first, "the first unit's weights see the raw signal, those of all others an activated one")
+
+
+def _activated(profile: "Profile", unit: "UnitRow") -> bool:
+    words = {*profile.network.stem[-3:], *unit.branch.operations[:2]}
+    return bool(words & (NORMS | ACTIVATIONS))
+
+
+def _end(unit: "UnitRow", sentence: str) -> Found:
+    return Found(
+        severity="warning",
+        units=[unit],
+        sentence=sentence,
+        quantity="order of operations",
+        expected="as in the other units",
+        remedy="give it the norm and activation that the others have",
+    )
