@@ -17,12 +17,9 @@ FREE_OF_TORCH = (
     *("cleanpath.records", "cleanpath.nn.catalog", "cleanpath.nn.summary_values", "cleanpath.paper.*"),
     *("cleanpath.grid.*", "cleanpath.report.*", "cleanpath.watch", "cleanpath.reproduction", "cleanpath.cli"),
     *("cleanpath.usage", "cleanpath.health", "cleanpath.training.progress", "cleanpath.__main__"),
-    *(
-        "cleanpath.auditing.profile",
-        "cleanpath.auditing.values",
-        "cleanpath.auditing.text",
-        "cleanpath.auditing.verdict",
-    ),
+    *("cleanpath.auditing.profile", "cleanpath.auditing.values", "cleanpath.auditing.text"),
+    *("cleanpath.auditing.verdict", "cleanpath.auditing.finding", "cleanpath.auditing.judging"),
+    *("cleanpath.auditing.rules.*", "cleanpath.options"),
 )
 HEAVY = ("torch", "torchvision", "safetensors", "sklearn")
 

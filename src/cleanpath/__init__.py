@@ -10,7 +10,9 @@ __version__ = "0.1.0"
 
 if TYPE_CHECKING:
     from cleanpath.assemble import build
+    from cleanpath.auditing.checking import assert_clean_path
     from cleanpath.auditing.examine import audit
+    from cleanpath.auditing.finding import Finding
     from cleanpath.auditing.monitoring import monitor
     from cleanpath.auditing.profile import Profile
     from cleanpath.experiment import Data, Experiment, Network, Shortcut, Training
@@ -24,12 +26,27 @@ _HOMES = {
     "Run": "records",
     "Shortcut": "experiment",
     "Training": "experiment",
+    "Finding": "auditing.finding",
+    "assert_clean_path": "auditing.checking",
     "audit": "auditing.examine",
     "build": "assemble",
     "monitor": "auditing.monitoring",
 }
 
-__all__ = ["Data", "Experiment", "Network", "Profile", "Run", "Shortcut", "Training", "audit", "build", "monitor"]
+__all__ = [
+    "Data",
+    "Experiment",
+    "Finding",
+    "Network",
+    "Profile",
+    "Run",
+    "Shortcut",
+    "Training",
+    "assert_clean_path",
+    "audit",
+    "build",
+    "monitor",
+]
 
 
 def __getattr__(name: str) -> Any:

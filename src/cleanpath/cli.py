@@ -1,22 +1,38 @@
 """The verbs; no arithmetic. stdout is the result, stderr the progress, the exit code the answer.
 
-0 done, 1 the answer is no (a cell crashed), 2 the user can mend it, 3 our bug, 130 and 143 interrupted.
+0 done, 1 the answer is no (a cell crashed, a finding at or above --fail-on), 2 the user can mend it, 3 our bug,
+130 and 143 interrupted.
 """
 
 import json
 import os
 import sys
 from collections.abc import Callable
-from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 from typer.exceptions import TyperException
 
-from cleanpath import __version__
+from cleanpath import __version__, options
 from cleanpath.errors import CleanpathError, SettingError, UserError
-from cleanpath.usage import explain, speak_any_encoding, stoppable, this_command
+from cleanpath.options import (
+    AsJson,
+    Columns,
+    DryRun,
+    Form,
+    Fresh,
+    Mode,
+    PageFile,
+    Root,
+    ScaleName,
+    Seeds,
+    Settings,
+    Severity,
+    Things,
+    Whats,
+)
+from cleanpath.usage import reworded, speak_any_encoding, stoppable, this_command
 
 app = typer.Typer(
     name="cleanpath",
@@ -27,62 +43,6 @@ app = typer.Typer(
     rich_markup_mode=None,
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
 )
-
-
-class Columns(StrEnum):
-    """Which columns of a table run."""
-
-    first = "first"
-    all = "all"
-
-
-class Mode(StrEnum):
-    """The mode in which a network is audited."""
-
-    training = "training"
-    eval = "eval"
-
-
-class Things(StrEnum):
-    """What `list` can list."""
-
-    networks = "networks"
-    tables = "tables"
-    data = "data"
-    runs = "runs"
-    settings = "settings"
-
-
-def _networks(incomplete: str) -> list[str]:
-    from cleanpath.nn import catalog
-
-    return [name for name in catalog.names() if name.startswith(incomplete)]
-
-
-def _tables(incomplete: str) -> list[str]:
-    from cleanpath.paper.tables import RECIPES
-
-    return [name for name in RECIPES if name.startswith(incomplete)]
-
-
-def _runs(incomplete: str) -> list[str]:
-    from cleanpath.records import runs_below
-
-    return [str(run.folder) for run in runs_below(Path("runs")) if str(run.folder).startswith(incomplete)]
-
-
-AsJson = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
-Root = Annotated[Path, typer.Option("--runs", metavar="DIR", help="The folder that holds the runs.")]
-Settings = Annotated[
-    list[str] | None,
-    typer.Option("--set", metavar="KEY=VALUE", help="Replace a setting (`list settings`); may be repeated."),
-]
-DryRun = Annotated[bool, typer.Option("--dry-run", help="Print what would run, its time and memory; run nothing.")]
-Fresh = Annotated[bool, typer.Option("--fresh", help="Start again, also what is finished.")]
-Whats = Annotated[list[str], typer.Argument(metavar="TABLE...", help="table1, table2", autocompletion=_tables)]
-ScaleName = Annotated[str, typer.Option("--scale", help="Which size of experiment: quick.")]
-Seeds = Annotated[int, typer.Option("--seeds", metavar="N", min=1, help="How many seeds each row runs with.")]
-PageFile = Annotated[Path, typer.Option("--page", metavar="FILE", help="Where the HTML page goes.")]
 
 
 @app.callback(invoke_without_command=True)
@@ -101,7 +61,7 @@ def list_things(
     runs: Root = Path("runs"),
     as_json: AsJson = False,
 ) -> None:
-    """List networks, tables, data, runs or settings.
+    """List networks, tables, data, runs, settings or rules.
 
     Examples: cleanpath list networks 'pre*'; cleanpath list runs --json
     """
@@ -113,7 +73,7 @@ def list_things(
 
 @app.command()
 def show(
-    name: Annotated[str, typer.Argument(help="A network, a table or a run folder.", autocompletion=_networks)],
+    name: Annotated[str, typer.Argument(help="A network, a table or a run folder.", autocompletion=options.networks)],
     size: Annotated[
         int | None, typer.Option(help="Pixels of an image's side; default 32, ImageNet 224.", min=1)
     ] = None,
@@ -149,7 +109,8 @@ def show(
 @app.command()
 def train(
     network: Annotated[
-        str, typer.Argument(help="A network, or an experiment in a .toml or .json file.", autocompletion=_networks)
+        str,
+        typer.Argument(help="A network, or an experiment in a .toml or .json file.", autocompletion=options.networks),
     ],
     data: Annotated[str | None, typer.Option(help="The data set; `list data` names them. Default: digits.")] = None,
     settings: Settings = None,
@@ -254,7 +215,7 @@ def report(
 
 @app.command()
 def compare(
-    runs: Annotated[list[Path], typer.Argument(metavar="RUN RUN...", help="Run folders.", autocompletion=_runs)],
+    runs: Annotated[list[Path], typer.Argument(metavar="RUN RUN...", help="Run folders.", autocompletion=options.runs)],
     as_json: AsJson = False,
 ) -> None:
     """Put runs side by side: the settings in which they differ, and what they came to.
@@ -275,7 +236,7 @@ def audit(
         str,
         typer.Argument(
             help="A network, a run folder, timm:NAME, torchvision:NAME, hf:NAME, file.py:factory, or a saved profile.",
-            autocompletion=_networks,
+            autocompletion=options.networks,
         ),
     ],
     inputs: Annotated[
@@ -293,31 +254,59 @@ def audit(
     against: Annotated[
         str | None, typer.Option(metavar="TARGET", help="Compare with another target or a saved profile.")
     ] = None,
+    ignore: Annotated[
+        list[str] | None,
+        typer.Option("--ignore", metavar="CODE[:UNIT]=WHY", help="Leave a finding out, with the reason; repeatable."),
+    ] = None,
+    fail_on: Annotated[
+        Severity | None, typer.Option("--fail-on", help="Exit with 1 if a finding is this severe or worse.")
+    ] = None,
+    html: Annotated[Path | None, typer.Option(metavar="FILE", help="Write the audit as one HTML page.")] = None,
+    form: Annotated[
+        Form, typer.Option("--format", help="text; md for a pull request; github annotates source lines.")
+    ] = Form.text,
     every: Annotated[bool, typer.Option("--all", "-v", help="Every unit on a line of its own.")] = False,
     out: Annotated[Path | None, typer.Option(metavar="FILE", help="Save the profile as JSON.")] = None,
     as_json: AsJson = False,
 ) -> None:
     """Find the residual units of any network and measure the signal through them, both ways.
 
-    Examples: cleanpath audit resnet56 --against preresnet56; cleanpath audit timm:resnet18 --input 4x3x64x64 --json
+    Examples: cleanpath audit resnet56 --against preresnet56; cleanpath audit timm:resnet18 --html page.html
     """
     from cleanpath import audited
-    from cleanpath.auditing import text
-    from cleanpath.report import terminal
+    from cleanpath.report import audit_output
 
-    if out is not None:
-        audited.check_free(out)
-    asked = audited.Asked(inputs or [], weights, mode, draws, seed)
+    asked = audited.Asked(inputs or [], weights, mode, draws, seed, tuple(ignore or ()))
+    audited.check(asked, out=out, page=html)
     here = audited.audited(target, asked)
     if out is not None:
         here.profile.save(out)
-    if against is None:
-        shown = text.renderable(here.profile, here.name, here.note, every=every)
-        _print(here.profile.to_data(), as_json, lambda: terminal.print_text(shown))
-        return
-    there = audited.audited(against, asked.without_weights())
-    pair = text.renderable_pair(here.profile, there.profile, (here.name, there.name), every=every)
-    _print(audited.comparison(here, there), as_json, lambda: terminal.print_text(pair))
+    there = None if against is None else audited.audited(against, asked.without_weights())
+    if html is not None:
+        audited.write_page(html, here, there, command=this_command())
+    data = here.data() if there is None else audited.comparison(here, there)
+    sides = (here.side,) if there is None else (here.side, there.side)
+    _print(data, as_json, lambda: audit_output.show(sides, form=form, every=every))
+    if html is not None:
+        typer.echo(f"page: {html}", err=True)
+    if fail_on is not None and here.judgement.at_least(fail_on):
+        raise typer.Exit(1)
+
+
+@app.command()
+def explain(
+    code: Annotated[
+        str, typer.Argument(metavar="CODE", help="A finding's code or name.", autocompletion=options.rules)
+    ],
+    as_json: AsJson = False,
+) -> None:
+    """Print what a finding means: what is measured, why it matters, with which evidence, what to do.
+
+    Examples: cleanpath explain CP104; cleanpath explain closed-gate --json
+    """
+    from cleanpath.report import audit_output
+
+    _print(audit_output.explained(code), as_json, lambda: audit_output.print_explained(code))
 
 
 @app.command()
@@ -355,7 +344,7 @@ def main() -> None:
         code = error.exit_code
     except TyperException as error:
         told = error.format_message()
-        typer.echo(told if told.startswith("Usage:") else f"error: {explain(error)}", err=True)
+        typer.echo(told if told.startswith("Usage:") else f"error: {reworded(error)}", err=True)
         code = error.exit_code
     except (typer.Abort, KeyboardInterrupt):
         code = 130

@@ -21,7 +21,7 @@ _PLAIN |= dict(zip("−–—·│┌└█▁▂▃▄▅▆▇", "---.|/\\#123
 _OPTION = re.compile(r"[Nn]o such option:? '?(--?[\w-]+)")
 
 
-def explain(error: TyperException) -> str:
+def reworded(error: TyperException) -> str:
     """A usage error in one or two lines; an option that is a setting's name is answered with `--set`."""
     message = error.format_message().strip().rstrip(".")
     option = _OPTION.match(message)

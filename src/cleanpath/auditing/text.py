@@ -14,6 +14,7 @@ from rich.measure import Measurement
 from rich.table import Table as Grid
 
 if TYPE_CHECKING:
+    from cleanpath.auditing.finding import Judgement
     from cleanpath.auditing.profile import Profile
     from cleanpath.auditing.values import UnitRow
 
@@ -36,10 +37,19 @@ def as_text(profile: "Profile") -> str:
     return "\n".join(line.rstrip() for line in captured.get().splitlines())
 
 
-def renderable(profile: "Profile", name: str = "", note: str = "", *, every: bool = False) -> Group:
+def renderable(
+    profile: "Profile",
+    name: str = "",
+    note: str = "",
+    *,
+    every: bool = False,
+    judgement: "Judgement | None" = None,
+) -> Group:
     """For a console: neighbours that are alike stand in one line unless `every`."""
+    judgement = judgement or profile.judged()
     lines: list[str | _Rows] = [
-        f"[bold]{escape(name)}[/]: {escape(profile.verdict)}" if name else escape(profile.verdict)
+        f"[bold]{escape(name)}[/]: {escape(profile.verdict)}" if name else escape(profile.verdict),
+        *_findings(judgement),
     ]
     if profile.units:
         lines += ["", _units(profile.units, every=every), *map(escape, _over_depth(profile)), ""]
@@ -48,11 +58,34 @@ def renderable(profile: "Profile", name: str = "", note: str = "", *, every: boo
     return Group(*lines, f"[dim]{escape('; '.join(part for part in (mode, note) if part))}[/]")
 
 
+def _findings(judgement: "Judgement") -> Iterator[str]:
+    """A line on how many there are, then each: what, the number beside the expected one, the remedy, its page."""
+    yield escape(judgement.count())
+    for one in judgement.findings:
+        style = {"error": "bold red", "warning": "yellow"}.get(one.severity, "dim")
+        yield f"\n[bold]{one.code}[/] [{style}]{one.severity}[/]  {escape(one.sentence)}"
+        if one.measured is not None:
+            yield escape(f"      measured: {one.quantity}: {number(one.measured)}, expected: {one.expected}")
+        yield escape(f"      remedy: {one.remedy}")
+        yield escape(f"      more: cleanpath explain {one.code}  ({one.reference})")
+    for entry in judgement.ignored:
+        yield escape(f"ignored: {entry.finding.code} in {_places(entry.finding.units)}: {entry.reason}")
+
+
+def _places(units: Sequence[str]) -> str:
+    if not units:
+        return "the network"
+    return units[0] if len(units) == 1 else f"{units[0]} and {len(units) - 1} more"
+
+
 def renderable_pair(here: "Profile", there: "Profile", names: tuple[str, str], *, every: bool) -> Group:
     """Two profiles side by side for a console: both verdicts, then the units as they pair, here → there."""
     lines: list[str | _Rows] = []
     for name, profile, word in zip(names, (here, there), ("here: ", "there:"), strict=True):
         lines.append(f"{word} [bold]{escape(name)}[/]: {escape(profile.verdict)}")
+        lines += [
+            f"       [bold]{one.code}[/] {one.severity}  {escape(one.sentence)}" for one in profile.judged().findings
+        ]
     pairs = here.pairs(there)
     table = _Rows(("unit", "", "h", "f"), ("forward", "backward", "direct", "F/h"))
     for bracket, alike in repeats(pairs, _kind_of_pair, every=every):

@@ -1,4 +1,4 @@
-"""What there is: networks, tables, data sets, runs and settings, as rows; without torch."""
+"""What there is: networks, tables, data sets, runs, settings and rules, as rows; without torch."""
 
 import time
 from collections.abc import Callable
@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from cleanpath import settings
+from cleanpath.auditing.judging import every_rule
 from cleanpath.nn import catalog
 from cleanpath.paper.published import published_table
 from cleanpath.paper.tables import RECIPES
@@ -25,6 +26,7 @@ def rows(what: str, pattern: str, runs: Path) -> list[Row]:
         ],
         "runs": lambda: [_run(run) for run in runs_below(runs)],
         "settings": lambda: [{"name": key} for key in settings.names()],
+        "rules": lambda: [{"name": one.code, "finding": one.name, "title": one.title} for one in every_rule()],
     }
     return [row for row in kinds[what]() if fnmatchcase(row["name"], pattern)]
 

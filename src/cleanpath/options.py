@@ -1,0 +1,86 @@
+"""What the verbs share: words that an option may be, shared options, completion. Never imports torch."""
+
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+
+class Columns(StrEnum):
+    """Which columns of a table run."""
+
+    first = "first"
+    all = "all"
+
+
+class Mode(StrEnum):
+    """The mode in which a network is audited."""
+
+    training = "training"
+    eval = "eval"
+
+
+class Severity(StrEnum):
+    """From which severity on findings make an audit fail."""
+
+    error = "error"
+    warning = "warning"
+    note = "note"
+
+
+class Form(StrEnum):
+    """How an audit is printed."""
+
+    text = "text"
+    md = "md"
+    github = "github"
+
+
+class Things(StrEnum):
+    """What `list` can list."""
+
+    networks = "networks"
+    tables = "tables"
+    data = "data"
+    runs = "runs"
+    settings = "settings"
+    rules = "rules"
+
+
+def rules(incomplete: str) -> list[str]:
+    from cleanpath.auditing.judging import every_rule
+
+    return [one.code for one in every_rule() if one.code.startswith(incomplete.upper())]
+
+
+def networks(incomplete: str) -> list[str]:
+    from cleanpath.nn import catalog
+
+    return [name for name in catalog.names() if name.startswith(incomplete)]
+
+
+def tables(incomplete: str) -> list[str]:
+    from cleanpath.paper.tables import RECIPES
+
+    return [name for name in RECIPES if name.startswith(incomplete)]
+
+
+def runs(incomplete: str) -> list[str]:
+    from cleanpath.records import runs_below
+
+    return [str(run.folder) for run in runs_below(Path("runs")) if str(run.folder).startswith(incomplete)]
+
+
+AsJson = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
+Root = Annotated[Path, typer.Option("--runs", metavar="DIR", help="The folder that holds the runs.")]
+Settings = Annotated[
+    list[str] | None,
+    typer.Option("--set", metavar="KEY=VALUE", help="Replace a setting (`list settings`); may be repeated."),
+]
+DryRun = Annotated[bool, typer.Option("--dry-run", help="Print what would run, its time and memory; run nothing.")]
+Fresh = Annotated[bool, typer.Option("--fresh", help="Start again, also what is finished.")]
+Whats = Annotated[list[str], typer.Argument(metavar="TABLE...", help="table1, table2", autocompletion=tables)]
+ScaleName = Annotated[str, typer.Option("--scale", help="Which size of experiment: quick.")]
+Seeds = Annotated[int, typer.Option("--seeds", metavar="N", min=1, help="How many seeds each row runs with.")]
+PageFile = Annotated[Path, typer.Option("--page", metavar="FILE", help="Where the HTML page goes.")]
