@@ -176,6 +176,8 @@ AS_JSON = {
         "cleanpath.profile_comparison",
         {"here", "there", "differences"},
     ),
+    "list rules": (["list", "rules", "--json"], "cleanpath.list.rules", {"rules"}),
+    "explain": (["explain", "CP104", "--json"], "cleanpath.rule", {"code", "name", "title", "sections"}),
     "doctor": (["doctor", "--json"], "cleanpath.doctor", {"checks"}),
 }
 

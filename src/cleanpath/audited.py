@@ -55,8 +55,7 @@ class Audited:
 
     def data(self) -> dict[str, Any]:
         """The document of the profile, with the findings that are ignored apart."""
-        judged = plain(self.judgement)
-        return {**self.profile.to_data(), "findings": judged["findings"], "ignored": judged["ignored"]}
+        return self.profile.to_data(self.judgement)
 
 
 def audited(target: str, asked: Asked) -> Audited:

@@ -49,24 +49,28 @@ class Things(StrEnum):
 
 
 def rules(incomplete: str) -> list[str]:
+    """Codes of rules that complete a word."""
     from cleanpath.auditing.judging import every_rule
 
     return [one.code for one in every_rule() if one.code.startswith(incomplete.upper())]
 
 
 def networks(incomplete: str) -> list[str]:
+    """Names of networks that complete a word."""
     from cleanpath.nn import catalog
 
     return [name for name in catalog.names() if name.startswith(incomplete)]
 
 
 def tables(incomplete: str) -> list[str]:
+    """Names of tables that complete a word."""
     from cleanpath.paper.tables import RECIPES
 
     return [name for name in RECIPES if name.startswith(incomplete)]
 
 
 def runs(incomplete: str) -> list[str]:
+    """Run folders that complete a word."""
     from cleanpath.records import runs_below
 
     return [str(run.folder) for run in runs_below(Path("runs")) if str(run.folder).startswith(incomplete)]

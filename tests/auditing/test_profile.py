@@ -49,7 +49,7 @@ def test_json_keeps_everything(tmp_path: Path) -> None:
 
 def test_the_document_has_the_promised_shape() -> None:
     data = json.loads(PROFILE.to_json())
-    assert {"schema", "version", "verdict", "units", "network", "not_seen", "findings"} == set(data)
+    assert {"schema", "version", "verdict", "units", "network", "not_seen", "findings", "ignored"} == set(data)
     expected = {"kind": "scaling", "scale": 0.5, "description": "", "operations": [], "layers": ["a.b"]}
     assert data["units"][0]["h"] == expected
     assert {"name", "h", "branch", "f", "parent", "measurements"} <= set(data["units"][0])

@@ -34,7 +34,7 @@ from cleanpath.auditing.values import (
 from cleanpath.errors import UserError
 
 SCHEMA = "cleanpath.profile"
-VERSION = 2
+VERSION = 1
 NON_FINITE = MappingProxyType({"nan": math.nan, "inf": math.inf, "-inf": -math.inf})
 
 
@@ -95,8 +95,9 @@ class Profile:
                 current = index[previous]
         return tuple(tuple(row) for row in rows)
 
-    def to_data(self) -> dict[str, Any]:
+    def to_data(self, judgement: Judgement | None = None) -> dict[str, Any]:
         """Plain dictionaries and lists; numbers that are not finite become the words nan, inf, -inf."""
+        judgement = judgement or self.judged()
         network = {**plain(self.network), "path_gains": plain(self.path_gains())}
         return {
             "schema": SCHEMA,
@@ -105,7 +106,8 @@ class Profile:
             "units": [plain(unit) for unit in self.units],
             "network": network,
             "not_seen": [plain(entry) for entry in self.not_seen],
-            "findings": [plain(finding) for finding in self.findings],
+            "findings": plain(judgement.findings),
+            "ignored": plain(judgement.ignored),
         }
 
     @classmethod
@@ -243,7 +245,7 @@ def _number(value: Any) -> Any:
 def _network(data: Mapping[str, Any]) -> NetworkRow:
     found = _listed(_known(NetworkRow, data))
     found["gradient_profile"] = tuple(map(_number, found["gradient_profile"]))
-    if found["optimizer"] is not None:
+    if found.get("optimizer") is not None:
         found["optimizer"] = OptimizerRow(**_listed(_known(OptimizerRow, found["optimizer"])))
     return NetworkRow(**found)
 
