@@ -60,7 +60,7 @@ def _waited(pending: Any) -> str:
 
 
 def _file(name: str) -> Path:
-    return PROFILES / f"{re.sub(r'[^\w.-]', '_', name)}.json"
+    return PROFILES / (re.sub(r"[^\w.-]", "_", name) + ".json")
 
 
 def judged(name: str) -> dict[str, Any] | None:

@@ -17,12 +17,14 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from cleanpath.auditing import profile, values
+from cleanpath.auditing import finding, judging, profile, values
+from cleanpath.paper.published import published_table
+from cleanpath.paper.tables import RECIPES
 from cleanpath.report.page import answer
 from cleanpath.report.table import Table, count, from_data, number, spread
 
 ROOT = Path(__file__).resolve().parent.parent
-PAGES = ("README.md", "README.zh.md", "docs/quick-scale.md", "docs/audit.md", "docs/audit-sweep.md")
+PAGES = ("README.md", "README.zh.md", "docs/quick-scale.md", "docs/audit.md", "docs/audit-sweep.md", "docs/findings.md")
 _BLOCK = re.compile(r"(<!-- begin: (\w+) -->\n).*?(<!-- end -->)", re.DOTALL)
 
 
@@ -102,7 +104,8 @@ def document() -> str:
     rows = (
         *(("", profile.Profile), ("units[].", values.UnitRow), ("units[].h.", values.ShortcutRow)),
         *(("units[].branch.", values.BranchRow), ("units[].f.", values.AfterRow)),
-        *(("network.", values.NetworkRow), ("not_seen[].", values.NotSeen)),
+        *(("network.", values.NetworkRow), ("network.optimizer.", values.OptimizerRow)),
+        *(("units[].before.", values.BeforeRow), ("not_seen[].", values.NotSeen), ("findings[].", finding.Finding)),
     )
     lines = ["| path | what |", "| --- | --- |"]
     for prefix, row in rows:
@@ -130,6 +133,47 @@ def sweep(*arguments: str) -> str:
     return subprocess.run(asked, check=True, capture_output=True, encoding="utf-8", cwd=ROOT).stdout
 
 
+def rules() -> str:
+    """Every rule's page."""
+    parts = (f"## {one.code} {one.name}\n\n{judging.page_text(one)}" for one in judging.every_rule())
+    return "\n" + "\n".join(parts) + "\n"
+
+
+def rates() -> str:
+    """On how many healthy networks and on how many rows of the tables each rule fires."""
+    healthy, rows = ([r for r in _rates() if r["target"].startswith("table") is table] for table in (False, True))
+    lines = [
+        "| code | finding | healthy networks | as error | rows of Tables 1 and 2 |",
+        "| --- | --- | --: | --: | --: |",
+    ]
+    for one in judging.every_rule():
+        fired = [severity for row in healthy for code, severity, *_ in row["findings"] if code == one.code]
+        on_rows = sum(any(code == one.code for code, *_ in row["findings"]) for row in rows)
+        share = f"{len(fired)} ({len(fired) / len(healthy):.1%})" if fired else "0"
+        lines.append(f"| {one.code} | {one.name} | {share} | {fired.count('error')} | {on_rows} |")
+    wrong = sum(any(severity == "error" for _, severity, *_ in row["findings"]) for row in healthy)
+    total = f"{len(healthy)} healthy networks with residual units, {len(rows)} rows of the tables. "
+    return "\n".join(lines) + f"\n\n{total}With an error: {wrong} networks ({wrong / len(healthy):.1%}).\n"
+
+
+def rates_tables() -> str:
+    """The findings of every row of Tables 1 and 2, beside the paper's number."""
+    lines = ["| table | row | network | paper, % | findings at the start |", "| --- | --- | --- | --: | --- |"]
+    for row in _rates():
+        name, key, column = (*row["target"].split("/"), "", "")[:3]
+        if name in RECIPES:
+            paper = published_table(name).cells.get((key, column))
+            said = ", ".join(f"{code} {severity}" for code, severity, *_ in row["findings"]) or "none"
+            label = next(label for one, label, _ in RECIPES[name].rows if one == key)
+            lines.append(f"| {name} | {label} | {column} | {number(paper, 2)} | {said} |")
+    return "\n".join(lines) + "\n"
+
+
+def _rates() -> list[dict[str, Any]]:
+    text = (ROOT / "results" / "finding-rates.jsonl").read_text(encoding="utf-8")
+    return [json.loads(line) for line in text.splitlines()]
+
+
 BLOCKS: dict[str, Callable[[], str]] = {
     "tables": tables,
     "choice": choice,
@@ -138,6 +182,9 @@ BLOCKS: dict[str, Callable[[], str]] = {
     "audit": lambda: command("audit", "resnet56", "--against", "preresnet56"),
     "measurements": measurements,
     "document": document,
+    "rules": rules,
+    "rates": rates,
+    "rates_tables": rates_tables,
     "sweep": sweep,
     "sweep_rows": lambda: sweep("--rows"),
 }
