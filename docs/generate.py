@@ -180,6 +180,7 @@ BLOCKS: dict[str, Callable[[], str]] = {
     "gates": gates,
     "show": lambda: command("show", "preresnet20"),
     "audit": lambda: command("audit", "resnet56", "--against", "preresnet56"),
+    "finding": lambda: command("audit", "resnet56", *("--format", "md")) + command("explain", "CP201"),
     "measurements": measurements,
     "document": document,
     "rules": rules,

@@ -17,7 +17,7 @@ from cleanpath.nn import catalog
 from cleanpath.report import listing
 from tests.helpers import TINY, here, nothing_written, outside, tiny
 
-VERBS = ("list", "show", "train", "reproduce", "report", "compare", "audit", "doctor")
+VERBS = ("list", "show", "train", "reproduce", "report", "compare", "audit", "explain", "doctor")
 COMMAND: Any = typer.main.get_command(cli.app)
 TRAIN = ("--set", "network.width=4", "--set", "training.iterations=3", "--threads", "1")
 
