@@ -204,7 +204,7 @@ def _as_words(page: str) -> str:
     """The page with the numbers of an audit masked: their last digits are the machine's."""
 
     def masked(match: re.Match[str]) -> str:
-        return re.sub(r"[\d.]+(?:e[-+]?\d+)?| +", "#", match[0]) if match[2] == "audit" else match[0]
+        return re.sub(r"[\d.]+(?:e[-+]?\d+)?| +", "#", match[0]) if match[2] in {"audit", "finding"} else match[0]
 
     return _BLOCK.sub(masked, page)
 
