@@ -4,6 +4,8 @@ import math
 from collections import Counter, defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
+from functools import cache
+from math import prod
 from types import MappingProxyType
 
 from torch.nn.parameter import is_lazy
@@ -68,7 +70,7 @@ def unit_rows(
     total = sum(sizes.values())
     grouped = [_by_unit(one.values) for one in drawn if one.values]
     rows = list[UnitRow]()
-    zero = _zeros(parts)
+    zero = cache(lambda: _zeros(parts))
     for unit, place, name, told in zip(units, around, names, words.units, strict=True):
         branch = branch_parameters(graph, unit)
         after = tuple(dict.fromkeys(n for v in place.after_region for n in graph.weights(v)))
@@ -93,13 +95,13 @@ def unit_rows(
             fork=_where(graph, unit.fork),
             sum=_where(graph, unit.sum),
             shape=graph.shapes[unit.sum],
-            changes_shape=graph.entries(unit.fork) != graph.entries(unit.sum),
+            changes_shape=_changed(graph.shapes[unit.fork], graph.shapes[unit.sum]),
             parameters=own,
             parameter_share=own / total if total else 0.0,
         )
         every = [_measurements(own[name], row) for own in grouped]
         row = replace(row, measurements=_over(every, _mean), spread=_over(every, _deviation))
-        if row.measurements.branch_share == 0.0 and row.measurements.branch_gradient and _closed(graph, unit, zero):
+        if row.measurements.branch_share == 0.0 and row.measurements.branch_gradient and _closed(graph, unit, zero()):
             row = replace(row, branch=replace(row.branch, starts_at_zero=True))
         rows.append(row)
     return tuple(rows)
@@ -140,6 +142,12 @@ def network_row(
         return row
     joined = (v for v, kind in enumerate(graph.kinds) if kind == "cat" and len(graph.live_parents(v)) > 1)
     return replace(row, concatenations=sum(1 for _ in joined))
+
+
+def _changed(before: tuple[int, ...], after: tuple[int, ...]) -> bool:
+    """Whether a signal has other sizes than before; the same ones in another order, or joined, are no change."""
+    traded = len(before) == len(after) and sorted(before) != sorted(after)
+    return traded or prod(before) != prod(after)
 
 
 def _zeros(parts: Parts) -> frozenset[str]:
