@@ -154,8 +154,8 @@ def odd_end(profile: "Profile") -> Iterator[Found]:
     False alarms: A head that brings its own activation.
     """
     for chain in chains(profile):
-        if len(chain) < 4:
-            continue
+        if len(chain) < 4 or any(unit.before.in_place for unit in chain):
+            continue  # what overwrites the input stands between all units but not after the last: CP204 tells it
         first, last, inner = chain[0], chain[-1], chain[1:-1]
         kinds = {unit.f.kind for unit in inner}
         if len(kinds) == 1 and last.f.kind not in kinds and last.f.kind == "nothing":
