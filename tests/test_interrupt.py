@@ -19,7 +19,7 @@ from tests.helpers import PATIENCE, Outcome, here, tree, wait_until
 WORDS = (
     *("reproduce", "table2", "--workers", "2", "--json"),
     *("--set", "network.depth=8", "--set", "network.width=4", "--set", "training.warmup=1"),
-    *("--set", "training.iterations=150"),
+    *("--set", "training.iterations=400"),
 )
 pytestmark = pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="looks for processes in /proc")
 
@@ -62,14 +62,17 @@ class Driver:
         return [run for run in runs_below(self.folder / "runs") if run.result is not None]
 
     def amid(self) -> None:
-        """Wait until a cell has ended and two more are on their way."""
+        """Wait until a cell has ended and another is on its way, with more to come.
+
+        Not until exactly two run: between two cells a quick machine may never show that to a slow look.
+        """
 
         def now() -> bool:
             assert self.process.poll() is None, self.end()
             running = [run for run in runs_below(self.folder / "runs") if run.status == "running"]
-            return bool(self.finished()) and len(running) == 2
+            return bool(self.finished()) and bool(running)
 
-        wait_until(now, "a finished cell and two running ones")
+        wait_until(now, "a finished cell and a running one")
 
 
 def to_group(driver: Driver) -> None:
