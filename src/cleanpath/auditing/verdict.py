@@ -7,6 +7,16 @@ from cleanpath.auditing.values import NetworkRow, NotSeen, UnitRow
 SAME = ("identity", "identity_pad", "identity_slice")
 
 
+def breaks_h(unit: UnitRow) -> bool:
+    """Whether the shortcut is what the paper calls broken; a projection where the shape changes is what it allows."""
+    return unit.h.kind not in SAME and not (unit.changes_shape and unit.h.kind == "projection")
+
+
+def breaks_f(unit: UnitRow) -> bool:
+    """Whether something stands on the path after the sum."""
+    return unit.f.kind != "nothing"
+
+
 def verdict(units: Sequence[UnitRow], network: NetworkRow, not_seen: Sequence[NotSeen]) -> str:
     """The sentence."""
     caveat = (
@@ -20,7 +30,7 @@ def verdict(units: Sequence[UnitRow], network: NetworkRow, not_seen: Sequence[No
         return f"not finite: the first value that is not stands at {network.first_non_finite}{caveat}"
     if not units:
         return f"{_why_none(network, not_seen)}{caveat}"
-    broken = [unit for unit in units if _breaks(unit)]
+    broken = [unit for unit in units if breaks_h(unit) or breaks_f(unit)]
     changes = sum(not unit.clean for unit in units) - len(broken)
     count = f"{len(units)} residual unit{'s' if len(units) > 1 else ''}"
     if not broken:
@@ -29,12 +39,6 @@ def verdict(units: Sequence[UnitRow], network: NetworkRow, not_seen: Sequence[No
     first = broken[0]
     where = f"first in {first.name} ({_reason(first)})"
     return f"not clean: {count}, in {len(broken)} of them the path is no identity, {where}{caveat}"
-
-
-def _breaks(unit: UnitRow) -> bool:
-    """A projection or padding where the shape changes is what the paper itself allows."""
-    kept = unit.h.kind in SAME or (unit.changes_shape and unit.h.kind == "projection")
-    return not kept or unit.f.kind != "nothing"
 
 
 def _reason(unit: UnitRow) -> str:

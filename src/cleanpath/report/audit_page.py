@@ -16,13 +16,14 @@ from cleanpath.auditing.finding import Ignored, Judgement
 from cleanpath.auditing.profile import Profile
 from cleanpath.auditing.text import not_seen, number
 from cleanpath.auditing.values import Measurements, NetworkRow
+from cleanpath.auditing.verdict import breaks_f, breaks_h
 from cleanpath.report.anchors import Anchors, link
 from cleanpath.report.audit_charts import HERE, THERE, Figure, figures
 from cleanpath.report.audit_findings import SHAPES, Findings, Pages, Shown, by_severity
 from cleanpath.report.audit_series import Depth, Values, decades
 from cleanpath.report.audit_units import DRAWN, Group, Line, collapsed, drawings, every, pairs
 from cleanpath.report.charts import COLOURS, MIDDLE, REFERENCE, THICK, THIN
-from cleanpath.report.drawing import breaks_f, breaks_h, explained
+from cleanpath.report.drawing import explained
 from cleanpath.report.heat import colours, heat_map
 
 SECTIONS = {

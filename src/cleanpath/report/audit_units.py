@@ -6,8 +6,9 @@ from dataclasses import dataclass
 from cleanpath.auditing.profile import Profile
 from cleanpath.auditing.text import after, branch, gain, likeness, number, repeats, shortcut, times
 from cleanpath.auditing.values import UnitRow
+from cleanpath.auditing.verdict import breaks_f, breaks_h
 from cleanpath.report.anchors import Anchors
-from cleanpath.report.drawing import breaks_f, breaks_h, stack_drawing, unit_drawing
+from cleanpath.report.drawing import stack_drawing, unit_drawing
 
 DRAWN = 24  # drawings of one network; more are not drawn
 _KEYS = ("forward_gain", "backward_gain", "direct_gain", "branch_share")

@@ -10,7 +10,7 @@ from html import escape
 
 from cleanpath.auditing.text import number
 from cleanpath.auditing.values import UnitRow
-from cleanpath.auditing.verdict import SAME
+from cleanpath.auditing.verdict import breaks_f, breaks_h
 
 _WIDTH, _NARROW = 276, 148
 _TRUNK, _BRANCH = 70, 206  # where the two paths run
@@ -19,16 +19,6 @@ _CHARACTERS = 18  # that a box holds
 _MOST, _HEAD, _END = 9, 5, 3  # boxes of a branch that is not cut; of one that is, those before and after the cut
 _WEIGHTS = ("conv", "linear", "attention", "product")
 _ACTIVATIONS = ("relu", "gelu", "silu", "elu", "tanh", "sigmoid", "softmax", "clip")
-
-
-def breaks_h(unit: UnitRow) -> bool:
-    """Whether the shortcut is what the paper calls broken; a projection where the shape changes is not."""
-    return unit.h.kind not in SAME and not (unit.changes_shape and unit.h.kind == "projection")
-
-
-def breaks_f(unit: UnitRow) -> bool:
-    """Whether something stands on the path after the sum."""
-    return unit.f.kind != "nothing"
 
 
 def unit_drawing(unit: UnitRow, *, key: str, title: str = "") -> str:

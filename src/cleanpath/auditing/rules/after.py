@@ -3,18 +3,20 @@
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
-from cleanpath.auditing.rules.reading import ACTIVATIONS, NORMS, chains, count, product, trunk
+from cleanpath.auditing.rules.reading import ACTIVATIONS, NORMS, chains, count, known, meant_and_odd, product
 from cleanpath.auditing.rules.registry import Found, rule
-from cleanpath.auditing.rules.shortcut import LOST
+from cleanpath.auditing.rules.shortcut import LEVEL, LOST, UNLIKE
 
 if TYPE_CHECKING:
     from cleanpath.auditing.profile import Profile
     from cleanpath.auditing.values import UnitRow
 
 DEEP = 24
-"""Units from which it is worth a note; ResNet-50 has 16 and ResNet-101 has 33."""
+"""Units with a norm on the trunk from which it costs, whatever was measured: BERT has 24, and needs its warm-up."""
 VERY_DEEP = 54
 """Units of ResNet-110, where the paper's own networks begin to differ (6.61% and 6.37%)."""
+GONE = 1e-9
+"""What the direct path keeps below which a norm on the trunk is an error."""
 
 
 def _words(unit: "UnitRow") -> set[str]:
@@ -26,28 +28,37 @@ def _kept(units: list["UnitRow"]) -> float:
     return product(unit.measurements.direct_gain for unit in units if not unit.changes_shape)
 
 
+def _bent(unit: "UnitRow") -> bool:
+    """Whether f is something else than norms (CP202) and factors (CP203)."""
+    words = _words(unit)
+    return bool(words) and "normalisation" not in words and words != {"scaling"}
+
+
 @rule("CP201", "activation-after-addition", reference="section 4.1; Table 2; Figure 1")
 def activation_after_addition(profile: "Profile") -> Iterator[Found]:
-    """An activation stands after the addition of many units, so that f is no identity.
+    """An activation, or another function that is no norm and no factor, stands after the addition: f is no identity.
 
-    Measured: The units whose f holds an activation and no norm, and what the direct path keeps over those of them
+    Measured: The units whose f holds such a function and no norm, and what the direct path keeps over those of them
         that keep the shape.
     Why: f stands on the trunk: a ReLU there cuts off what is negative in every unit, and x_{l+1} is no sum of x_l and
         F any more (equation (4) does not hold).
     Evidence: ResNet-1001 on CIFAR-10: 7.61% with ReLU after the addition, 4.92% with pre-activation, and a slow start;
-        at 110 layers 6.61% and 6.37%. Shallow networks (ResNet-50: 16 units) train well with it and are not reported.
+        at 110 layers 6.61% and 6.37%.
     Remedy: Use the pre-activation unit: norm and activation before the weights, nothing after the sum.
-    False alarms: Networks of 24 to 54 units train well with a warm-up of the rate; the paper's 0.01 for 400 iterations.
+    False alarms: Networks of fewer than 54 units that are all built so (ResNet-50: 16 units) train well, some with a
+        warm-up of the rate (the paper's 0.01 for 400 iterations): for them it is a note. Where most units of the path
+        have nothing after the addition, one that has is a warning: mostly it is an oversight.
     """
-    units = [unit for unit in trunk(profile) if _words(unit) and "normalisation" not in _words(unit)]
-    units = [unit for unit in units if _words(unit) != {"scaling"}]
-    if len(units) >= DEEP:
+    meant, odd = meant_and_odd(profile, _bent)
+    for units, alone in ((meant, False), (odd, True)):
+        if not units:
+            continue
         total = _kept(units)
         yield Found(
-            severity="warning" if len(units) >= VERY_DEEP else "note",
+            severity="warning" if alone or len(units) >= VERY_DEEP else "note",
             units=units,
-            sentence=f"{' and '.join(sorted(_words(units[0])))} stands after the addition of {count(units)}; "
-            f"with every branch cut, {total:.2g} of the gradient passes them",
+            sentence=f"{' and '.join(sorted(_words(units[0])))} stands after the addition of {count(units)}"
+            f"{UNLIKE if alone else ''}; with every branch cut, {total:.2g} of the gradient passes them",
             quantity=f"product of the direct gains over {count(units)}",
             measured=total,
             expected="1",
@@ -65,22 +76,25 @@ def norm_on_trunk(profile: "Profile") -> Iterator[Found]:
     Evidence: Table 2: BN after addition is worse at 110 layers (8.17% against 6.61%). Post-LN transformers of 12
         layers train with a warm-up; Xiong et al. 2020 show why deeper ones need pre-LN.
     Remedy: Put the norm at the head of the branch (pre-activation, pre-LN), and one after the last unit.
-    False alarms: Encoders of BERT's kind (12 layers, 24 units) are built this way and train with a warm-up.
+    False alarms: Encoders of BERT's kind (12 layers, 24 units) are built this way and train with a warm-up; where the
+        path keeps a tenth of the gradient it is a note. A last unit whose norm is the network's final one is not
+        reported.
     """
     for chain in chains(profile):
         units = [unit for unit in chain if "normalisation" in _words(unit)]
-        total = product(unit.measurements.direct_gain for unit in units)
-        if len(units) >= 3 and total < 1e-9:
-            severity = "error"
-        elif len(units) >= DEEP or (len(units) >= 3 and total < LOST):
-            severity = "warning"
-        else:
+        alone = 2 * len(units) <= len(chain)
+        if alone:
+            units = [unit for unit in units if unit is not chain[-1]]
+        if not units:
             continue
+        total = product(unit.measurements.direct_gain for unit in units)
+        lost = len(units) >= 3 and total < LOST
+        costs = lost or alone or len(units) >= DEEP
         yield Found(
-            severity=severity,
+            severity="error" if lost and total < GONE else "warning" if costs else "note",
             units=units,
-            sentence=f"a normalisation stands on the trunk after the addition of {count(units)}; "
-            f"with every branch cut, {total:.2g} of the gradient passes them",
+            sentence=f"a normalisation stands on the trunk after the addition of {count(units)}"
+            f"{UNLIKE if alone else ''}; with every branch cut, {total:.2g} of the gradient passes them",
             quantity=f"product of the direct gains over {count(units)}",
             measured=total,
             expected=f"at least {LOST:g}",
@@ -92,26 +106,34 @@ def norm_on_trunk(profile: "Profile") -> Iterator[Found]:
 def scaled_sum(profile: "Profile") -> Iterator[Found]:
     """The sum of shortcut and branch is multiplied by a factor.
 
-    Measured: The units whose f is a multiplication, and the product of its gains over depth.
+    Measured: The units whose f is a multiplication by a factor other than 1, and the product of its gains over depth.
     Why: A factor on the sum is a factor on the shortcut: (x + F)/√2 keeps the variance, and over 54 units leaves 10⁻⁸
         of the direct path.
     Evidence: Equation (8); Table 1, constant scaling 0.5 and 0.5 (12.35% against 6.61%).
     Remedy: Scale the branch alone (for example by 1/√L), so that the shortcut stays an identity.
-    False alarms: In a network of few units (a U-Net with skip_scale 1/√2) the product stays above 0.1.
+    False alarms: In a network of few units (a U-Net with skip_scale 1/√2) the product stays above 0.1: then it is a
+        note.
     """
     for chain in chains(profile):
-        units = [unit for unit in chain if _words(unit) == {"scaling"}]
+        units = [unit for unit in chain if _words(unit) == {"scaling"} and _scales(unit.measurements.after_gain)]
+        if not units:
+            continue
         total = product(unit.measurements.after_gain for unit in units)
-        if units and not LOST <= total <= 1 / LOST:
-            yield Found(
-                severity="error",
-                units=units,
-                sentence=f"the sum of {count(units)} is multiplied by a factor; over their depth it leaves {total:.2g}",
-                quantity=f"product of the factors over {count(units)}",
-                measured=total,
-                expected="1",
-                remedy="scale the branch instead of the sum",
-            )
+        alone = 2 * len(units) <= len(chain)
+        yield Found(
+            severity="error" if not LOST <= total <= 1 / LOST else "warning" if alone else "note",
+            units=units,
+            sentence=f"the sum of {count(units)} is multiplied by a factor{UNLIKE if alone else ''}; "
+            f"over their depth it leaves {total:.2g}",
+            quantity=f"product of the factors over {count(units)}",
+            measured=total,
+            expected="1",
+            remedy="scale the branch instead of the sum",
+        )
+
+
+def _scales(gain: float | None) -> bool:
+    return known(gain) and abs(gain - 1.0) > LEVEL
 
 
 @rule("CP204", "overwritten-shortcut", reference="equation (1): F and h read one x_l")

@@ -13,6 +13,8 @@ SILENT = 1e-6
 """rms(F)/rms(h) below which float32 sums hardly change x."""
 LOUD = 30.0
 """rms(F)/rms(h) above which x_{l+1} is F, and the shortcut's share is lost in it."""
+LOUD_FIRST = 1000.0
+"""The same for the first unit, whose shortcut is often an embedding of small values: up to 750 in good networks."""
 MOSTLY_DEAD = 0.5
 
 
@@ -29,7 +31,7 @@ def non_negative_branch(profile: "Profile") -> Iterator[Found]:
     """
     units = [unit for unit in trunk(profile) if unit.measurements.branch_negative_share == 0.0]
     units = [unit for unit in units if (unit.measurements.branch_share or 0.0) > 0.0]
-    if len(units) >= 2 or (units and len(trunk(profile)) <= 2):
+    if units:
         last = units[0].branch.operations[-1] if units[0].branch.operations else "its last operation"
         yield Found(
             severity="warning",
@@ -104,13 +106,15 @@ def silent_branch(profile: "Profile") -> Iterator[Found]:
 def dominant_branch(profile: "Profile") -> Iterator[Found]:
     """A branch is so much larger than its shortcut that the unit is no residual unit in effect.
 
-    Measured: rms(F)/rms(h) of the trunk's units that keep the shape, the first unit left out.
+    Measured: rms(F)/rms(h) of the trunk's units that keep the shape; for the first of them the limit is 1000.
     Why: x_{l+1} is then F alone: the shortcut's signal is lost in its rounding or its noise, the network plain.
     Evidence: Over the audited families the ratio is below 30 but for the units listed by the sweep; see the rates.
     Remedy: Scale the branch's last layer down (by 1/√L, or start it at zero), or normalise the branch.
     False alarms: An embedding of small values before the first transformer layers.
     """
-    units = [unit for unit in inside_stages(profile)[1:] if (unit.measurements.branch_share or 0.0) > LOUD]
+    limits = [LOUD_FIRST, *[LOUD] * len(profile.units)]
+    shares = ((unit, unit.measurements.branch_share) for unit in inside_stages(profile))
+    units = [unit for (unit, share), limit in zip(shares, limits, strict=False) if known(share) and share > limit]
     if units:
         worst = max(units, key=lambda unit: unit.measurements.branch_share or 0.0)
         yield Found(

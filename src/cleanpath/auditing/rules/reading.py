@@ -2,7 +2,6 @@
 
 import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from itertools import groupby
 from typing import TYPE_CHECKING, TypeGuard
 
 if TYPE_CHECKING:
@@ -46,10 +45,16 @@ def chains(profile: "Profile") -> Iterator[list["UnitRow"]]:
         yield chain
 
 
-def by_value(units: Iterable["UnitRow"], key: Callable[["UnitRow"], object]) -> Iterator[list["UnitRow"]]:
-    """Groups of units that share a value, in order of appearance."""
-    ordered = sorted(units, key=lambda unit: str(key(unit)))
-    yield from (list(group) for _, group in groupby(ordered, key=key))
+def meant_and_odd(profile: "Profile", holds: Callable[["UnitRow"], bool]) -> tuple[list["UnitRow"], list["UnitRow"]]:
+    """The trunk's units of which it holds: where it is the path's own way, and where most of the path has it not.
+
+    The first is a design, good or bad at its depth; the second is an oversight more often than not.
+    """
+    meant, odd = list["UnitRow"](), list["UnitRow"]()
+    for chain in chains(profile):
+        found = [unit for unit in chain if holds(unit)]
+        (odd if 2 * len(found) <= len(chain) else meant).extend(found)
+    return meant, odd
 
 
 def decades_per_unit(values: Sequence[float]) -> tuple[float, float]:
