@@ -46,9 +46,9 @@ def main() -> None:
     for name in mixed() if asked.what == "sweep" else table_rows():
         if time.monotonic() > until:
             break
-        if not _file(name).exists():
+        if not profile_file(name).exists():
             with FORK.Pool(1) as pool:
-                print(name, _waited(pool.apply_async(_audited, (name,))), flush=True)
+                print(name, _waited(pool.apply_async(audited, (name,))), flush=True)
 
 
 def _waited(pending: Any) -> str:
@@ -59,7 +59,8 @@ def _waited(pending: Any) -> str:
     return said
 
 
-def _file(name: str) -> Path:
+def profile_file(name: str) -> Path:
+    """Where a target's profile is kept."""
     return PROFILES / (re.sub(r"[^\w.-]", "_", name) + ".json")
 
 
@@ -67,9 +68,9 @@ def judged(name: str) -> dict[str, Any] | None:
     """The findings of one target by today's rules; None if it has no profile or no units."""
     from cleanpath import Profile
 
-    if not _file(name).exists():
+    if not profile_file(name).exists():
         return None
-    profile = Profile.load(_file(name))
+    profile = Profile.load(profile_file(name))
     if not profile.units:
         return None
     profile = replace(profile, network=replace(profile.network, fresh=True))
@@ -77,7 +78,7 @@ def judged(name: str) -> dict[str, Any] | None:
     return {"target": name, "units": len(profile.units), "findings": found}
 
 
-def _audited(name: str) -> str:
+def audited(name: str) -> str:
     """Save a profile; a failure is told and not saved."""
     import torch
 
@@ -97,7 +98,7 @@ def _audited(name: str) -> str:
             profile = audit(found.module, found.keywords or found.arguments)
     except Exception as error:  # noqa: BLE001 (foreign code)
         return f"{type(error).__name__}: {' '.join(str(error).split())[:120]}"
-    profile.save(_file(name))
+    profile.save(profile_file(name))
     return "audited"
 
 

@@ -24,7 +24,15 @@ from cleanpath.report.page import answer
 from cleanpath.report.table import Table, count, from_data, number, spread
 
 ROOT = Path(__file__).resolve().parent.parent
-PAGES = ("README.md", "README.zh.md", "docs/quick-scale.md", "docs/audit.md", "docs/audit-sweep.md", "docs/findings.md")
+PAGES = (
+    "README.md",
+    "README.zh.md",
+    "docs/quick-scale.md",
+    "docs/audit.md",
+    "docs/audit-sweep.md",
+    "docs/findings.md",
+    "docs/gallery.md",
+)
 _BLOCK = re.compile(r"(<!-- begin: (\w+) -->\n).*?(<!-- end -->)", re.DOTALL)
 
 
@@ -169,6 +177,43 @@ def rates_tables() -> str:
     return "\n".join(lines) + "\n"
 
 
+def gallery() -> str:
+    """Well-known networks: drawing, verdict, numbers and findings, from `results/gallery.json`."""
+    lines = list[str]()
+    part = ""
+    for entry in _listed("gallery"):
+        if entry["part"] != part:
+            part = entry["part"]
+            lines.append(f"\n## {part}\n")
+        lines += [f"### {entry['target']}\n", f"{entry['words']}. {entry['parameters']:,} parameters.\n"]
+        if "drawing" in entry:
+            alternative = f"The unit {entry['drawn']} of {entry['target']}, drawn"
+            lines.append(f'<img src="gallery/{entry["drawing"]}" alt="{alternative}" align="right">\n')
+        lines.append(f"**{entry['verdict'][:1].upper()}{entry['verdict'][1:]}.**\n")
+        if "drawing" in entry:
+            lines.append(
+                f"- drawn: `{entry['drawn']}`; {entry['times']} of {entry['units']} units are built like it"
+                + (
+                    f"\n- the direct path, every branch cut, carries {entry['direct']:.2g} of the gradient from the "
+                    "last unit to the first"
+                    if entry["direct"] is not None
+                    else ""
+                )
+            )
+        lines += [
+            f"- [{code}](findings.md#{code.lower()}-{name}) {severity}: {sentence}"
+            for code, name, severity, sentence in entry["findings"]
+        ]
+        lines += [] if entry["findings"] else ["- no findings"]
+        lines.append('\n<br clear="both">\n')
+    return "\n".join(lines).strip() + "\n"
+
+
+def _listed(name: str) -> list[dict[str, Any]]:
+    found: list[dict[str, Any]] = json.loads((ROOT / "results" / f"{name}.json").read_text(encoding="utf-8"))
+    return found
+
+
 def _rates() -> list[dict[str, Any]]:
     text = (ROOT / "results" / "finding-rates.jsonl").read_text(encoding="utf-8")
     return [json.loads(line) for line in text.splitlines()]
@@ -186,6 +231,7 @@ BLOCKS: dict[str, Callable[[], str]] = {
     "rules": rules,
     "rates": rates,
     "rates_tables": rates_tables,
+    "gallery": gallery,
     "sweep": sweep,
     "sweep_rows": lambda: sweep("--rows"),
 }

@@ -48,3 +48,11 @@ def test_no_rule_fires_on_half_of_the_healthy_networks() -> None:
     fired = [{code for code, *_ in row["findings"]} for row in HEALTHY]
     assert {code for codes in fired for code in codes} <= known
     assert all(sum(code in codes for codes in fired) < len(HEALTHY) / 2 for code in known)
+
+
+def test_the_gallery_shows_what_it_names_and_all_that_it_draws() -> None:
+    root = Path(__file__).parent.parent
+    entries = json.loads((root / "results" / "gallery.json").read_text(encoding="utf-8"))
+    drawn = {entry["drawing"] for entry in entries if "drawing" in entry}
+    assert drawn == {file.name for file in (root / "docs" / "gallery").iterdir()}
+    assert {code for entry in entries for code, *_ in entry["findings"]} <= {one.code for one in every_rule()}
