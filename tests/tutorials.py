@@ -4,7 +4,8 @@
 
 A page is read from top to bottom in one namespace and one empty folder. A block of Python whose first line is a comment
 with the name of a file is written to that file; any other is run, and what it prints must be the block of text that
-follows it. A block of console holds commands after `$` and what they print. A line of one … stands for any lines.
+follows it. A block of console holds commands after `$` and what they print;
+those of benchmarks are run in the repository. A line of one … stands for any lines.
 
 Words must be equal. Counts must be equal, measured numbers may differ by 5%, or by what a comment above the block says
 (`within N%`), or by one unit of the last digit shown: processors round differently.
@@ -24,6 +25,8 @@ from pathlib import Path
 from typing import Any
 
 import torch
+
+from tests.helpers import here
 
 ROOT = Path(__file__).resolve().parent.parent
 FOLDER = ROOT / "docs" / "tutorials"
@@ -184,11 +187,16 @@ def _console(block: Block, where: str, folder: Path) -> Iterator[Output]:
 
 
 def _called(command: str, folder: Path) -> tuple[int, str]:
-    """The exit code and the output of a command; benchmarks are run in the repository."""
-    words = shlex.split(command)
-    runs = {"cleanpath": [sys.executable, "-m", "cleanpath"], "python": [sys.executable]}
+    """The exit code and the output of a command: ours in this process, any other in one of its own."""
+    program, *words = shlex.split(command)
+    if program == "cleanpath":
+        with _alone(folder):
+            ended = here(*words)
+        assert ended.code in {0, 1}, f"{command}: {ended.err}"
+        return ended.code, ended.out
+    assert program == "python", command
     done = subprocess.run(
-        [*runs[words[0]], *words[1:]],
+        [sys.executable, *words],
         capture_output=True,
         encoding="utf-8",
         env={**os.environ, "OMP_NUM_THREADS": "1", "PYTHONIOENCODING": "utf-8"},
@@ -205,10 +213,8 @@ def write(page: Path) -> None:
         found = list(outputs(page, Path(folder).resolve()))
     text = page.read_text(encoding="utf-8")
     for output in sorted(found, key=lambda each: each.span, reverse=True):
-        if not output.differences():
-            continue
-        if "…" in output.shown.splitlines() or output.span[0] == output.span[1] == 0:
-            sys.stdout.write("\n".join(output.differences()) + f"\n{output.printed}")
+        if "…" in output.shown.splitlines() or not output.shown + output.printed:
+            sys.stdout.write("".join(f"{each}\n" for each in output.differences()))
             continue
         printed = "".join(f"{line.rstrip()}\n" for line in output.printed.splitlines())
         text = text[: output.span[0]] + printed + text[output.span[1] :]
