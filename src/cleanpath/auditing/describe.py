@@ -47,12 +47,14 @@ def surroundings(graph: Graph, units: Sequence[Unit]) -> list[Around]:
     ]
     roles = [tuple(graph.kinds[v] for v in unit.branch) for unit in units]
     chains = [_bare(graph, trunk.segment) for trunk in trunks]
+    parents = [unit.parent for unit in units]
+    patterns = [
+        chain if inside[index] else _pattern(index, inside, stages, roles, parents, chains)
+        for index, chain in enumerate(chains)
+    ]
     found = list[Around]()
     for index, unit in enumerate(units):
-        pattern = _pattern(index, inside, stages, roles, [unit.parent for unit in units], chains)
-        if pattern is None:
-            pattern = _guess(graph, unit, chains[index])
-        after, region = _matching(graph, trunks[index], pattern)
+        after, region = _after(graph, units, index, trunks[index], chains[index], patterns[index])
         link = before[index]
         entering = link[1] if link else ()
         previous = link[0] if link and link[0] < index else None
@@ -63,6 +65,48 @@ def surroundings(graph: Graph, units: Sequence[Unit]) -> list[Around]:
         end = region[-1] if region else unit.sum
         found.append(Around(after, region, end, stages[index], order, previous, trunks[index].following))
     return _settled(graph, units, found)
+
+
+def _after(
+    graph: Graph,
+    units: Sequence[Unit],
+    index: int,
+    trunk: Trunk,
+    chain: tuple[str, ...],
+    pattern: tuple[str, ...] | None,
+) -> tuple[tuple[str, ...], tuple[int, ...]]:
+    """What f is, and its vertices: inside a stage all before the next fork; at its end what relatives have there.
+
+    What the unit's own module does to its sum is f in any case, though no relative has it.
+    """
+    guessed = _guess(graph, units[index], chain) if pattern is None else pattern
+    found = _matching(graph, trunk, guessed)
+    own = _own(graph, units, index, trunk)
+    return _matching(graph, trunk, own) if len(own) > len(found[0]) else found
+
+
+def _own(graph: Graph, units: Sequence[Unit], index: int, trunk: Trunk) -> tuple[str, ...]:
+    """The operations on a sum alone, inside the largest module that holds it and no other unit's sum."""
+    home = _home(graph, units[index].sum)
+    others = [_home(graph, unit.sum) for at, unit in enumerate(units) if at != index]
+    if not home or any(_within(other, home) for other in others):
+        return ()
+    while (outer := home.rpartition(".")[0]) and not any(_within(other, outer) for other in others):
+        home = outer
+
+    def lies(vertex: int) -> bool:
+        return len(graph.live_parents(vertex)) == 1 and _within(_home(graph, vertex), home)
+
+    return _bare(graph, list(itertools.takewhile(lies, trunk.segment)))
+
+
+def _home(graph: Graph, vertex: int) -> str:
+    operation = graph.operations[vertex]
+    return operation.module if operation else ""
+
+
+def _within(module: str, home: str) -> bool:
+    return module == home or module.startswith(f"{home}.")
 
 
 def _previous(graph: Graph, units: Sequence[Unit]) -> list[tuple[int, tuple[int, ...]] | None]:
@@ -155,7 +199,7 @@ def _pattern(
     parents: Sequence[int | None],
     chains: Sequence[tuple[str, ...]],
 ) -> tuple[str, ...] | None:
-    """The operations that follow the sums of a unit's kind inside its stage; the nearest relatives decide."""
+    """At the end of a stage: the operations that follow the sums of a unit's kind inside it; the nearest decide."""
     within = [i for i in range(len(inside)) if inside[i] and parents[i] == parents[index]] or [
         i for i in range(len(inside)) if inside[i]
     ]
