@@ -13,7 +13,7 @@ PAGES = sorted(path.name for path in FOLDER.glob("*.md") if path.name != "README
 @pytest.mark.parametrize("page", PAGES)
 def test_what_a_tutorial_shows_is_what_its_blocks_print(page: str, tmp_path: Path) -> None:
     found = [each for output in outputs(FOLDER / page, tmp_path) for each in output.differences()]
-    assert not found, "\n".join(found)
+    assert not found, "\n".join([*found, f"if that is meant: python -m tests.tutorials {page}"])
 
 
 @pytest.mark.parametrize("page", ["README.md", *PAGES])
