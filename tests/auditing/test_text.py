@@ -77,7 +77,7 @@ def test_a_narrow_terminal_gets_two_lines_per_row_and_no_torn_name() -> None:
 def test_a_unit_that_differs_stands_alone() -> None:
     units = chain(9)
     other = (*units[:4], replace(units[4], f=AfterRow(kind="relu")), *units[5:])
-    lines = [line.split() for line in str(Profile(verdict="", units=other)).splitlines() if "layer." in line]
+    lines = [line.split() for line in str(Profile(verdict="", units=other)).splitlines() if line.startswith("layer.")]
     assert [(line[0], line[1]) for line in lines] == [("layer.0", "×4"), ("layer.4", "identity"), ("layer.5", "×4")]
 
 

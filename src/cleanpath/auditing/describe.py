@@ -86,16 +86,21 @@ def _after(
 
 
 def _own(graph: Graph, units: Sequence[Unit], index: int, trunk: Trunk) -> tuple[str, ...]:
-    """The operations on a sum alone, inside the largest module that holds it and no other unit's sum."""
+    """The operations on a sum alone, without layers, in the module that adds or in one that only wraps it.
+
+    Layers behind a sum are mostly a part of what the sum lies in, as a projection behind a residual attention is.
+    """
     home = _home(graph, units[index].sum)
     others = [_home(graph, unit.sum) for at, unit in enumerate(units) if at != index]
     if not home or any(_within(other, home) for other in others):
         return ()
-    while (outer := home.rpartition(".")[0]) and not any(_within(other, outer) for other in others):
+    outer = home.rpartition(".")[0]
+    if outer and others and not any(_within(other, outer) for other in others):
         home = outer
 
     def lies(vertex: int) -> bool:
-        return len(graph.live_parents(vertex)) == 1 and _within(_home(graph, vertex), home)
+        alone = len(graph.live_parents(vertex)) == 1 and not mixes(graph, vertex)
+        return alone and _within(_home(graph, vertex), home)
 
     return _bare(graph, list(itertools.takewhile(lies, trunk.segment)))
 

@@ -176,9 +176,9 @@ def _plan_sum(plan: ForwardPlan, index: int, unit: Unit) -> None:
             if not separate:
                 kept = plan.kept.pop(index)
                 _note_parts(plan, index, kept.expand_as(total), total.detach() - kept)
-            plan.numbers[index, "sum_rms"] = rms(total)
+            size = plan.numbers[index, "sum_rms"] = rms(total)
             if not total.is_complex():
-                plan.numbers[index, "negative_share"] = (total < 0).to(accumulate_in(total)).mean()
+                plan.numbers[index, "negative_share"] = _share_below(total, size)
 
         return after
 
@@ -193,11 +193,16 @@ def _note_parts(plan: ForwardPlan, index: int, shortcut: Tensor, branch: Tensor)
         shortcut, branch = shortcut.expand(shape), branch.expand(shape)
     kind = accumulate_in(shortcut)
     plan.numbers[index, "shortcut_rms"] = rms(shortcut)
-    plan.numbers[index, "branch_rms"] = rms(branch)
+    size = plan.numbers[index, "branch_rms"] = rms(branch)
     if not shortcut.is_complex():
-        plan.numbers[index, "branch_negative_share"] = (branch.detach() < 0).to(kind).mean()
+        plan.numbers[index, "branch_negative_share"] = _share_below(branch.detach(), size)
         flat = (part.detach().reshape(-1).to(kind) for part in (shortcut, branch))
         plan.numbers[index, "inner_product"] = torch.dot(*flat) / max(shortcut.numel(), 1)
+
+
+def _share_below(signal: Tensor, size: Tensor) -> Tensor:
+    """How much of a signal is negative; not a number where its rms is none, for nan < 0 does not hold."""
+    return (signal < 0).to(accumulate_in(signal)).mean() + 0.0 * size
 
 
 def _other(unit: Unit, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Tensor:

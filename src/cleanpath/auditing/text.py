@@ -64,18 +64,22 @@ def _findings(judgement: "Judgement") -> Iterator[str]:
     for one in judgement.findings:
         style = {"error": "bold red", "warning": "yellow"}.get(one.severity, "dim")
         yield f"\n[bold]{one.code}[/] [{style}]{one.severity}[/]  {escape(one.sentence)}"
+        if one.units:
+            yield escape(f"      units: {places(one.units, 3)}")
         if one.measured is not None:
             yield escape(f"      measured: {one.quantity}: {number(one.measured)}, expected: {one.expected}")
         yield escape(f"      remedy: {one.remedy}")
         yield escape(f"      more: cleanpath explain {one.code}  ({one.reference})")
     for entry in judgement.ignored:
-        yield escape(f"ignored: {entry.finding.code} in {_places(entry.finding.units)}: {entry.reason}")
+        yield escape(f"ignored: {entry.finding.code} in {places(entry.finding.units)}: {entry.reason}")
 
 
-def _places(units: Sequence[str]) -> str:
+def places(units: Sequence[str], shown: int = 1) -> str:
+    """The units concerned: the first ones by name, the others counted."""
     if not units:
         return "the network"
-    return units[0] if len(units) == 1 else f"{units[0]} and {len(units) - 1} more"
+    more = f" and {len(units) - shown} more" if len(units) > shown else ""
+    return f"{', '.join(units[:shown])}{more}"
 
 
 def renderable_pair(here: "Profile", there: "Profile", names: tuple[str, str], *, every: bool) -> Group:

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 
 from cleanpath.auditing.finding import Finding, Judgement
 from cleanpath.auditing.profile import Profile
-from cleanpath.auditing.text import number
+from cleanpath.auditing.text import number, places
 
 LEVELS = {"error": "error", "warning": "warning", "note": "notice"}
 MOST = 10
@@ -12,22 +12,28 @@ MOST = 10
 
 
 def github(profile: Profile, judgement: Judgement) -> str:
-    """One workflow command per finding, worst first, at the class of the first unit concerned; then the count."""
+    """One workflow command per finding and class of the units concerned, at its source line, worst first; the count."""
     sources = {unit.name: unit.source for unit in profile.units}
     shown = [
         line
         for level in LEVELS.values()
-        for line in [_annotation(one, sources) for one in judgement.findings if LEVELS[one.severity] == level][:MOST]
+        for line in [
+            line for one in judgement.findings if LEVELS[one.severity] == level for line in _annotations(one, sources)
+        ][:MOST]
     ]
     return "\n".join([*shown, f"cleanpath: {judgement.count()}"])
 
 
-def _annotation(finding: Finding, sources: dict[str, str]) -> str:
-    file, _, line = sources.get(finding.units[0], "").rpartition(":") if finding.units else ("", "", "")
-    place = f"file={_property(file)},line={line}," if file else ""
-    where = f" [{finding.units[0]}{f' and {len(finding.units) - 1} more' if len(finding.units) > 1 else ''}]"
-    text = f"{finding.sentence}{where if finding.units else ''}. {finding.remedy} ({finding.reference})"
-    return f"::{LEVELS[finding.severity]} {place}title={_property(f'{finding.code} {finding.name}')}::{_data(text)}"
+def _annotations(finding: Finding, sources: dict[str, str]) -> Iterator[str]:
+    by_source = dict[str, list[str]]()
+    for unit in finding.units:
+        by_source.setdefault(sources.get(unit, ""), []).append(unit)
+    for source, units in by_source.items() or [("", list[str]())]:
+        file, _, line = source.rpartition(":")
+        place = f"file={_property(file)},line={line}," if file else ""
+        where = f" [{places(units)}]" if units else ""
+        text = f"{finding.sentence}{where}. {finding.remedy} ({finding.reference})"
+        yield f"::{LEVELS[finding.severity]} {place}title={_property(f'{finding.code} {finding.name}')}::{_data(text)}"
 
 
 def _data(text: str) -> str:
@@ -50,8 +56,7 @@ def _markdown(name: str, profile: Profile, judgement: Judgement) -> Iterator[str
         yield "| code | severity | finding | units | measured | expected | remedy |"
         yield "| --- | --- | --- | --- | --: | --- | --- |"
     for one in judgement.findings:
-        where = f"`{_cell(one.units[0])}`{f' and {len(one.units) - 1} more' if len(one.units) > 1 else ''}"
-        cells = (one.code, one.severity, one.sentence, where if one.units else "the network", number(one.measured))
+        cells = (one.code, one.severity, one.sentence, places(one.units), number(one.measured))
         yield f"| {' | '.join((*map(_cell, cells), _cell(one.expected), _cell(one.remedy)))} |"
     for entry in judgement.ignored:
         yield f"\nIgnored: {entry.finding.code}: {_cell(entry.reason)}"

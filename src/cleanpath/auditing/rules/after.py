@@ -11,21 +11,16 @@ if TYPE_CHECKING:
     from cleanpath.auditing.profile import Profile
     from cleanpath.auditing.values import UnitRow
 
-DEEP = 24
-"""Units with a norm on the trunk from which it costs, whatever was measured: BERT has 24, and needs its warm-up."""
 VERY_DEEP = 54
 """Units of ResNet-110, where the paper's own networks begin to differ (6.61% and 6.37%)."""
+THIN, LEAST = 1e-2, 1e-4
+"""What the direct path keeps below which f costs, and is an error. With a ReLU after each of 333 sums it keeps 0.09."""
 GONE = 1e-9
-"""What the direct path keeps below which a norm on the trunk is an error."""
+"""The same for norms on the trunk, whose gradient is not the direct one alone."""
 
 
 def _words(unit: "UnitRow") -> set[str]:
     return set(unit.f.kind.split("+")) - {"nothing"}
-
-
-def _kept(units: list["UnitRow"]) -> float:
-    """What the direct path keeps over the units that do not change the shape."""
-    return product(unit.measurements.direct_gain for unit in units if not unit.changes_shape)
 
 
 def _bent(unit: "UnitRow") -> bool:
@@ -46,20 +41,26 @@ def activation_after_addition(profile: "Profile") -> Iterator[Found]:
         at 110 layers 6.61% and 6.37%.
     Remedy: Use the pre-activation unit: norm and activation before the weights, nothing after the sum.
     False alarms: Networks of fewer than 54 units that are all built so (ResNet-50: 16 units) train well, some with a
-        warm-up of the rate (the paper's 0.01 for 400 iterations): for them it is a note. Where most units of the path
-        have nothing after the addition, one that has is a warning: mostly it is an oversight.
+        warm-up of the rate (the paper's 0.01 for 400 iterations): for them it is a note, if the path keeps 0.01. Where
+        most units of the path have nothing after the addition, one that has is a warning: mostly an oversight.
     """
-    meant, odd = meant_and_odd(profile, _bent)
+    # CP204 tells of what overwrites the next unit's input; behind the last sum the same stands as the final activation.
+    overwritten = {unit.previous for unit in profile.units if unit.before.in_place}
+    overwritten |= {chain[-1].name for chain in chains(profile) if any(unit.before.in_place for unit in chain)}
+    meant, odd = meant_and_odd(profile, lambda unit: _bent(unit) and unit.name not in overwritten)
     for units, alone in ((meant, False), (odd, True)):
         if not units:
             continue
-        total = _kept(units)
+        inside = [unit for unit in units if not unit.changes_shape]
+        total = product(unit.measurements.direct_gain for unit in inside)
+        costs = alone or len(units) >= VERY_DEEP or total < THIN
         yield Found(
-            severity="warning" if alone or len(units) >= VERY_DEEP else "note",
+            severity="error" if len(units) >= 3 and total < LEAST else "warning" if costs else "note",
             units=units,
             sentence=f"{' and '.join(sorted(_words(units[0])))} stands after the addition of {count(units)}"
-            f"{UNLIKE if alone else ''}; with every branch cut, {total:.2g} of the gradient passes them",
-            quantity=f"product of the direct gains over {count(units)}",
+            f"{UNLIKE if alone else ''}; with every branch cut, {total:.2g} of the gradient passes "
+            + ("them" if len(inside) == len(units) else f"the {len(inside)} that keep the shape"),
+            quantity=f"product of the direct gains over {count(inside)}",
             measured=total,
             expected="1",
             remedy="move the activation into the branch, before the weights (full pre-activation)",
@@ -77,8 +78,8 @@ def norm_on_trunk(profile: "Profile") -> Iterator[Found]:
         layers train with a warm-up; Xiong et al. 2020 show why deeper ones need pre-LN.
     Remedy: Put the norm at the head of the branch (pre-activation, pre-LN), and one after the last unit.
     False alarms: Encoders of BERT's kind (12 layers, 24 units) are built this way and train with a warm-up; where the
-        path keeps a tenth of the gradient it is a note. A last unit whose norm is the network's final one is not
-        reported.
+        path keeps a tenth of the gradient, as it also does with DeepNorm's weights on the shortcut, it is a note. A
+        last unit whose norm is the network's final one is not reported.
     """
     for chain in chains(profile):
         units = [unit for unit in chain if "normalisation" in _words(unit)]
@@ -89,15 +90,14 @@ def norm_on_trunk(profile: "Profile") -> Iterator[Found]:
             continue
         total = product(unit.measurements.direct_gain for unit in units)
         lost = len(units) >= 3 and total < LOST
-        costs = lost or alone or len(units) >= DEEP
         yield Found(
-            severity="error" if lost and total < GONE else "warning" if costs else "note",
+            severity="error" if lost and total < GONE else "warning" if lost or alone else "note",
             units=units,
             sentence=f"a normalisation stands on the trunk after the addition of {count(units)}"
             f"{UNLIKE if alone else ''}; with every branch cut, {total:.2g} of the gradient passes them",
             quantity=f"product of the direct gains over {count(units)}",
             measured=total,
-            expected=f"at least {LOST:g}",
+            expected="1",
             remedy="put the norm at the head of the branch (pre-activation, pre-LN), and one after the last unit",
         )
 

@@ -75,23 +75,31 @@ def scaled_shortcut(profile: "Profile") -> Iterator[Found]:
     Evidence: Table 1: ResNet-110 with λ = 0.5 fails to converge or ends at 12.35% instead of 6.61%.
     Remedy: Drop the factor; where the sum must not grow, scale the branch instead of the shortcut.
     False alarms: A learned scale that starts at 1 is not reported. Normalised sums such as (x + F)/√2 are a factor of
-        the after-addition (CP203).
+        the after-addition (CP203). A norm after the sum takes the factor out again (DeepNorm): what counts is then the
+        direct path through both, and where that is kept it is a note.
     """
-    units = [u for u in profile.units if u.h.kind == "scaling" and known(u.measurements.shortcut_gain)]
-    units = [u for u in units if abs((u.measurements.shortcut_gain or 0.0) - 1.0) > LEVEL]
+    units = [u for u in profile.units if u.h.kind == "scaling" and abs(_factor(u) - 1.0) > LEVEL]
+    normed = [u for u in units if "normalisation" in u.f.kind]
     if units:
-        total, worst = _total(units), max(units, key=lambda u: abs((u.measurements.shortcut_gain or 0.0) - 1.0))
-        factor = worst.measurements.shortcut_gain or 0.0
+        total = product(u.measurements.direct_gain if u in normed else _factor(u) for u in units)
+        worst = max(units, key=lambda u: abs(_factor(u) - 1.0))
         yield Found(
-            severity=_severity(total),
+            severity="note" if len(normed) == len(units) and _severity(total) != "error" else _severity(total),
             units=units,
-            sentence=f"the shortcut of {count(units)} is multiplied by {factor:.3g}"
-            + (f": over their depth the direct path keeps {total:.2g}" if len(units) > 1 else ""),
+            sentence=f"the shortcut of {count(units)} is multiplied by {_factor(worst):.3g}"
+            + (f": over their depth the direct path keeps {total:.2g}" if len(units) > 1 else "")
+            + (", with the norm after each sum" if normed else ""),
             quantity=f"product of λ over {count(units)}",
             measured=total,
             expected="1",
             remedy="drop the factor, or scale the branch instead of the shortcut",
         )
+
+
+def _factor(unit: "UnitRow") -> float:
+    """The size of λ; of one that is no single number the gain of the shortcut; 1 where neither is known."""
+    factor = unit.h.scale if unit.h.scale is not None else unit.measurements.shortcut_gain
+    return abs(factor) if known(factor) else 1.0
 
 
 @rule("CP103", "dropped-shortcut", reference="section 3.1; Table 1, dropout shortcut")
@@ -141,7 +149,7 @@ def closed_gate(profile: "Profile") -> Iterator[Found]:
         yield Found(
             severity="warning" if 2 * repeated > len(units) else "error",
             units=units,
-            sentence=f"the gates on the shortcuts of {count(units)} start closed: each passes {each:.2g}, "
+            sentence=f"the gates on the shortcuts of {count(units)} {_now(profile)} closed: each passes {each:.2g}, "
             f"together {total:.2g} of the direct gradient",
             quantity=f"product of the gates over {count(units)}",
             measured=total,
@@ -168,7 +176,7 @@ def open_gate(profile: "Profile") -> Iterator[Found]:
         yield Found(
             severity="note",
             units=units,
-            sentence=f"the gates on the shortcuts of {count(units)} start open and pass {total:.2g} of the "
+            sentence=f"the gates on the shortcuts of {count(units)} {_now(profile)} open and pass {total:.2g} of the "
             f"direct gradient; "
             f"up to {saturated:.0%} of a gate's entries are saturated",
             quantity=f"product of the gates over {count(units)}",
@@ -209,6 +217,10 @@ def projected_shortcut(profile: "Profile") -> Iterator[Found]:
             expected="0, but for the first unit of a stage",
             remedy="use identity shortcuts where the shape does not change",
         )
+
+
+def _now(profile: "Profile") -> str:
+    return "start" if profile.network.fresh else "are"
 
 
 def _heads(profile: "Profile") -> set[str]:
