@@ -13,7 +13,7 @@ import json
 import re
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -155,13 +155,19 @@ def rates() -> str:
         "| --- | --- | --: | --: | --: |",
     ]
     for one in judging.every_rule():
-        fired = [severity for row in healthy for code, severity, *_ in row["findings"] if code == one.code]
+        fired = [
+            _worst(said) for row in healthy if (said := [s for code, s, *_ in row["findings"] if code == one.code])
+        ]
         on_rows = sum(any(code == one.code for code, *_ in row["findings"]) for row in rows)
         share = f"{len(fired)} ({len(fired) / len(healthy):.1%})" if fired else "0"
         lines.append(f"| {one.code} | {one.name} | {share} | {fired.count('error')} | {on_rows} |")
     wrong = sum(any(severity == "error" for _, severity, *_ in row["findings"]) for row in healthy)
     total = f"{len(healthy)} healthy networks with residual units, {len(rows)} rows of the tables. "
     return "\n".join(lines) + f"\n\n{total}With an error: {wrong} networks ({wrong / len(healthy):.1%}).\n"
+
+
+def _worst(severities: Sequence[str]) -> str:
+    return min(severities, key=finding.SEVERITIES.index)
 
 
 def rates_tables() -> str:

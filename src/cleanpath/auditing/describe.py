@@ -176,7 +176,13 @@ def _same_size(graph: Graph, first: int, second: int, between: Sequence[int]) ->
 
 
 def _bare(graph: Graph, segment: Sequence[int]) -> tuple[str, ...]:
-    return tuple(graph.kinds[v] for v in segment if not _passes(graph, v))
+    return tuple(_kind(graph, v) for v in segment if not _passes(graph, v))
+
+
+def _kind(graph: Graph, vertex: int) -> str:
+    """A vertex's kind; a product with random numbers is dropout, however it is computed."""
+    kind, operation = graph.kinds[vertex], graph.operations[vertex]
+    return "featuredropout" if kind in kinds.SCALES and operation is not None and operation.noise else kind
 
 
 def _passes(graph: Graph, vertex: int) -> bool:
@@ -239,7 +245,7 @@ def _matching(graph: Graph, trunk: Trunk, pattern: tuple[str, ...]) -> tuple[tup
         if position == len(pattern):
             break
         if not _passes(graph, vertex):
-            if graph.kinds[vertex] != pattern[position]:
+            if _kind(graph, vertex) != pattern[position]:
                 break
             position += 1
         taken.append(vertex)

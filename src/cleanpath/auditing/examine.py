@@ -11,7 +11,7 @@ needed, and for further batches and draws, an equal pass is measured while it ru
 import math
 import sys
 import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -35,7 +35,7 @@ from cleanpath.auditing.rows import Drawn, network_row, unit_rows
 from cleanpath.auditing.standing import check_optimizer, optimizer_row, standing
 from cleanpath.auditing.trace import Traced, trace
 from cleanpath.auditing.unseen import unreached, unseen
-from cleanpath.auditing.values import NotSeen
+from cleanpath.auditing.values import NotSeen, UnitRow
 from cleanpath.auditing.verdict import verdict
 from cleanpath.errors import SettingError, UserError
 
@@ -114,8 +114,16 @@ def profile_of(parts: Parts, structure: Structure, drawn: Sequence[Drawn], door:
     units = unit_rows(parts, structure.graph, structure.traced.units, structure.around, structure.words, drawn)
     network = network_row(parts, structure.graph, drawn, structure.traced, structure.words)
     network = replace(network, unreached=tuple(structure.unreached), **door)
-    seen = tuple(dict.fromkeys([*structure.not_seen, *(entry for one in drawn for entry in one.not_seen)]))
+    told = [*structure.not_seen, *(entry for one in drawn for entry in one.not_seen), *_without_signal(units)]
+    seen = tuple(dict.fromkeys(told))
     return Profile(verdict=verdict(units, network, seen), units=units, network=network, not_seen=seen)
+
+
+def _without_signal(units: Sequence[UnitRow]) -> Iterator[NotSeen]:
+    """Zero has no gains: the way back is not measured where the loss does not depend on what the units do."""
+    if units and all(unit.measurements.gradient_rms == 0.0 for unit in units):
+        reason = "no gradient reaches any unit, as behind a head whose weights start at zero"
+        yield NotSeen(what="the way back", where="(root)", reason=reason)
 
 
 def unread(parts: Parts, *reasons: NotSeen) -> Profile:

@@ -70,10 +70,11 @@ def words(
 ) -> Words:
     """All of it; the operations' arguments must still be known."""
     told = list[Told]()
+    sums = frozenset(unit.sum for unit in units)
     for index, (unit, name) in enumerate(zip(units, names, strict=True)):
         before = BeforeRow(
             operations=_named(graph, _entering(graph, units, around, index)),
-            in_place=_overwritten(graph, unit, name),
+            in_place=_overwritten(graph, unit, name, sums),
         )
         shortcut = _named(graph, unit.shortcut.region)
         told.append(Told(shortcut, _branch(graph, units, index), before, _source(graph, unit, modules)))
@@ -205,7 +206,7 @@ def _entering(graph: Graph, units: Sequence[Unit], around: Sequence[Around], ind
     return sorted(found)
 
 
-def _overwritten(graph: Graph, unit: Unit, name: str) -> str:
+def _overwritten(graph: Graph, unit: Unit, name: str, sums: frozenset[int]) -> str:
     """The operation by which a unit overwrites its own input before it is shared: h then carries what F was to see.
 
     The walk goes back from the fork over operations in place of the unit's own, and must end at something that the unit
@@ -216,12 +217,19 @@ def _overwritten(graph: Graph, unit: Unit, name: str) -> str:
     while True:
         operation, above = graph.operations[vertex], graph.live_parents(vertex)
         where = operation.module if operation is not None else ""
-        ours = bool(where) and (where in own or where == name or where.startswith(f"{name.partition('#')[0]}."))
+        ours = bool(where) and (where == name or where.startswith(f"{name.partition('#')[0]}.") or _beside(where, own))
         if operation is not None and operation.in_place and ours and len(above) == 1:
             met = f"{_WORDS.get(graph.kinds[vertex], graph.kinds[vertex])} in {where}"
         elif graph.kinds[vertex] not in kinds.LAYOUT or len(above) != 1:
-            return "" if ours else met
+            return "" if ours and vertex not in sums else met
         vertex = above[0]
+
+
+def _beside(where: str, layers: frozenset[str]) -> bool:
+    """Whether a module is one of the unit's layers, or stands in one container with one that holds not all of them."""
+    container = where.rpartition(".")[0]
+    held = [layer for layer in layers if layer.startswith(f"{container}.")]
+    return where in layers or (bool(container) and 0 < len(held) < len(layers))
 
 
 def _ahead(graph: Graph, start: int) -> list[int]:

@@ -82,7 +82,7 @@ class Observer:
         self._recorder = recorder = Recorder(self._module_names, given.tensors, self.patient.write_watch(), watcher)
         with ExitStack() as stack:
             stack.enter_context(drawing_from(seed))
-            stack.enter_context(recorder.following_modules())
+            stack.enter_context(recorder.following_modules(self.parts.modules.values()))
             stack.enter_context(uncompiled(self.parts))
             stack.enter_context(recorder)
             args, kwargs = given.through_a_copy(args), given.through_a_copy(kwargs)

@@ -232,23 +232,33 @@ class Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
         return self._stack[-1]
 
     @contextmanager
-    def following_modules(self) -> Iterator[None]:
-        """Know which module is running, by hooks on the class of all modules; they are gone afterwards."""
+    def following_modules(self, modules: Iterable[nn.Module]) -> Iterator[None]:
+        """Know which of these is running, by hooks on the class of all modules; they are gone afterwards."""
 
         def enter(module: nn.Module, _inputs: Any) -> None:
             self._stack.append(self._names.get(id(module), self._stack[-1]))
             self.record.called.add(self._stack[-1])
 
-        def leave(_module: nn.Module, _inputs: Any, _output: Any) -> None:
+        def leave(module: nn.Module, _inputs: Any, _output: Any) -> None:
+            if id(module) not in hooked:
+                leave_last(module, _inputs, _output)
+
+        def leave_last(_module: nn.Module, _inputs: Any, _output: Any) -> None:
             del self._stack[max(len(self._stack) - 1, 1) :]  # what ran before the hooks came was never entered
 
-        entering = register_module_forward_pre_hook(enter)
-        leaving = register_module_forward_hook(leave, always_call=True)
+        # A module's own hooks run after those on the class of all modules; what they compute is the module's too.
+        own = [module for module in modules if module._forward_hooks]  # noqa: SLF001
+        hooked = {id(module) for module in own}
+        handles = [
+            register_module_forward_pre_hook(enter),
+            register_module_forward_hook(leave, always_call=True),
+            *(module.register_forward_hook(leave_last, always_call=True) for module in own),
+        ]
         try:
             yield
         finally:
-            entering.remove()
-            leaving.remove()
+            for handle in handles:
+                handle.remove()
 
 
 @cache

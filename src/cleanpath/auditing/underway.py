@@ -84,7 +84,7 @@ class Recording:
 
     def enter(self) -> None:
         """Record from here on, until the stack is closed."""
-        self.stack.enter_context(self.recorder.following_modules())
+        self.stack.enter_context(self.recorder.following_modules(self.parts.modules.values()))
         self.stack.enter_context(uncompiled(self.parts))
         self.stack.enter_context(self.recorder)
 

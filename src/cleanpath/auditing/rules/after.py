@@ -1,9 +1,10 @@
 """Rules on f and on what overwrites h: what the trunk does between two units. CP201 to CP205."""
 
 from collections.abc import Iterator
+from itertools import takewhile
 from typing import TYPE_CHECKING
 
-from cleanpath.auditing.rules.reading import ACTIVATIONS, NORMS, chains, count, known, meant_and_odd, product
+from cleanpath.auditing.rules.reading import ACTIVATIONS, NORMS, WEIGHTS, chains, count, known, meant_and_odd, product
 from cleanpath.auditing.rules.registry import Found, rule
 from cleanpath.auditing.rules.shortcut import LEVEL, LOST, UNLIKE
 
@@ -188,7 +189,8 @@ def odd_end(profile: "Profile") -> Iterator[Found]:
 
 
 def _activated(profile: "Profile", unit: "UnitRow") -> bool:
-    words = {*profile.network.stem[-3:], *unit.branch.operations[:2]}
+    ahead = takewhile(lambda word: not word.startswith(WEIGHTS), unit.branch.operations)
+    words = {*profile.network.stem[-3:], *ahead}
     return bool(words & (NORMS | ACTIVATIONS))
 
 

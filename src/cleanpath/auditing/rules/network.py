@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
-from cleanpath.auditing.rules.reading import NORMS, count, trunk
+from cleanpath.auditing.rules.reading import NORMS, WEIGHTS, count, trunk
 from cleanpath.auditing.rules.registry import Found, NotApplicableError, rule
 
 if TYPE_CHECKING:
@@ -28,7 +28,7 @@ def missing_final_norm(profile: "Profile") -> Iterator[Found]:
         raise NotApplicableError("not a pre-activation network with norms")
     before_weights = list[str]()
     for word in profile.network.tail:
-        if word == "linear" or word.startswith("conv") or word == "attention":
+        if word.startswith(WEIGHTS):
             break
         before_weights.append(word)
     ends = units[-1].f.kind != "nothing"

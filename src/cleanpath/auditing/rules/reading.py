@@ -10,6 +10,8 @@ if TYPE_CHECKING:
 
 NORMS = frozenset({"BN", "LN", "GN", "IN", "RMSNorm", "norm"})
 """Words of operations that normalise."""
+WEIGHTS = ("linear", "conv", "attention", "product")
+"""How the words of operations begin that mix a signal's entries."""
 ACTIVATIONS = frozenset({"ReLU", "GELU", "SiLU", "LeakyReLU", "ELU", "PReLU", "hardswish", "tanh", "sigmoid", "mish"})
 
 
