@@ -246,8 +246,10 @@ class Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
         def leave_last(_module: nn.Module, _inputs: Any, _output: Any) -> None:
             del self._stack[max(len(self._stack) - 1, 1) :]  # what ran before the hooks came was never entered
 
-        # A module's own hooks run after those on the class of all modules; what they compute is the module's too.
-        own = [module for module in modules if module._forward_hooks]  # noqa: SLF001
+        # A module's own hooks run after those on the class of all modules; what they compute is the module's too. Those
+        # of the whole are left: one of them may be the monitor's, which ends the watching while torch walks over them.
+        inner = [module for module in modules if self._names.get(id(module))]
+        own = [module for module in inner if module._forward_hooks]  # noqa: SLF001
         hooked = {id(module) for module in own}
         handles = [
             register_module_forward_pre_hook(enter),
