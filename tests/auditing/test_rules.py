@@ -194,11 +194,19 @@ def test_a_branch_is_dead_that_is_silent_and_gets_no_gradient() -> None:
     )  # nothing gets one
 
 
-def test_relus_are_much_shut_above_a_third_or_so() -> None:
+def test_relus_are_shut_above_three_quarters() -> None:
     def shut(share: float) -> Profile:
         return many(4, lambda at: unit(at, dead_relu_share=share) if at == 1 else unit(at))
 
-    assert_limit("CP306", shut(branch.MUCH_DEAD), shut(1.01 * branch.MUCH_DEAD), None, "warning")
+    assert_limit("CP306", shut(branch.SHUT), shut(1.01 * branch.SHUT), None, "warning")
+
+
+def test_few_entries_of_a_channel_say_nothing_of_it() -> None:
+    def vectors(count: int) -> Profile:
+        rows = [_shallow(unit(at, dead_relu_share=0.9)) for at in range(3)]
+        return path([UnitRow(**{**row, "shape": (count, 8)}) for row in rows])
+
+    assert_limit("CP306", vectors(branch.ENOUGH - 1), vectors(branch.ENOUGH), None, "warning")
 
 
 @pytest.mark.parametrize(("code", "key", "sign"), [("CP401", "gradient_rms", -1), ("CP402", "output_rms", 1)])

@@ -89,10 +89,11 @@ def plan_forward(graph: Graph, units: Sequence[Unit], around: Sequence[Around]) 
         _plan_norm(plan, place.end, (index, "output_rms"))
         _plan_sum(plan, index, unit)
         inside = sorted({*unit.branch, *place.after_region})
-        _plan_counts(plan, index, [v for v in inside if graph.kinds[v] in RECTIFIERS], "dead", _dead_channels)
+        for vertex in (v for v in inside if graph.kinds[v] in RECTIFIERS):
+            _plan_dead(plan, index, vertex)
         gates = [v for v in unit.shortcut.region if graph.kinds[v] in SQUASHERS]
         gates = gates or [v for v in unit.branch if graph.kinds[v] in SQUASHERS]
-        _plan_counts(plan, index, gates, "saturated", _saturated)
+        _plan_saturated(plan, index, gates)
     return plan
 
 
@@ -256,36 +257,44 @@ def _part(graph: Graph, vertex: int, position: int, args: tuple[Any, ...]) -> Te
     return part
 
 
-def _plan_counts(
-    plan: ForwardPlan,
-    index: int,
-    vertices: Sequence[int],
-    what: str,
-    count: Callable[[Graph, int, Tensor], tuple[Tensor, int]],
-) -> None:
-    """Add up, over several operations, how many of their channels or entries are of a kind."""
+def _plan_dead(plan: ForwardPlan, index: int, vertex: int) -> None:
+    """The largest share of channels of one ReLU in which nothing is above zero in the whole batch."""
+    key = (index, "dead_relu_share")
+
+    def step(args: tuple[Any, ...], _kwargs: Mapping[str, Any]) -> Callable[[Any], None]:
+        def after(result: Any) -> None:
+            value = result_of(plan.graph, vertex, args, result, 0)
+            if value is not None and value.numel():
+                share = _dead_share(plan.graph, vertex, value.detach())
+                plan.numbers[key] = torch.maximum(plan.numbers.get(key, share), share)
+
+        return after
+
+    plan.at(vertex, step)
+
+
+def _dead_share(graph: Graph, vertex: int, value: Tensor) -> Tensor:
+    axis = _channel_axis(graph, vertex, value.dim())
+    others = [d for d in range(value.dim()) if d != axis]
+    peaks = value.amax(others) if others else value
+    return (peaks <= 0).to(accumulate_in(value)).mean()
+
+
+def _plan_saturated(plan: ForwardPlan, index: int, vertices: Sequence[int]) -> None:
+    """Add up, over several gates, how many of their entries are open or shut for good."""
     for vertex in vertices:
 
         def step(args: tuple[Any, ...], _kwargs: Mapping[str, Any], vertex: int = vertex) -> Callable[[Any], None]:
             def after(result: Any) -> None:
                 value = result_of(plan.graph, vertex, args, result, 0)
                 if value is not None and value.numel():
-                    some, all_ = count(plan.graph, vertex, value.detach())
-                    zero = some.new_zeros(())
-                    plan.numbers[index, what] = plan.numbers.get((index, what), zero) + some
-                    plan.numbers[index, f"{what}_of"] = plan.numbers.get((index, f"{what}_of"), zero) + all_
+                    some, all_ = _saturated(plan.graph, vertex, value.detach())
+                    for what, number in (("saturated", some), ("saturated_of", some.new_full((), all_))):
+                        plan.numbers[index, what] = plan.numbers.get((index, what), some.new_zeros(())) + number
 
             return after
 
         plan.at(vertex, step)
-
-
-def _dead_channels(graph: Graph, vertex: int, value: Tensor) -> tuple[Tensor, int]:
-    """Channels in which nothing is above zero in the whole batch."""
-    axis = _channel_axis(graph, vertex, value.dim())
-    others = [d for d in range(value.dim()) if d != axis]
-    peaks = value.amax(others) if others else value
-    return (peaks <= 0).sum().to(accumulate_in(value)), peaks.numel()
 
 
 def _saturated(_graph: Graph, _vertex: int, value: Tensor) -> tuple[Tensor, int]:

@@ -33,13 +33,12 @@ RATIOS = MappingProxyType(
         "branch_share": ("branch_rms", "shortcut_rms"),
         "backward_gain": ("gradient_rms", "output_gradient_rms"),
         "direct_gain": ("direct_input_rms", "direct_output_rms"),
-        "dead_relu_share": ("dead", "dead_of"),
         "saturated_gate_share": ("saturated", "saturated_of"),
     }
 )
 ITSELF = (
     *("input_rms", "output_rms", "gradient_rms", "negative_share", "branch_negative_share", "branch_gradient"),
-    *("shortcut_defect", "after_defect", "shortcut_gain", "after_gain"),
+    *("shortcut_defect", "after_defect", "shortcut_gain", "after_gain", "dead_relu_share"),
 )
 
 

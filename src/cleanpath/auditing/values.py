@@ -87,7 +87,7 @@ class Measurements:
     negative_share: float | None = None
     """Share of the entries of y = h + F below zero: what a ReLU after the sum would cut off."""
     dead_relu_share: float | None = None
-    """Share of the channels of the branch's and f's ReLUs that are zero for the whole batch."""
+    """Of the ReLU of F or f of which most is shut: the share of channels that are zero for the whole batch."""
     saturated_gate_share: float | None = None
     """Share of the gates' entries below 0.01 or above 0.99."""
     branch_gradient: float | None = None

@@ -1,6 +1,7 @@
 """Rules on F: what the branch adds. CP301 to CP306."""
 
 from collections.abc import Iterator
+from math import prod
 from typing import TYPE_CHECKING
 
 from cleanpath.auditing.rules.reading import count, inside_stages, known, trunk
@@ -15,8 +16,10 @@ LOUD = 30.0
 """rms(F)/rms(h) above which x_{l+1} is F, and the shortcut's share is lost in it."""
 LOUD_FIRST = 1000.0
 """The same for the first unit, whose shortcut is often an embedding of small values: up to 750 in good networks."""
-MUCH_DEAD = 0.3
-"""Share of a unit's ReLU channels; one shut ReLU of three is a third. 8 of 466 healthy networks have more."""
+SHUT = 0.75
+"""Share of the channels of one ReLU; healthy networks are below it but for the few that the rates list."""
+ENOUGH = 16
+"""Entries of a channel in the batch; of four, all are negative in every sixteenth channel by chance."""
 
 
 @rule("CP301", "non-negative-branch", reference="section 4.1; Table 2, ReLU before addition")
@@ -157,24 +160,25 @@ def strided_1x1(profile: "Profile") -> Iterator[Found]:
 
 @rule("CP306", "dead-relu", reference="section 4.2, on the truncation by ReLU")
 def dead_relu(profile: "Profile") -> Iterator[Found]:
-    """Many channels of a unit's ReLUs are zero for the whole batch.
+    """Most channels of one of a unit's ReLUs are zero for the whole batch.
 
-    Measured: The share of channels of the ReLUs of F and f in which nothing is above zero.
+    Measured: For each ReLU of F and f the share of channels in which nothing is above zero; the largest.
     Why: A channel that is never open passes no gradient and does not learn.
     Evidence: Over the audited families at initialisation the share is near 0.
     Remedy: Lower the learning rate, or look for a large negative bias; with trained weights some of it is sparsity.
-    False alarms: A batch of few or alike inputs.
+    False alarms: A batch of alike inputs; one with fewer than 16 entries per channel is not judged.
     """
-    units = [unit for unit in profile.units if (unit.measurements.dead_relu_share or 0.0) > MUCH_DEAD]
+    units = [unit for unit in profile.units if (unit.measurements.dead_relu_share or 0.0) > SHUT]
+    units = [unit for unit in units if prod(unit.shape) >= ENOUGH * max(unit.shape[1:], default=1)]
     if units:
         worst = max(units, key=lambda unit: unit.measurements.dead_relu_share or 0.0)
         yield Found(
             severity="warning",
             units=units,
-            sentence=f"in {count(units)} many ReLU channels are shut for the whole batch, up to "
+            sentence=f"in {count(units)} a ReLU is shut for the whole batch in most channels, up to "
             f"{worst.measurements.dead_relu_share:.0%} in {worst.name}",
-            quantity="share of dead ReLU channels",
+            quantity="share of shut channels of a ReLU",
             measured=worst.measurements.dead_relu_share,
-            expected=f"at most {MUCH_DEAD:g}",
+            expected=f"at most {SHUT:g}",
             remedy="look for large negative biases or a rate that was too high",
         )
