@@ -18,8 +18,9 @@ from safetensors.torch import save
 
 import cleanpath
 from cleanpath.data.images import load
-from cleanpath.errors import NonFiniteError, SettingError, Stopped, UserError
+from cleanpath.errors import NonFiniteError, Request, SettingError, Stopped, UserError
 from cleanpath.experiment import Experiment
+from cleanpath.keeping import RunKeeper
 from cleanpath.nn import catalog, resnet
 from cleanpath.records import Run, Writer
 from cleanpath.training.loop import train
@@ -50,30 +51,40 @@ def fitted_to(experiment: Experiment) -> Experiment:
     return replace(experiment, network=network)
 
 
-def run(
-    experiment: Experiment, folder: Path, *, threads: int, on_step: Callable[[Progress], None] | None = None
+def run(  # noqa: PLR0913 (keyword options)
+    experiment: Experiment,
+    folder: Path,
+    *,
+    threads: int,
+    on_step: Callable[[Progress], None] | None = None,
+    request: Request | None = None,
+    loaders: int = 0,
+    say: Callable[[str], None] = lambda _: None,
 ) -> Run:
-    """Train an experiment from its first iteration to its last and record it in `folder`.
+    """Train an experiment to its last iteration, from where an earlier try stopped, and record it in `folder`.
 
-    A run that diverges ends too, with that as its result. torch's random state and number of threads are as before
-    afterwards.
+    A `request` to stop is obeyed after the current step: the run is saved, and `Stopped` raised. A run that diverges
+    ends too, with that as its result. torch's random state and number of threads are as before afterwards.
     """
     check(experiment)
+    images = load(experiment.data)
     with (
         _threads(threads),
         torch.random.fork_rng(devices=[]),
-        Writer(folder, experiment, environment(threads)) as writer,
+        Writer(folder, experiment, environment(threads), resume=True) as writer,
     ):
         try:
             torch.manual_seed(experiment.seed)
             network = resnet.build(experiment.network).to(memory_format=torch.channels_last)
             result = train(
                 network,
-                load(experiment.data),
+                images,
                 experiment.training,
                 seed=experiment.seed,
                 record=writer.append,
                 on_step=on_step,
+                keeper=RunKeeper(writer, request or Request(), say=say),
+                loaders=loaders,
             )
             digest = writer.save_weights(save({k: v.contiguous() for k, v in network.state_dict().items()}))
             writer.finish({"status": "finished", **result, "weights_sha256": digest, "peak_memory": peak_memory()})
@@ -101,13 +112,13 @@ def check(experiment: Experiment) -> None:
             f"the network takes {network.in_channels} and gives {network.num_classes}; "
             "set network.in_channels and network.num_classes"
         )
-    side = images.train_images.shape[-1]
+    side = images.side
     if network.layout == "imagenet" and side < _LEAST_IMAGENET_SIDE:
         raise SettingError(
             f"{network.depth} is an ImageNet network, whose stem shrinks images of {side}×{side} pixels to nothing; "
             "use a network for small images, such as preresnet20"
         )
-    length(experiment.training, len(images.train_labels))
+    length(experiment.training, len(images.train.labels))
     with torch.device("meta"):
         resnet.build(network)
 
@@ -139,10 +150,10 @@ def measure(experiment: Experiment, *, threads: int) -> tuple[float, int]:
     took = [later - sooner for sooner, later in pairwise(moments)]
     step = statistics.median(took[1:-1])  # the first warms up, the last contains an evaluation
     evaluation = max(0.0, took[-1] - step)
-    count = len(images.train_labels)
+    count = len(images.train.labels)
     total = length(experiment.training, count)
     epochs = math.ceil(total * experiment.training.batch_size / count)
-    of_training_images = evaluation * count / len(images.held_out_labels)
+    of_training_images = evaluation * count / len(images.held_out.labels)
     return total * step + epochs * evaluation + of_training_images, peak_memory()
 
 

@@ -32,7 +32,7 @@ from cleanpath.options import (
     Things,
     Whats,
 )
-from cleanpath.usage import reworded, speak_any_encoding, stoppable, this_command
+from cleanpath.usage import reworded, speak_any_encoding, stop_requests, stoppable, this_command
 
 app = typer.Typer(
     name="cleanpath",
@@ -117,6 +117,7 @@ def train(
     seed: Annotated[int | None, typer.Option(help="The seed of weights, order and dropout. Default: 0.")] = None,
     out: Annotated[Path | None, typer.Option(metavar="DIR", help="The run's folder; default below ./runs.")] = None,
     threads: Annotated[int | None, typer.Option(min=1, help="Threads of torch; default: all cores.")] = None,
+    loaders: Annotated[int, typer.Option(min=0, help="Processes that prepare batches ahead; 0: none.")] = 0,
     fresh: Fresh = False,
     dry_run: DryRun = False,
     as_json: AsJson = False,
@@ -138,8 +139,8 @@ def train(
         plan = single.plan_run(experiment, out, threads=threads)
         _print(plan, as_json, lambda: terminal.print_run_plan(plan))
         return
-    with stoppable(f"it starts over with: {this_command()}"):
-        run = single.train(experiment, out, threads=threads, fresh=fresh)
+    with stop_requests(f"go on with: {this_command(without='--fresh')}") as request:
+        run = single.train(experiment, out, threads=threads, fresh=fresh, request=request, loaders=loaders)
     _print(run.to_data(), as_json, lambda: terminal.print_run(run))
     if run.status == "diverged":
         raise typer.Exit(1)

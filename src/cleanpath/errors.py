@@ -4,6 +4,7 @@
     ├── UserError
     │   ├── SettingError
     │   ├── UnknownNameError
+    │   ├── DataError
     │   └── RunError
     ├── NonFiniteError
     └── Stopped
@@ -13,6 +14,7 @@ A message says what was asked, what was found and what to do, in one or two line
 
 import difflib
 from collections.abc import Iterable
+from dataclasses import dataclass
 
 
 class CleanpathError(Exception):
@@ -38,6 +40,10 @@ class UnknownNameError(UserError):
         super().__init__(f"no {what} '{name}'; {_nearest(name, sorted(known), see)}")
 
 
+class DataError(UserError):
+    """Images that are missing, damaged, or not what they should be."""
+
+
 class RunError(UserError):
     """A run folder that is not what it should be: another experiment's, damaged, or in use."""
 
@@ -58,6 +64,14 @@ class Stopped(CleanpathError):  # noqa: N818 (a request, not an error)
     def __init__(self, message: str, *, signal_number: int) -> None:
         super().__init__(message)
         self.exit_code = 128 + signal_number
+
+
+@dataclass
+class Request:
+    """Whether somebody asked a run to stop, and with which signal; set from a signal's handler."""
+
+    signal_number: int | None = None
+    message: str = ""
 
 
 def _nearest(name: str, known: list[str], see: str | None) -> str:

@@ -86,40 +86,71 @@ class Network:
 
 @dataclass(frozen=True, kw_only=True)
 class Data:
-    """Which images, and which of them are held out.
+    """Which images, which of them are held out, and how they are augmented.
 
-    `held_out` is `test` (the reported split) or `validation` (a part of the training images, for choosing settings).
+    `name` is `digits`, `cifar10`, `cifar100` or `folder:PATH`. `held_out` is `test` (the reported split) or
+    `validation` (a part of the training images, for choosing settings). `augment` is `usual` (what the data set's
+    docstring says; the digits have none) or `none`. For a folder of images only: `side` is the size in pixels to which
+    they are brought, `broken` says whether files that are no images are refused or skipped.
     """
 
     name: str = "digits"
     held_out: str = "test"
+    augment: str = "usual"
+    side: int | None = None
+    broken: str | None = None
 
     def __post_init__(self) -> None:
         _one_of("data.held_out", self.held_out, ("test", "validation"))
+        _one_of("data.augment", self.augment, ("usual", "none"))
+        for name in ("side", "broken"):
+            given = getattr(self, name) is not None
+            _require(not given or self.name.startswith("folder:"), f"data.{name} is for folder:PATH, not {self.name}")
+        if self.side is not None:
+            _at_least("data.side", self.side, 8)
+        if self.broken is not None:
+            _one_of("data.broken", self.broken, ("refuse", "skip"))
 
 
 @dataclass(frozen=True, kw_only=True)
 class Training:
-    """How the weights are found: SGD with momentum, a warm-up and steps, as in the paper's appendix.
+    """How the weights are found; the defaults are the paper's appendix: SGD with momentum, a warm-up and steps.
 
-    The length is `epochs` or `iterations`, never both. `lr_drops` are fractions of the length at which the rate is
-    multiplied by `lr_drop_factor`; the first `warmup` iterations run at `warmup_factor` of the rate. `decay_on` is
-    `all` parameters (the authors' Torch code) or the `weights` of convolutions and linear layers only
+    The length is `epochs` or `iterations`, never both.
+
+    `optimizer`: `sgd` (torch's form), `caffe_sgd` (the authors' Caffe: the rate inside the velocity) or `adamw`.
+    `decay_on`: `all` parameters (the authors' Torch code) or the `weights` of convolutions and linear layers only
     (the first paper, as the Torch code's README reports it).
+    `schedule`: `steps` (`lr_drops` are fractions of the length at which the rate is multiplied by `lr_drop_factor`)
+    or `cosine` (to zero). The first `warmup` iterations run at `warmup_factor` of the rate (`warmup_shape`
+    `constant`, the paper) or rise from there (`linear`).
+    `accumulation`: micro-batches per step; BN takes its statistics over each.
+    `bn_group`: images over which BN takes its statistics in training (64 in the paper: a batch of 128 on two cards);
+    None: the batch, or the micro-batch.
+    `average`: decay of an exponential moving average of the weights, which is then what is tested and kept; None: none.
+    `mixup`: α of the Beta distribution by which pairs of images are mixed (Zhang et al. 2018); 0: none.
     """
 
     epochs: int | None = None
     iterations: int | None = None
     batch_size: int = 128
+    optimizer: str = "sgd"
     lr: float = 0.1
     momentum: float = 0.9
     nesterov: bool = False
     weight_decay: float = 1e-4
     decay_on: str = "all"
+    schedule: str = "steps"
     warmup: int = 0
     warmup_factor: float = 0.1
+    warmup_shape: str = "constant"
     lr_drops: tuple[float, ...] = (0.5, 0.75)
     lr_drop_factor: float = 0.1
+    accumulation: int = 1
+    bn_group: int | None = None
+    average: float | None = None
+    label_smoothing: float = 0.0
+    mixup: float = 0.0
 
     def __post_init__(self) -> None:
         if (self.epochs is None) == (self.iterations is None):
@@ -135,13 +166,33 @@ class Training:
             _require(math.isfinite(value) and value > 0, f"training.{name} is {value}; must be finite and > 0")
         _require(0 <= self.momentum < 1, f"training.momentum is {self.momentum}; must be >= 0 and < 1")
         _require(not self.nesterov or self.momentum > 0, "training.nesterov needs training.momentum > 0")
-        _require(
-            math.isfinite(self.weight_decay) and self.weight_decay >= 0,
-            f"training.weight_decay is {self.weight_decay}; must be finite and >= 0",
-        )
+        _one_of("training.optimizer", self.optimizer, ("sgd", "caffe_sgd", "adamw"))
+        _require(not self.nesterov or self.optimizer == "sgd", "training.nesterov needs training.optimizer=sgd")
+        for name in ("weight_decay", "mixup"):
+            value = getattr(self, name)
+            _require(math.isfinite(value) and value >= 0, f"training.{name} is {value}; must be finite and >= 0")
         _one_of("training.decay_on", self.decay_on, ("all", "weights"))
+        _one_of("training.schedule", self.schedule, ("steps", "cosine"))
+        _one_of("training.warmup_shape", self.warmup_shape, ("constant", "linear"))
         for drop in self.lr_drops:
             _require(0 < drop < 1, f"training.lr_drops has {drop}; each is a fraction of the length, > 0 and < 1")
+        _at_least("training.accumulation", self.accumulation, 1)
+        micro, left = divmod(self.batch_size, self.accumulation)
+        _require(
+            not left and micro > 1,
+            f"training.accumulation is {self.accumulation}; it must divide training.batch_size ({self.batch_size}) "
+            "into parts of at least 2",
+        )
+        if self.bn_group is not None:
+            _at_least("training.bn_group", self.bn_group, 2)
+            _require(
+                micro % self.bn_group == 0,
+                f"training.bn_group is {self.bn_group}; it must divide the {micro} images that pass at once",
+            )
+        average = self.average
+        _require(average is None or 0 < average < 1, f"training.average is {average}; must be > 0 and < 1")
+        smoothing = self.label_smoothing
+        _require(0 <= smoothing < 1, f"training.label_smoothing is {smoothing}; must be >= 0 and < 1")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -3,6 +3,7 @@
     experiment.json    the experiment
     environment.json   versions, threads, machine
     metrics.jsonl      one line per measurement, appended while the run goes on
+    checkpoint-ITERATION-SHA256.safetensors   the last two, while the run goes on (`keeping`)
     weights.safetensors
     result.json        written last: its presence means that the run ended
     failure.txt        why the last try crashed, if it did
@@ -130,8 +131,11 @@ class Writer:
     Raises `RunError` if the folder holds something else, another experiment, or is held by another process.
     """
 
-    def __init__(self, folder: Path, experiment: Experiment, environment: Mapping[str, Any]) -> None:
+    def __init__(
+        self, folder: Path, experiment: Experiment, environment: Mapping[str, Any], *, resume: bool = False
+    ) -> None:
         self.run = Run(folder)
+        self._resume = resume
         self._environment = environment
         self._experiment = experiment
         check_folder(folder, experiment)
@@ -148,7 +152,10 @@ class Writer:
                 (folder / stale).unlink(missing_ok=True)
             _write_json(folder / _EXPERIMENT, settings.to_data(self._experiment))
             _write_json(folder / _ENVIRONMENT, self._environment)
-            self._metrics = (folder / _METRICS).open("w", encoding="utf-8")
+            if not self._resume:
+                _remove_checkpoints(folder)
+                (folder / _METRICS).unlink(missing_ok=True)
+            self._metrics = (folder / _METRICS).open("ab")
         except BaseException:
             self._lock.unlink(missing_ok=True)
             raise
@@ -168,10 +175,36 @@ class Writer:
     def append(self, line: Mapping[str, float]) -> None:
         """Add one measurement."""
         try:
-            self._metrics.write(json.dumps(line, allow_nan=False) + "\n")
+            self._metrics.write((json.dumps(line, allow_nan=False) + "\n").encode())
             self._metrics.flush()
         except OSError as error:
-            raise RunError(f"{self.run.folder / _METRICS} cannot be written: {error.strerror}") from error
+            raise self._unwritable(error) from error
+
+    def settled(self) -> int:
+        """Bring the measurements safely to the disk; how many bytes they are."""
+        try:
+            self._metrics.flush()
+            os.fsync(self._metrics.fileno())
+            return os.fstat(self._metrics.fileno()).st_size
+        except OSError as error:
+            raise self._unwritable(error) from error
+
+    def cut(self, size: int) -> bool:
+        """Forget the measurements beyond this many bytes; False if there are fewer."""
+        try:
+            if os.fstat(self._metrics.fileno()).st_size < size:
+                return False
+            self._metrics.truncate(size)
+        except OSError as error:
+            raise self._unwritable(error) from error
+        return True
+
+    def _unwritable(self, error: OSError) -> RunError:
+        return RunError(f"{self.run.folder / _METRICS} cannot be written: {error.strerror}")
+
+    def save_checkpoint(self, name: str, data: bytes) -> None:
+        """Write a checkpoint under its name."""
+        write(self.run.folder / name, data)
 
     def save_weights(self, data: bytes) -> str:
         """Write the weights; their SHA-256."""
@@ -183,9 +216,11 @@ class Writer:
         self._metrics.flush()
         os.fsync(self._metrics.fileno())
         _write_json(self.run.folder / _RESULT, result)
+        if result["status"] == "finished":
+            _remove_checkpoints(self.run.folder)
 
     def fail(self, reason: str) -> None:
-        """Write why this try crashed; the next one starts over."""
+        """Write why this try crashed; the next one goes on from the last checkpoint."""
         record_failure(self.run.folder, reason)
 
 
@@ -198,6 +233,12 @@ def forget(runs: Iterable[Run]) -> None:
     for run in runs:
         for name in (_RESULT, _FAILURE):
             (run.folder / name).unlink(missing_ok=True)
+        _remove_checkpoints(run.folder)
+
+
+def _remove_checkpoints(folder: Path) -> None:
+    for path in folder.glob("checkpoint-*.safetensors"):
+        path.unlink(missing_ok=True)
 
 
 def record_failure(folder: Path, reason: str) -> None:

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from cleanpath import assemble, settings
+from cleanpath.errors import Request
 from cleanpath.experiment import Experiment, Training
 from cleanpath.grid.local import News
 from cleanpath.grid.plan import DONE, Cell
@@ -49,8 +50,10 @@ def plan_run(experiment: Experiment, out: Path | None, *, threads: int) -> dict[
     }
 
 
-def train(experiment: Experiment, out: Path | None, *, threads: int, fresh: bool) -> Run:
-    """Train and record; a run that ended is not trained again unless `fresh`."""
+def train(
+    experiment: Experiment, out: Path | None, *, threads: int, fresh: bool, request: Request, loaders: int = 0
+) -> Run:
+    """Train and record, from where an earlier try stopped; a run that ended is not trained again unless `fresh`."""
     folder = _folder(experiment, out, threads)
     check_folder(folder, experiment)
     cell = Cell(experiment=experiment, folder=folder, label=folder.name)
@@ -65,7 +68,9 @@ def train(experiment: Experiment, out: Path | None, *, threads: int, fresh: bool
         def on_step(progress: Progress) -> None:
             watch.tell(News(cell=cell, event="step", progress=progress))
 
-        run = assemble.run(experiment, folder, threads=threads, on_step=on_step)
+        run = assemble.run(
+            experiment, folder, threads=threads, on_step=on_step, request=request, loaders=loaders, say=say
+        )
         watch.tell(News(cell=cell, event="ended"))
     return run
 

@@ -161,9 +161,9 @@ def _run(request: _Request) -> Target:
         said = f"the run is {run.status} and has no weights; they are at their start"
 
     def images() -> tuple[tuple[Tensor, ...], dict[str, Tensor]]:
-        held_out = load(experiment.data).held_out_images
-        places = torch.randperm(len(held_out), generator=torch.Generator().manual_seed(request.seed))
-        return (held_out[places[:_RUN_BATCH]],), {}
+        held_out = load(experiment.data).held_out
+        places = torch.randperm(len(held_out.labels), generator=torch.Generator().manual_seed(request.seed))
+        return (held_out.plain(places[:_RUN_BATCH]),), {}
 
     return _finished(request, module, images, said=said, checked=True)
 

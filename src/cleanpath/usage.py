@@ -14,7 +14,7 @@ from types import FrameType
 from typer.exceptions import TyperException
 
 from cleanpath import settings
-from cleanpath.errors import Stopped
+from cleanpath.errors import Request, Stopped
 
 _PLAIN = {"×": "x", "±": "+-", "√": "sqrt", "λ": "lambda", "→": "->", "‖": "||", "…": "..."}
 _PLAIN |= dict(zip("−–—·│┌└█▁▂▃▄▅▆▇", "---.|/\\#1234567", strict=True))
@@ -52,6 +52,26 @@ def stoppable(how_to_go_on: str) -> Iterator[None]:
     before = {number: signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
         yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+@contextmanager
+def stop_requests(how_to_go_on: str) -> Iterator[Request]:
+    """Note Ctrl-C, SIGTERM or SIGUSR1 for whoever looks; a second one stops at once."""
+    request = Request()
+
+    def ask(number: int, frame: FrameType | None) -> None:  # noqa: ARG001
+        message = f"stopped by {signal.Signals(number).name}; {how_to_go_on}"
+        if request.signal_number is not None:
+            raise Stopped(message, signal_number=number)
+        request.signal_number, request.message = number, message
+
+    numbers = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGUSR1") if hasattr(signal, name)]
+    before = {number: signal.signal(number, ask) for number in numbers}
+    try:
+        yield request
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)

@@ -1,8 +1,9 @@
-"""Labelled images in memory, split in two, and the data sets that make them."""
+"""Labelled images in two splits, the order in which a run sees them, and the data sets that make them."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache
+from typing import Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -13,39 +14,50 @@ from cleanpath.errors import UnknownNameError
 from cleanpath.experiment import Data
 
 
-@dataclass(frozen=True, kw_only=True)
-class Images:
-    """Images to train on and images held out, (N, C, H, W) floats and (N,) labels.
-
-    The per-pixel mean of the training images is subtracted from both.
-    """
-
-    train_images: Tensor
-    train_labels: Tensor
-    held_out_images: Tensor
-    held_out_labels: Tensor
-    classes: tuple[str, ...]
+class Split(Protocol):
+    """Images of one split by their indices, (N, C, H, W) floats, wherever they are kept."""
 
     @property
-    def channels(self) -> int:
-        """Colour channels of an image."""
-        return int(self.train_images.shape[1])
+    def labels(self) -> Tensor:
+        """(N,) classes."""
+        ...
+
+    def plain(self, indices: Tensor) -> Tensor:
+        """As they are tested."""
+        ...
+
+    def drawn(self, indices: Tensor, epochs: Tensor, seed: int) -> Tensor:
+        """As they are trained on: augmented by random numbers of (seed, epoch, index) alone."""
+        ...
 
 
-def batch(count: int, size: int, *, seed: int, iteration: int) -> Tensor:
-    """The indices of an iteration's images, counted from 1.
+@dataclass(frozen=True, kw_only=True)
+class Images:
+    """Images to train on and images held out."""
+
+    train: Split
+    held_out: Split
+    classes: tuple[str, ...]
+    channels: int
+    side: int
+    """Pixels."""
+
+
+def batch(count: int, size: int, *, seed: int, iteration: int) -> tuple[Tensor, Tensor]:
+    """The indices of an iteration's images, and in which epoch each of them comes; iterations are counted from 1.
 
     Epochs follow each other without a seam: a batch may end one and begin the next, so every batch is full and every
     image comes once per epoch.
     """
-    indices = np.empty(size, dtype=np.int64)
+    indices, epochs = np.empty(size, dtype=np.int64), np.empty(size, dtype=np.int64)
     filled = 0
     while filled < size:
         epoch, start = divmod((iteration - 1) * size + filled, count)
         piece = order(count, seed=seed, epoch=epoch)[start : start + size - filled]
         indices[filled : filled + len(piece)] = piece
+        epochs[filled : filled + len(piece)] = epoch
         filled += len(piece)
-    return torch.from_numpy(indices)
+    return torch.from_numpy(indices), torch.from_numpy(epochs)
 
 
 @lru_cache(maxsize=2)
@@ -56,9 +68,17 @@ def order(count: int, *, seed: int, epoch: int) -> npt.NDArray[np.int64]:
 
 def load(data: Data) -> Images:
     """The images that a setting names."""
+    from cleanpath.data.cifar import cifar10, cifar100
     from cleanpath.data.digits import digits
+    from cleanpath.data.folder import folder
 
-    sources: dict[str, Callable[[str], Images]] = {"digits": digits}
-    if data.name not in sources:
+    kind, _, _ = data.name.partition(":")
+    sources: dict[str, Callable[[Data], Images]] = {
+        "digits": digits,
+        "cifar10": cifar10,
+        "cifar100": cifar100,
+        "folder": folder,
+    }
+    if kind not in sources:
         raise UnknownNameError("data set", data.name, sources)
-    return sources[data.name](data.held_out)
+    return sources[kind](data)

@@ -17,6 +17,7 @@ from multiprocessing import forkserver, resource_tracker
 from multiprocessing.connection import Connection, wait
 from multiprocessing.context import BaseContext
 from multiprocessing.process import BaseProcess
+from types import FrameType
 from typing import Any
 
 from cleanpath.errors import RunError, SettingError
@@ -162,10 +163,15 @@ def _context() -> BaseContext:
 def _train(cell: Cell, news: Connection) -> None:
     """One cell, in its own process: one thread; ends by itself when nobody listens any more."""
     from cleanpath import assemble
-    from cleanpath.errors import CleanpathError
+    from cleanpath.errors import CleanpathError, Request
 
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the driver decides
-    last = 0.0
+    request, last = Request(), 0.0
+
+    def ask(number: int, frame: FrameType | None) -> None:  # noqa: ARG001
+        request.signal_number, request.message = number, "the driver ends"
+
+    signal.signal(signal.SIGTERM, ask)  # the cell is saved, so that it goes on from there
 
     def on_step(progress: Progress) -> None:
         nonlocal last
@@ -174,7 +180,7 @@ def _train(cell: Cell, news: Connection) -> None:
             news.send(progress)
 
     try:
-        assemble.run(cell.experiment, cell.folder, threads=1, on_step=on_step)
+        assemble.run(cell.experiment, cell.folder, threads=1, on_step=on_step, request=request)
     except BrokenPipeError:
         sys.exit(1)
     except CleanpathError as error:

@@ -1,9 +1,6 @@
-"""Length of a run, learning rate of an iteration, and the optimizer; the paper's appendix."""
+"""Length of a run and learning rate of an iteration; the paper's appendix."""
 
 import math
-
-import torch
-from torch import nn
 
 from cleanpath.errors import SettingError
 from cleanpath.experiment import Training
@@ -23,32 +20,13 @@ def length(training: Training, images: int) -> int:
 
 
 def learning_rate(training: Training, iteration: int, total: int) -> float:
-    """The rate of an iteration, counted from 1: a constant warm-up, then steps down at the given fractions."""
+    """The rate of an iteration, counted from 1: a warm-up, then steps down at the given fractions, or a cosine."""
     if iteration <= training.warmup:
-        return training.lr * training.warmup_factor
+        start, risen = training.warmup_factor, (iteration - 1) / training.warmup
+        share = start if training.warmup_shape == "constant" else start + (1 - start) * risen
+        return training.lr * share
+    if training.schedule == "cosine":
+        gone = (iteration - 1 - training.warmup) / (total - training.warmup)
+        return training.lr * 0.5 * (1 + math.cos(math.pi * gone))
     drops = sum(iteration > drop * total for drop in training.lr_drops)
     return training.lr * training.lr_drop_factor**drops
-
-
-def sgd(network: nn.Module, training: Training) -> torch.optim.SGD:
-    """SGD with momentum in torch's form, v ← m·v + g and w ← w − lr·v.
-
-    Deviations: the authors' Caffe keeps the rate inside the velocity; the two differ for about ten iterations after
-    a step of the rate.
-    """
-    weights = {
-        parameter
-        for module in network.modules()
-        if isinstance(module, nn.Conv2d | nn.Linear)
-        for parameter in [module.weight]
-    }
-    parameters = [p for p in network.parameters() if p.requires_grad]
-    decayed = [p for p in parameters if training.decay_on == "all" or p in weights]
-    kept = [p for p in parameters if training.decay_on != "all" and p not in weights]
-    groups = [{"params": decayed, "weight_decay": training.weight_decay}, {"params": kept, "weight_decay": 0.0}]
-    return torch.optim.SGD(
-        [group for group in groups if group["params"]],
-        lr=training.lr,
-        momentum=training.momentum,
-        nesterov=training.nesterov,
-    )

@@ -1,0 +1,219 @@
+"""A folder of photographs: PATH/train/CLASS/… with PATH/val or PATH/test beside it, or PATH/CLASS/… split in two."""
+
+import hashlib
+import os
+from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from PIL import Image
+from torch import Tensor
+
+from cleanpath.data import augment
+from cleanpath.data.decode import BrokenImageError, decoded
+from cleanpath.data.images import Images, Split
+from cleanpath.data.memory import InMemory
+from cleanpath.errors import DataError
+from cleanpath.experiment import Data
+
+MEAN = (0.485, 0.456, 0.406)
+STD = (0.229, 0.224, 0.225)
+"""Of ImageNet's training images, as torchvision's weights expect them."""
+SMALL = 64
+"""Images of at most this side are kept in memory and augmented as CIFAR's are."""
+USUAL = 224
+HELD_OUT_SHARE = 0.2
+_LEAST_AREA, _LEAST_RATIO = 0.08, 3 / 4
+_LOOKED_AT = 100
+_NAMED = 5
+_WORKERS = min(8, os.cpu_count() or 1)
+
+Entry = tuple[Path, str]
+"""A file and its class."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Listing:
+    """The files of both splits, the classes, and what is no image."""
+
+    train: tuple[Entry, ...]
+    held_out: tuple[Entry, ...]
+    classes: tuple[str, ...]
+    broken: tuple[tuple[Path, str], ...]
+    """Files with the reason."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class OnDisk:
+    """A split whose images are read when they are needed."""
+
+    paths: tuple[Path, ...]
+    labels: Tensor
+    side: int
+    augmented: bool
+
+    def plain(self, indices: Tensor) -> Tensor:
+        """The shorter side at 8/7 of `side`, the square in the middle of it."""
+        return _normalised([_middle(decoded(self.paths[i], 2 * self.side), self.side) for i in indices.tolist()])
+
+    def drawn(self, indices: Tensor, epochs: Tensor, seed: int) -> Tensor:
+        """A rectangle of 8 to 100% of the area and a ratio of 3/4 to 4/3, mirrored or not.
+
+        Szegedy et al. 2015; the way of the last row of the paper's Table 5.
+        """
+        if not self.augmented:
+            return self.plain(indices)
+        numbers = augment.draws(seed, epochs, indices, 5)
+        chosen = zip(indices.tolist(), numbers, strict=True)
+        return _normalised([_cut(decoded(self.paths[i], 2 * self.side), self.side, row) for i, row in chosen])
+
+
+def folder(data: Data) -> Images:
+    """Images of any size and mode, by their folders; class names are the folders' names, in order.
+
+    Small ones are kept in memory and cropped out of padded pixels, as CIFAR; others are read when needed and cut by
+    scale and aspect ratio. Without `val` or `test` a fifth is held out, chosen by the names of the files.
+
+    Raises `DataError` for a folder without classes or images, and for files that are no images unless they are to be
+    skipped.
+    """
+    return _folder(Path(data.name.partition(":")[2]).expanduser(), data.held_out, data.augment, data.side, data.broken)
+
+
+@lru_cache(maxsize=2)
+def _folder(path: Path, held_out: str, how: str, side: int | None, broken: str | None) -> Images:
+    found = listing(path, held_out)
+    if found.broken and broken != "skip":
+        raise DataError(f"{path} has {_told(found.broken)}; mend or remove them, or leave them out: data.broken=skip")
+    side = side or _usual_side(found)
+    augmented = how == "usual"
+    return Images(
+        train=_split(found.train, found.classes, side, augmented=augmented),
+        held_out=_split(found.held_out, found.classes, side, augmented=False),
+        classes=found.classes,
+        channels=3,
+        side=side,
+    )
+
+
+def listing(path: Path, held_out: str = "test") -> Listing:
+    """What a folder holds; every file is read once."""
+    if not path.is_dir():
+        raise DataError(f"{path} is no folder; give folder:PATH, with PATH/train/CLASS/… or PATH/CLASS/…")
+    beside = next((path / name for name in ("val", "test") if (path / name).is_dir()), None)
+    if (path / "train").is_dir() and beside is not None and held_out == "test":
+        train, test = _entries(path / "train"), _entries(beside)
+    else:
+        every = _entries(path / "train" if (path / "train").is_dir() else path)
+        apart = {entry for entry in every if _fraction(entry, path) < HELD_OUT_SHARE}
+        train, test = [e for e in every if e not in apart], [e for e in every if e in apart]
+    classes = tuple(sorted({name for _, name in train}))
+    if strange := sorted({name for _, name in test} - set(classes)):
+        raise DataError(f"{path}: the class {strange[0]} has held-out images and none to train on; add some")
+    with ThreadPoolExecutor(_WORKERS) as pool:
+        reasons = list(pool.map(_broken, [file for file, _ in (*train, *test)]))
+    bad = {file: reason for (file, _), reason in zip((*train, *test), reasons, strict=True) if reason}
+    good_train, good_test = (tuple(e for e in entries if e[0] not in bad) for entries in (train, test))
+    if len(classes) < 2 or not good_train or not good_test:
+        raise DataError(
+            f"{path} has {len(classes)} classes, {len(good_train)} images to train on and {len(good_test)} held out"
+            f"{f', {_told(tuple(bad.items()))}' if bad else ''}; at least two folders with images are needed"
+        )
+    if empty := sorted(set(classes) - {name for _, name in good_train}):
+        raise DataError(f"{path}: the class {empty[0]} has no image that can be read; remove its folder or add some")
+    return Listing(train=good_train, held_out=good_test, classes=classes, broken=tuple(bad.items()))
+
+
+def _entries(path: Path) -> list[Entry]:
+    classes = sorted(entry for entry in path.iterdir() if entry.is_dir() and not entry.name.startswith("."))
+    return [
+        (file, each.name)
+        for each in classes
+        for file in sorted(each.rglob("*"))
+        if file.is_file() and not file.name.startswith(".")
+    ]
+
+
+def _fraction(entry: Entry, root: Path) -> float:
+    """A number in [0, 1) of the file's place below the root: it stays when other files come and go."""
+    name = entry[0].relative_to(root).as_posix()
+    return int.from_bytes(hashlib.sha256(name.encode()).digest()[:7]) / 2**56
+
+
+def _broken(file: Path) -> str:
+    try:
+        decoded(file, 1)
+    except BrokenImageError as error:
+        return str(error)
+    return ""
+
+
+def _told(broken: tuple[tuple[Path, str], ...]) -> str:
+    named = ", ".join(f"{file.parent.name}/{file.name} ({reason})" for file, reason in broken[:_NAMED])
+    more = f" and {len(broken) - _NAMED} more" if len(broken) > _NAMED else ""
+    return f"{len(broken)} file{'s' if len(broken) > 1 else ''} that cannot be read as images: {named}{more}"
+
+
+def _usual_side(found: Listing) -> int:
+    """The side of small images, if they are small; else 224."""
+    step = max(1, len(found.train) // _LOOKED_AT)
+    sides = [max(decoded(file).size) for file, _ in found.train[::step]]
+    side, _ = Counter(sides).most_common(1)[0]
+    return side if max(sides) <= SMALL else USUAL
+
+
+def _split(entries: tuple[Entry, ...], classes: tuple[str, ...], side: int, *, augmented: bool) -> Split:
+    places = {name: at for at, name in enumerate(classes)}
+    labels = torch.tensor([places[name] for _, name in entries])
+    paths = tuple(file for file, _ in entries)
+    if side > SMALL:
+        return OnDisk(paths=paths, labels=labels, side=side, augmented=augmented)
+    with ThreadPoolExecutor(_WORKERS) as pool:
+        pixels = np.stack(list(pool.map(lambda file: _pixels(_fitted(decoded(file), side)), paths)))
+    mean, std = (torch.tensor(each)[:, None, None] for each in (MEAN, STD))
+    return InMemory(
+        pixels=torch.from_numpy(pixels), labels=labels, mean=mean, std=std, padding=side // 8 if augmented else 0
+    )
+
+
+def _fitted(image: Image.Image, side: int) -> Image.Image:
+    """The square in the middle, at this side."""
+    if image.size == (side, side):
+        return image
+    edge = min(image.size)
+    left, top = (image.width - edge) / 2, (image.height - edge) / 2
+    box = (left, top, left + edge, top + edge)
+    return image.resize((side, side), Image.Resampling.BILINEAR, box=box)
+
+
+def _middle(image: Image.Image, side: int) -> Image.Image:
+    edge = min(image.size) * 7 / 8
+    left, top = (image.width - edge) / 2, (image.height - edge) / 2
+    return image.resize((side, side), Image.Resampling.BILINEAR, box=(left, top, left + edge, top + edge))
+
+
+def _cut(image: Image.Image, side: int, numbers: npt.NDArray[np.float64]) -> Image.Image:
+    """`numbers`: area, ratio, column, row, flip. A rectangle that does not fit is made to, at its own ratio."""
+    area = image.width * image.height * (_LEAST_AREA + (1 - _LEAST_AREA) * numbers[0])
+    ratio = _LEAST_RATIO ** (1 - 2 * numbers[1])
+    width, height = (area * ratio) ** 0.5, (area / ratio) ** 0.5
+    fit = min(1.0, image.width / width, image.height / height)
+    width, height = max(1.0, width * fit), max(1.0, height * fit)
+    left, top = numbers[2] * (image.width - width), numbers[3] * (image.height - height)
+    found = image.resize((side, side), Image.Resampling.BILINEAR, box=(left, top, left + width, top + height))
+    return found.transpose(Image.Transpose.FLIP_LEFT_RIGHT) if numbers[4] < 0.5 else found
+
+
+def _pixels(image: Image.Image) -> npt.NDArray[np.uint8]:
+    return np.asarray(image, dtype=np.uint8).transpose(2, 0, 1)
+
+
+def _normalised(images: list[Image.Image]) -> Tensor:
+    pixels = torch.from_numpy(np.stack([_pixels(image) for image in images])).float().div_(255)
+    mean, std = (torch.tensor(each)[:, None, None] for each in (MEAN, STD))
+    return (pixels - mean) / std

@@ -1,0 +1,41 @@
+"""The batches of a run in their order, made here or by processes ahead of the loop; they are the same."""
+
+from collections.abc import Iterator
+
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
+
+from cleanpath.data.images import Split, batch
+
+_AHEAD = 4
+
+
+class _Batches(Dataset[tuple[Tensor, Tensor]]):
+    """Iteration → its batch."""
+
+    def __init__(self, split: Split, size: int, seed: int) -> None:
+        self.split, self.size, self.seed = split, size, seed
+
+    def __getitem__(self, iteration: int) -> tuple[Tensor, Tensor]:
+        indices, epochs = batch(len(self.split.labels), self.size, seed=self.seed, iteration=iteration)
+        return self.split.drawn(indices, epochs, self.seed), self.split.labels[indices]
+
+
+def batches(
+    split: Split, size: int, *, seed: int, start: int, end: int, loaders: int
+) -> Iterator[tuple[Tensor, Tensor]]:
+    """Images and labels of iterations `start` to `end`; `loaders` processes prepare them, 0: this one does."""
+    found = _Batches(split, size, seed)
+    if not loaders:
+        return (found[iteration] for iteration in range(start, end + 1))
+    return iter(
+        DataLoader(
+            found,
+            batch_size=None,
+            sampler=range(start, end + 1),
+            num_workers=loaders,
+            prefetch_factor=_AHEAD,
+            generator=torch.Generator(),  # the global one is dropout's
+        )
+    )

@@ -1,0 +1,58 @@
+"""The optimizers by name, and the authors' own form of momentum."""
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import nn
+
+from cleanpath.experiment import Training
+
+
+class CaffeSGD(torch.optim.Optimizer):
+    """SGD with the rate inside the velocity: v ← m·v + lr·g and w ← w − v, as Caffe has it.
+
+    Equal to torch's form while the rate is constant; after a step of the rate the old velocity goes on at the old
+    rate for about ten iterations (README of the first paper's Caffe models).
+    """
+
+    def __init__(self, parameters: Any, lr: float, momentum: float, weight_decay: float = 0.0) -> None:
+        super().__init__(parameters, {"lr": lr, "momentum": momentum, "weight_decay": weight_decay})
+
+    @torch.no_grad()
+    def step(self, closure: Callable[[], float] | None = None) -> None:  # type: ignore[override]
+        """One step from the gradients that are there."""
+        assert closure is None
+        for group in self.param_groups:
+            for parameter in group["params"]:
+                if parameter.grad is None:
+                    continue
+                gradient = parameter.grad.add(parameter, alpha=group["weight_decay"])
+                state = self.state[parameter]
+                if "momentum_buffer" not in state:
+                    state["momentum_buffer"] = torch.zeros_like(parameter)
+                velocity = state["momentum_buffer"].mul_(group["momentum"]).add_(gradient, alpha=group["lr"])
+                parameter.sub_(velocity)
+
+
+def optimizer_of(network: nn.Module, training: Training) -> torch.optim.Optimizer:
+    """The optimizer that the settings name, with weight decay where they say.
+
+    Deviations: `adamw` decays the weights apart from the gradient (Loshchilov and Hutter 2019); `momentum` is its β₁.
+    """
+    weights = {
+        parameter
+        for module in network.modules()
+        if isinstance(module, nn.Conv2d | nn.Linear)
+        for parameter in [module.weight]
+    }
+    parameters = [p for p in network.parameters() if p.requires_grad]
+    decayed = [p for p in parameters if training.decay_on == "all" or p in weights]
+    kept = [p for p in parameters if training.decay_on != "all" and p not in weights]
+    groups = [{"params": decayed, "weight_decay": training.weight_decay}, {"params": kept, "weight_decay": 0.0}]
+    groups = [group for group in groups if group["params"]]
+    if training.optimizer == "caffe_sgd":
+        return CaffeSGD(groups, lr=training.lr, momentum=training.momentum)
+    if training.optimizer == "adamw":
+        return torch.optim.AdamW(groups, lr=training.lr, betas=(training.momentum, 0.999))
+    return torch.optim.SGD(groups, lr=training.lr, momentum=training.momentum, nesterov=training.nesterov)
