@@ -15,9 +15,11 @@ from typing import Any
 from unittest.mock import patch
 
 import hypothesis
+import torch
 
 from cleanpath import settings
 from cleanpath.cli import main
+from cleanpath.data.images import Split
 from cleanpath.experiment import Experiment, Training
 from cleanpath.nn import catalog
 
@@ -51,6 +53,11 @@ def tiny(*changes: str, iterations: int = 6, seed: int = 0) -> Experiment:
     network = catalog.network("preresnet8", in_channels=1, width=4)
     training = Training(iterations=iterations, batch_size=32, lr=0.05)
     return settings.override(Experiment(network=network, training=training, seed=seed), changes)
+
+
+def pixels_of(split: Split) -> torch.Tensor:
+    """All images of a split, as they are tested."""
+    return split.plain(torch.arange(len(split.labels)))
 
 
 def here(*words: str) -> Outcome:

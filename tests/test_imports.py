@@ -179,9 +179,7 @@ def cycles() -> list[str]:
 
 
 def test_imports_make_no_cycle() -> None:
-    # The registry of data sets and the type that they return share a module: see the report, defect 1.
-    known = ["cleanpath.data.images → cleanpath.data.digits → cleanpath.data.images"]
-    assert cycles() in ([], known)
+    assert cycles() == []
 
 
 def test_no_module_bears_the_name_of_a_public_function() -> None:
@@ -208,7 +206,7 @@ def test_public_names_load_and_are_those_that_type_checkers_see() -> None:
 def test_no_file_is_long_and_the_whole_is_small() -> None:
     lengths = {path: len(path.read_text(encoding="utf-8").splitlines()) for path in SOURCE.rglob("*.py")}
     assert {path.name: length for path, length in lengths.items() if length > 400} == {}
-    assert sum(lengths.values()) <= 15_500
+    assert sum(lengths.values()) <= 20_000
 
 
 def test_there_is_no_utils() -> None:

@@ -189,7 +189,7 @@ def imports_torch(driver: Driver) -> bool:
     return False
 
 
-def test_stopped_training_says_how_to_start_over_and_does_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_stopped_training_says_how_to_go_on_and_does_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     words = ("train", "preresnet8", "--threads", "1", "--set", "network.width=4", "--set", "training.iterations=200")
     driver = Driver(tmp_path, *words, "--out", "a run")
     metrics = tmp_path / "a run" / "metrics.jsonl"
@@ -200,9 +200,9 @@ def test_stopped_training_says_how_to_start_over_and_does_so(tmp_path: Path, mon
     assert "Traceback" not in outcome.err
     assert Run(tmp_path / "a run").status == "interrupted"
     last = outcome.err.splitlines()[-1]
-    assert last.startswith("error: stopped by SIGINT; it starts over with: cleanpath train")
+    assert last.startswith("error: stopped by SIGINT; go on with: cleanpath train")
     monkeypatch.chdir(tmp_path)
-    again = here(*shlex.split(last.partition("starts over with: ")[2])[1:], "--json")
+    again = here(*shlex.split(last.partition("go on with: ")[2])[1:], "--json")
     assert again.json()["status"] == "finished"
     assert not Run(tmp_path / "a run").failure
     assert json.loads(again.out)["result"]["iterations"] == 200

@@ -16,7 +16,9 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from cleanpath import assemble, settings
-from cleanpath.data.images import Images, load, order
+from cleanpath.data.images import Images, Split, order
+from cleanpath.data.memory import InMemory
+from cleanpath.data.sources import load
 from cleanpath.errors import SettingError, UnknownNameError
 from cleanpath.experiment import Data, Experiment, Training
 from cleanpath.nn import resnet
@@ -30,7 +32,7 @@ Lines = list[dict[str, Any]]
 
 def bare(network: nn.Module, images: Images, *, iterations: int, size: int, seed: int) -> Lines:
     """The paper's recipe in plain PyTorch, written without a look at ours: Nesterov, warm-up, two steps of the rate."""
-    count = len(images.train_labels)
+    count = len(images.train.labels)
     epochs = [np.random.default_rng([seed, e]).permutation(count) for e in range(iterations * size // count + 1)]
     stream = torch.from_numpy(np.concatenate(epochs))
     optimizer = torch.optim.SGD(network.parameters(), lr=0.1, momentum=0.9, weight_decay=1e-4, nesterov=True)
@@ -41,15 +43,15 @@ def bare(network: nn.Module, images: Images, *, iterations: int, size: int, seed
         chosen = stream[i * size : (i + 1) * size]
         network.train()
         optimizer.zero_grad()
-        loss = functional.cross_entropy(network(images.train_images[chosen]), images.train_labels[chosen])
+        loss = functional.cross_entropy(network(images.train.plain(chosen)), images.train.labels[chosen])
         loss.backward()  # type: ignore[no-untyped-call]
         optimizer.step()
         lines.append({"iteration": i + 1, "lr": lr, "loss": loss.item()})
         if (i + 1) * size // count > i * size // count or i + 1 == iterations:
             network.eval()
             with torch.no_grad():
-                logits = network(images.held_out_images)
-            wrong = int((logits.argmax(1) != images.held_out_labels).sum())
+                logits = network(images.held_out.plain(torch.arange(len(images.held_out.labels))))
+            wrong = int((logits.argmax(1) != images.held_out.labels).sum())
             lines.append({"iteration": i + 1, "error": 100 * wrong / len(logits)})
     return lines
 
@@ -175,7 +177,7 @@ def test_gradient_norm_is_that_of_all_gradients(tmp_path: Path) -> None:
     network = resnet.build(PARITY.network)
     images = load(PARITY.data)
     chosen = torch.from_numpy(np.random.default_rng([PARITY.seed, 0]).permutation(1297)[:200])
-    functional.cross_entropy(network(images.train_images[chosen]), images.train_labels[chosen]).backward()  # type: ignore[no-untyped-call]
+    functional.cross_entropy(network(images.train.plain(chosen)), images.train.labels[chosen]).backward()  # type: ignore[no-untyped-call]
     squares = sum(float((p.grad.double() ** 2).sum()) for p in network.parameters() if p.grad is not None)
     assert first["gradient_norm"] == pytest.approx(math.sqrt(squares), rel=1e-4)
 
@@ -207,11 +209,17 @@ def mixed() -> nn.Module:
     return network
 
 
+def evaluated(network: nn.Module, split: Split) -> tuple[float, float]:
+    found = loop.evaluate(network, split)
+    assert found is not None
+    return found
+
+
 def test_evaluation_restores_the_training_flag_of_every_module() -> None:
     network, images = mixed(), load(Data())
     before = {name: module.training for name, module in network.named_modules()}
     assert len(set(before.values())) == 2
-    loop.evaluate(network, images.held_out_images, images.held_out_labels)
+    evaluated(network, images.held_out)
     assert {name: module.training for name, module in network.named_modules()} == before
 
 
@@ -219,20 +227,20 @@ def test_evaluation_restores_the_flags_after_an_exception_too() -> None:
     network = mixed()
     before = {name: module.training for name, module in network.named_modules()}
     with pytest.raises(RuntimeError):
-        loop.evaluate(network, torch.zeros(2, 3, 8, 8), torch.zeros(2, dtype=torch.int64))
+        evaluated(network, InMemory(pixels=torch.zeros(2, 3, 8, 8), labels=torch.zeros(2, dtype=torch.int64)))
     assert {name: module.training for name, module in network.named_modules()} == before
 
 
 def test_evaluation_changes_no_number_and_is_in_eval_mode() -> None:
     network, images = mixed(), load(Data())
     before = {name: value.clone() for name, value in network.state_dict().items()}
-    error, loss = loop.evaluate(network, images.held_out_images, images.held_out_labels)
+    error, loss = evaluated(network, images.held_out)
     assert all(torch.equal(before[name], value) for name, value in network.state_dict().items())
     with torch.no_grad():
-        logits = network.eval()(images.held_out_images)
-    wrong = (logits.argmax(1) != images.held_out_labels).double().mean()
+        logits = network.eval()(images.held_out.plain(torch.arange(len(images.held_out.labels))))
+    wrong = (logits.argmax(1) != images.held_out.labels).double().mean()
     assert error == pytest.approx(100 * float(wrong), abs=1e-9)
-    assert loss == pytest.approx(float(functional.cross_entropy(logits, images.held_out_labels)), rel=1e-5)
+    assert loss == pytest.approx(float(functional.cross_entropy(logits, images.held_out.labels)), rel=1e-5)
 
 
 def test_evaluation_counts_images_beyond_a_whole_batch() -> None:
@@ -241,7 +249,7 @@ def test_evaluation_counts_images_beyond_a_whole_batch() -> None:
     images = torch.zeros(501, 2)
     images[:, 0] = 1
     images[500] = torch.tensor([0.0, 1.0])
-    error, _ = loop.evaluate(nn.Identity(), images, labels)
+    error, _ = evaluated(nn.Identity(), InMemory(pixels=images, labels=labels))
     assert error == pytest.approx(100 / 501)
 
 
@@ -305,7 +313,7 @@ def test_measuring_leaves_the_generator_as_it_was() -> None:
     assert surroundings() == before
 
 
-def test_crash_is_recorded_with_its_reason_and_the_next_try_starts_over(tmp_path: Path) -> None:
+def test_crash_is_recorded_with_its_reason_and_the_next_try_ends_the_same(tmp_path: Path) -> None:
     def on_step(progress: Progress) -> None:
         if progress.iteration == 2:
             raise RuntimeError("out of memory")
@@ -319,7 +327,7 @@ def test_crash_is_recorded_with_its_reason_and_the_next_try_starts_over(tmp_path
     assert run.status == "finished"
 
 
-def test_interrupted_run_starts_over_and_ends_the_same(tmp_path: Path) -> None:
+def test_interrupted_run_ends_the_same(tmp_path: Path) -> None:
     def on_step(progress: Progress) -> None:
         if progress.iteration == 4:
             raise KeyboardInterrupt
@@ -343,7 +351,7 @@ def test_interrupted_run_starts_over_and_ends_the_same(tmp_path: Path) -> None:
         (["network.shortcut.kind=gate"], UnknownNameError),
         (["network.shortcut.kind=scaling"], SettingError),
         (["network.shortcut.rate=0.5"], SettingError),
-        (["data.name=cifar10"], UnknownNameError),
+        (["data.name=cifar11"], UnknownNameError),
         (["network.layout=imagenet", "network.depth=18"], SettingError),
     ],
 )

@@ -12,13 +12,15 @@ import torch
 from torch import Tensor, nn
 
 from cleanpath import assemble
-from cleanpath.data.images import Images, load
+from cleanpath.data.images import Images
+from cleanpath.data.memory import InMemory
+from cleanpath.data.sources import load
 from cleanpath.errors import NonFiniteError
 from cleanpath.experiment import Data, Training
 from cleanpath.nn import resnet
 from cleanpath.nn.resnet import ResNet
 from cleanpath.training import loop
-from tests.helpers import here, measured, tiny
+from tests.helpers import here, measured, pixels_of, tiny
 
 BAD = [math.nan, math.inf, -math.inf]
 
@@ -100,9 +102,9 @@ def spoil(module: nn.Module, value: float, *, at_call: int = 1) -> None:
 @pytest.mark.parametrize("value", BAD)
 def test_images_that_are_not_finite_are_named(value: float) -> None:
     images = load(Data())
-    spoilt = images.train_images.clone()
+    spoilt = pixels_of(images.train).clone()
     spoilt[:, 0, 3, 3] = value
-    error = stopped(ours(), replace(images, train_images=spoilt))
+    error = stopped(ours(), replace(images, train=InMemory(pixels=spoilt, labels=images.train.labels)))
     assert (error.quantity, error.where, error.iteration) == ("loss", "the images of the batch", 1)
 
 
@@ -211,7 +213,9 @@ def test_norm_of_finite_gradients_that_overflows_is_named() -> None:
     network = nn.Sequential(nn.Flatten(), nn.Linear(64, 10))
     with torch.no_grad():
         network[1].get_parameter("weight").zero_()
-    error = stopped(network, replace(images, train_images=images.train_images * 1e30))
+    error = stopped(
+        network, replace(images, train=InMemory(pixels=pixels_of(images.train) * 1e30, labels=images.train.labels))
+    )
     assert (error.quantity, error.value) == ("gradient norm", math.inf)
     assert error.where == "the sum over all gradients"
 

@@ -152,7 +152,7 @@ def test_full_disk_amid_a_run_is_named_and_the_lock_given_back(tmp_path: Path) -
     def measure() -> None:
         with Writer(tmp_path / "run", tiny(), {}) as writer:
             writer._metrics.close()
-            writer._metrics = Path("/dev/full").open("w", encoding="utf-8")  # noqa: SIM115
+            writer._metrics = Path("/dev/full").open("wb")  # noqa: SIM115
             writer.append({"iteration": 1, "loss": 2.0})
 
     with pytest.raises(RunError, match=r"metrics\.jsonl cannot be written: No space left on device"):

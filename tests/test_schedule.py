@@ -12,7 +12,8 @@ from torch import nn
 from cleanpath.errors import SettingError
 from cleanpath.experiment import Network, Shortcut, Training
 from cleanpath.nn.resnet import build
-from cleanpath.training.schedule import learning_rate, length, sgd
+from cleanpath.training.optimizers import optimizer_of
+from cleanpath.training.schedule import learning_rate, length
 from tests.helpers import examples
 
 # The paper's CIFAR recipe (appendix; length and steps from the first paper, Section 4.2).
@@ -94,7 +95,7 @@ def gated() -> nn.Module:
 def decays(network: nn.Module, training: Training) -> dict[str, float]:
     """The weight decay of every parameter that the optimizer has, by name."""
     names = {parameter: name for name, parameter in network.named_parameters()}
-    groups: list[dict[str, Any]] = sgd(network, training).param_groups
+    groups: list[dict[str, Any]] = optimizer_of(network, training).param_groups
     return {names[parameter]: group["weight_decay"] for group in groups for parameter in group["params"]}
 
 
@@ -115,14 +116,16 @@ def test_decay_can_be_on_weights_only() -> None:
 def test_frozen_parameters_are_left_out() -> None:
     network = gated()
     frozen = next(iter(network.parameters())).requires_grad_(False)  # noqa: FBT003
-    assert all(frozen is not p for group in sgd(network, Training(iterations=1)).param_groups for p in group["params"])
+    assert all(
+        frozen is not p for group in optimizer_of(network, Training(iterations=1)).param_groups for p in group["params"]
+    )
 
 
 def test_step_is_velocity_times_rate() -> None:
     """Torch's form: v ← m·v + g + wd·w, w ← w − lr·v."""
     weight = nn.Linear(1, 1, bias=False)
     nn.init.constant_(weight.weight, 2.0)
-    optimizer = sgd(weight, Training(iterations=1, lr=0.5, momentum=0.5, weight_decay=0.25))
+    optimizer = optimizer_of(weight, Training(iterations=1, lr=0.5, momentum=0.5, weight_decay=0.25))
     w, v = 2.0, 0.0
     for gradient in (1.0, -3.0, 0.5):
         weight.weight.grad = torch.full((1, 1), gradient)
@@ -134,5 +137,5 @@ def test_step_is_velocity_times_rate() -> None:
 
 @pytest.mark.parametrize("nesterov", [False, True])
 def test_nesterov_is_passed_on(nesterov: bool) -> None:  # noqa: FBT001
-    groups = sgd(nn.Linear(1, 1), Training(iterations=1, nesterov=nesterov)).param_groups
+    groups = optimizer_of(nn.Linear(1, 1), Training(iterations=1, nesterov=nesterov)).param_groups
     assert [group["nesterov"] for group in groups] == [nesterov] * len(groups)

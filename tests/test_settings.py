@@ -59,11 +59,25 @@ TRAINING = {
     "warmup_factor": POSITIVE,
     "lr_drops": st.lists(INSIDE, max_size=4).map(tuple),
     "lr_drop_factor": POSITIVE,
+    "optimizer": st.just("sgd"),  # the others have no Nesterov
+    "schedule": st.sampled_from(("steps", "cosine")),
+    "warmup_shape": st.sampled_from(("constant", "linear")),
+    "accumulation": st.just(1),
+    "bn_group": st.none(),
+    "average": st.none() | INSIDE,
+    "label_smoothing": INSIDE,
+    "mixup": POSITIVE,
 }
+DATA: dict[str, Any] = {
+    "held_out": st.sampled_from(("test", "validation")),
+    "augment": st.sampled_from(("usual", "none")),
+}
+BROKEN = st.sampled_from(("refuse", "skip"))
 EXPERIMENTS = st.builds(
     Experiment,
     network=st.builds(Network, **NETWORK),
-    data=st.builds(Data, name=WORDS, held_out=st.sampled_from(("test", "validation"))),
+    data=st.builds(Data, name=WORDS, **DATA)
+    | st.builds(Data, name=WORDS.map("folder:{}".format), side=st.integers(8, 300), broken=BROKEN, **DATA),
     training=st.builds(Training, epochs=COUNTS, **TRAINING) | st.builds(Training, iterations=COUNTS, **TRAINING),
     seed=st.integers(0, 2**63 - 1),
     source=st.text(max_size=20),
@@ -106,17 +120,27 @@ OTHER = {
     "training.warmup_factor": "0.2",
     "training.lr_drops": "0.5",
     "training.lr_drop_factor": "0.2",
+    "training.optimizer": "caffe_sgd",
+    "training.schedule": "cosine",
+    "training.warmup_shape": "linear",
+    "training.accumulation": "2",
+    "training.bn_group": "64",
+    "training.average": "0.99",
+    "training.label_smoothing": "0.1",
+    "training.mixup": "0.2",
+    "data.augment": "none",
     "data.name": "cifar10",
     "data.held_out": "validation",
     "seed": "1",
 }
 CANONICAL = (
-    '{"data":{"held_out":"test","name":"digits"},"format":1,"network":{"branch":"two_layer","depth":20,'
+    '{"data":{"augment":"usual","held_out":"test","name":"digits"},"format":1,"network":{"branch":"two_layer","depth":20,'
     '"in_channels":3,"layout":"cifar","num_classes":10,"padding":"after","placement":"original",'
     '"shortcut":{"gate_widening":true,"inverted":false,"kind":"identity","norm":false},"stride_on":"first",'
     '"widening":"A","widening_input":"activated","widening_norm":false,"width":16},"seed":0,'
-    '"training":{"batch_size":128,"decay_on":"all","iterations":100,"lr":0.1,"lr_drop_factor":0.1,'
-    '"lr_drops":[0.5,0.75],"momentum":0.9,"nesterov":false,"warmup":0,"warmup_factor":0.1,"weight_decay":0.0001}}'
+    '"training":{"accumulation":1,"batch_size":128,"decay_on":"all","iterations":100,"label_smoothing":0.0,"lr":0.1,'
+    '"lr_drop_factor":0.1,"lr_drops":[0.5,0.75],"mixup":0.0,"momentum":0.9,"nesterov":false,"optimizer":"sgd",'
+    '"schedule":"steps","warmup":0,"warmup_factor":0.1,"warmup_shape":"constant","weight_decay":0.0001}}'
 )
 
 
@@ -126,7 +150,7 @@ CANONICAL = (
         (Shortcut, {*SHORTCUT}),
         (Network, {*NETWORK}),
         (Training, {*TRAINING, "epochs", "iterations"}),
-        (Data, {"name", "held_out"}),
+        (Data, {"name", "held_out", "augment", "side", "broken"}),
         (Experiment, {"network", "data", "training", "seed", "source"}),
     ],
 )
@@ -158,7 +182,7 @@ def test_digest_survives_the_way_there_and_back(experiment: Experiment) -> None:
 
 def test_digest_is_of_the_canonical_json() -> None:
     assert json.dumps(settings.to_data(PLAIN), sort_keys=True, separators=(",", ":")) == CANONICAL
-    assert settings.digest(PLAIN) == hashlib.sha256(CANONICAL.encode()).hexdigest()[:12] == "4a5c2c90f731"
+    assert settings.digest(PLAIN) == hashlib.sha256(CANONICAL.encode()).hexdigest()[:12] == "607ef0035a17"
 
 
 def test_digest_does_not_change_with_the_source() -> None:
@@ -166,7 +190,7 @@ def test_digest_does_not_change_with_the_source() -> None:
 
 
 def test_every_setting_has_another_value_here() -> None:
-    assert set(settings.names()) == {*OTHER, "source"}
+    assert set(settings.names()) == {*OTHER, "source", "data.side", "data.broken"}
 
 
 @pytest.mark.parametrize("key", OTHER)

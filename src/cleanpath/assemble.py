@@ -17,7 +17,7 @@ import torch
 from safetensors.torch import save
 
 import cleanpath
-from cleanpath.data.images import load
+from cleanpath.data.sources import load
 from cleanpath.errors import NonFiniteError, Request, SettingError, Stopped, UserError
 from cleanpath.experiment import Experiment
 from cleanpath.keeping import RunKeeper

@@ -21,7 +21,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from cleanpath.data.images import load
+from cleanpath.data.sources import load
 from cleanpath.errors import RunError, UserError
 from cleanpath.nn import catalog, resnet
 from cleanpath.records import Run

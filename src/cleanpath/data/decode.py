@@ -41,7 +41,8 @@ def decoded(path: Path, side: int | None = None) -> Image.Image:
 def _rgb(image: Image.Image) -> Image.Image:
     if image.mode.startswith("I") or image.mode == "F":
         grey = np.asarray(image).astype(np.float64)
-        scale = 255.0 / 65535.0 if image.mode.startswith("I") else 255.0 / max(float(grey.max()), 1e-9)
+        top = 65535.0 if image.mode.startswith("I") else max(float(grey.max()), 1.0)
+        scale = 1.0 if 1.0 < top <= 255.0 else 255.0 / top  # floats are taken for shares of white, or for bytes
         return Image.fromarray(np.clip(np.rint(grey * scale), 0, 255).astype(np.uint8)).convert("RGB")
     if "transparency" in image.info or image.mode in {"LA", "RGBA", "PA", "La", "RGBa"}:
         white = Image.new("RGBA", image.size, "white")

@@ -1,6 +1,5 @@
-"""Labelled images in two splits, the order in which a run sees them, and the data sets that make them."""
+"""Labelled images in two splits, and the order in which a run sees them."""
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Protocol
@@ -9,9 +8,6 @@ import numpy as np
 import numpy.typing as npt
 import torch
 from torch import Tensor
-
-from cleanpath.errors import UnknownNameError
-from cleanpath.experiment import Data
 
 
 class Split(Protocol):
@@ -64,21 +60,3 @@ def batch(count: int, size: int, *, seed: int, iteration: int) -> tuple[Tensor, 
 def order(count: int, *, seed: int, epoch: int) -> npt.NDArray[np.int64]:
     """The order in which an epoch visits `count` images: a function of seed and epoch, of nothing else."""
     return np.random.default_rng([seed, epoch]).permutation(count)
-
-
-def load(data: Data) -> Images:
-    """The images that a setting names."""
-    from cleanpath.data.cifar import cifar10, cifar100
-    from cleanpath.data.digits import digits
-    from cleanpath.data.folder import folder
-
-    kind, _, _ = data.name.partition(":")
-    sources: dict[str, Callable[[Data], Images]] = {
-        "digits": digits,
-        "cifar10": cifar10,
-        "cifar100": cifar100,
-        "folder": folder,
-    }
-    if kind not in sources:
-        raise UnknownNameError("data set", data.name, sources)
-    return sources[kind](data)

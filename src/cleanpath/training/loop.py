@@ -58,7 +58,8 @@ def train(  # noqa: PLR0913 (keyword options of the one loop)
     if (kept := keeper.restored()) is not None:
         course, tensors = kept
         learner.load(tensors)
-    began, first = time.monotonic() - course.seconds, course.iteration
+    began, before, first = time.monotonic() - course.seconds, course.seconds, course.iteration
+    loss = math.nan
     stream = batches(images.train, size, seed=seed, start=first + 1, end=total, loaders=loaders)
     network.train()
     while True:
@@ -68,6 +69,13 @@ def train(  # noqa: PLR0913 (keyword options of the one loop)
             line = {"iteration": course.iteration, "epoch": course.iteration * size / count}
             record({**line, "error": tested[0], "test_loss": tested[1], "seconds": _since(began)})
             course.evaluated = True
+        if on_step is not None and course.iteration > first:
+            speed = (course.iteration - first) * size / max(_since(began) - before, 1e-9)
+            on_step(
+                Progress(
+                    iteration=course.iteration, total=total, loss=loss, images_per_second=speed, error=course.error
+                )
+            )
         if keeper.due:
             course.seconds = _since(began)
             keeper.save(course, learner.tensors())
@@ -84,9 +92,6 @@ def train(  # noqa: PLR0913 (keyword options of the one loop)
             record({"iteration": iteration, "lr": lr, "loss": mean, "gradient_norm": norm, "seconds": _since(began)})
             course.losses.clear()
         course.evaluated = iteration * size // count == (iteration - 1) * size // count and iteration < total
-        if on_step is not None:
-            speed = (iteration - first) * size / max(_since(began) - course.seconds, 1e-9)
-            on_step(Progress(iteration=iteration, total=total, loss=loss, images_per_second=speed, error=course.error))
     while (last := evaluate(learner.tested, images.train, keeper)) is None:
         keeper.save(course, learner.tensors())
     _check_finite("training loss in eval mode", last[1], learner.tested, images, total)
