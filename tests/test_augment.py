@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 from cleanpath.data.augment import crop_and_flip, draws
 from cleanpath.data.images import batch
 from cleanpath.data.memory import InMemory
+from cleanpath.data.preparation import Preparation
 from tests.helpers import examples
 
 
@@ -57,9 +58,8 @@ def test_crop_is_a_window_of_the_padded_image_or_of_its_mirror(
 
 def test_a_split_draws_the_same_image_in_whatever_batch_it_comes() -> None:
     pixels = torch.randint(0, 256, (40, 3, 8, 8), dtype=torch.uint8)
-    split = InMemory(
-        pixels=pixels, labels=torch.zeros(40, dtype=torch.int64), mean=torch.full((3, 8, 8), 0.5), padding=2
-    )
+    half = Preparation(side=8, channels=3, mean=torch.full((3, 8, 8), 0.5), std=torch.ones(3, 8, 8))
+    split = InMemory(pixels=pixels, labels=torch.zeros(40, dtype=torch.int64), preparation=half, padding=2)
     seen = dict[tuple[int, int], torch.Tensor]()
     for size in (3, 7):
         for iteration in range(1, 80 // size):

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from cleanpath.auditing.profile import Profile
     from cleanpath.experiment import Data, Experiment, Network, Shortcut, Training
     from cleanpath.records import Run
+    from cleanpath.trained import load
 
 _HOMES = {
     "Data": "experiment",
@@ -30,6 +31,7 @@ _HOMES = {
     "assert_clean_path": "auditing.checking",
     "audit": "auditing.examine",
     "build": "assemble",
+    "load": "trained",
     "monitor": "auditing.monitoring",
 }
 
@@ -45,6 +47,7 @@ __all__ = [
     "assert_clean_path",
     "audit",
     "build",
+    "load",
     "monitor",
 ]
 

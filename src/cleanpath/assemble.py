@@ -1,5 +1,6 @@
 """Where the streets meet: an experiment becomes a network, images and a trained run."""
 
+import json
 import math
 import os
 import platform
@@ -87,6 +88,8 @@ def run(  # noqa: PLR0913 (keyword options)
                 loaders=loaders,
             )
             digest = writer.save_weights(save({k: v.contiguous() for k, v in network.state_dict().items()}))
+            words = {"preparation": images.preparation.words(), "classes": json.dumps(list(images.classes))}
+            writer.save_preparation(save(images.preparation.tensors(), metadata=words))
             writer.finish({"status": "finished", **result, "weights_sha256": digest, "peak_memory": peak_memory()})
         except NonFiniteError as error:
             writer.finish({"status": "diverged", "reason": str(error), "iterations": error.iteration - 1})

@@ -4,17 +4,15 @@
 130 and 143 interrupted.
 """
 
-import json
 import os
 import sys
-from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 from typer.exceptions import TyperException
 
-from cleanpath import __version__, options
+from cleanpath import __version__, options, verbs
 from cleanpath.errors import CleanpathError, SettingError, UserError
 from cleanpath.options import (
     AsJson,
@@ -68,7 +66,9 @@ def list_things(
     from cleanpath.report import listing, terminal
 
     rows = listing.rows(what, pattern, runs)
-    _print({"schema": f"cleanpath.list.{what}", "version": 1, what: rows}, as_json, lambda: terminal.print_rows(rows))
+    options.show(
+        {"schema": f"cleanpath.list.{what}", "version": 1, what: rows}, as_json, lambda: terminal.print_rows(rows)
+    )
 
 
 @app.command()
@@ -91,19 +91,19 @@ def show(
         from cleanpath.paper.published import published_table
 
         table = published_table(name)
-        _print(table.to_data(), as_json, lambda: terminal.print_published(table))
+        options.show(table.to_data(), as_json, lambda: terminal.print_published(table))
     elif Path(name).is_dir():
         from cleanpath.records import Run
 
         run = Run(Path(name))
-        _print(run.to_data(), as_json, lambda: terminal.print_run(run))
+        options.show(run.to_data(), as_json, lambda: terminal.print_run(run))
     else:
         from cleanpath.nn import catalog, summary
         from cleanpath.nn.summary_values import to_data
 
         network = catalog.network(name)
         found = summary.summarise(network, size or catalog.usual_size(network))
-        _print(to_data(found, name), as_json, lambda: terminal.print_network(name, found, every=every))
+        options.show(to_data(found, name), as_json, lambda: terminal.print_network(name, found, every=every))
 
 
 @app.command()
@@ -137,11 +137,11 @@ def train(
     experiment = single.experiment_of(network, [*(settings or []), *extra])
     if dry_run:
         plan = single.plan_run(experiment, out, threads=threads)
-        _print(plan, as_json, lambda: terminal.print_run_plan(plan))
+        options.show(plan, as_json, lambda: terminal.print_run_plan(plan))
         return
     with stop_requests(f"go on with: {this_command(without='--fresh')}") as request:
         run = single.train(experiment, out, threads=threads, fresh=fresh, request=request, loaders=loaders)
-    _print(run.to_data(), as_json, lambda: terminal.print_run(run))
+    options.show(run.to_data(), as_json, lambda: terminal.print_run(run))
     if run.status == "diverged":
         raise typer.Exit(1)
 
@@ -173,13 +173,13 @@ def reproduce(
     if dry_run:
         with stoppable("nothing was started"):
             plan = reproduction.measured_plan(job, workers=workers, fresh=fresh)
-        _print(plan, as_json, lambda: terminal.print_plan(plan))
+        options.show(plan, as_json, lambda: terminal.print_plan(plan))
         return
     with stoppable(f"finished cells are kept; go on with: {this_command(without='--fresh')}"):
         reproduction.run(job, workers=workers, fresh=fresh)
     tables = job.tables()
     reproduction.write_page(job, tables, page, command=this_command(without="--fresh"))
-    _print(table.to_data(tables, **job.provenance(tables)), as_json, lambda: terminal.print_tables(tables))
+    options.show(table.to_data(tables, **job.provenance(tables)), as_json, lambda: terminal.print_tables(tables))
     typer.echo(f"page: {page}", err=True)
     if any(cell.status == "failed" for cell in job.cells()):
         raise typer.Exit(1)
@@ -210,7 +210,7 @@ def report(
     )
     tables = job.tables()
     reproduction.write_page(job, tables, page, command=this_command())
-    _print(table.to_data(tables, **job.provenance(tables)), as_json, lambda: terminal.FORMATS[as_format](tables))
+    options.show(table.to_data(tables, **job.provenance(tables)), as_json, lambda: terminal.FORMATS[as_format](tables))
     typer.echo(f"page: {page}", err=True)
 
 
@@ -228,7 +228,7 @@ def compare(
     if len(runs) < 2:
         raise UserError("compare needs at least two run folders; `cleanpath list runs` names them")
     found = compare.compare(runs)
-    _print(found, as_json, lambda: terminal.print_comparison(found))
+    options.show(found, as_json, lambda: terminal.print_comparison(found))
 
 
 @app.command()
@@ -287,11 +287,16 @@ def audit(
         audited.write_page(html, here, there, command=this_command())
     data = here.data() if there is None else audited.comparison(here, there)
     sides = (here.side,) if there is None else (here.side, there.side)
-    _print(data, as_json, lambda: audit_output.show(sides, form=form, every=every))
+    options.show(data, as_json, lambda: audit_output.show(sides, form=form, every=every))
     if html is not None:
         typer.echo(f"page: {html}", err=True)
     if fail_on is not None and here.judgement.at_least(fail_on):
         raise typer.Exit(1)
+
+
+app.command()(verbs.evaluate)
+app.command()(verbs.predict)
+app.command()(verbs.export)
 
 
 @app.command()
@@ -307,7 +312,7 @@ def explain(
     """
     from cleanpath.report import audit_output
 
-    _print(audit_output.explained(code), as_json, lambda: audit_output.print_explained(code))
+    options.show(audit_output.explained(code), as_json, lambda: audit_output.print_explained(code))
 
 
 @app.command()
@@ -321,16 +326,9 @@ def doctor(as_json: AsJson = False) -> None:
 
     checks = health.checks(Path.cwd())
     data = {"schema": "cleanpath.doctor", "version": 1, "checks": checks}
-    _print(data, as_json, lambda: terminal.print_checks(checks))
+    options.show(data, as_json, lambda: terminal.print_checks(checks))
     if any(check["status"] == "fail" for check in checks):
         raise typer.Exit(1)
-
-
-def _print(data: dict[str, Any], as_json: bool, show: Callable[[], None]) -> None:
-    if as_json:
-        typer.echo(json.dumps(data, indent=1, allow_nan=False, ensure_ascii=False))
-    else:
-        show()
 
 
 def main() -> None:

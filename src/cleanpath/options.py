@@ -1,8 +1,10 @@
 """What the verbs share: words that an option may be, shared options, completion. Never imports torch."""
 
+import json
+from collections.abc import Callable, Mapping
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -88,3 +90,11 @@ Whats = Annotated[list[str], typer.Argument(metavar="TABLE...", help="table1, ta
 ScaleName = Annotated[str, typer.Option("--scale", help="Which size of experiment: quick.")]
 Seeds = Annotated[int, typer.Option("--seeds", metavar="N", min=1, help="How many seeds each row runs with.")]
 PageFile = Annotated[Path, typer.Option("--page", metavar="FILE", help="Where the HTML page goes.")]
+
+
+def show(data: Mapping[str, Any], as_json: AsJson, print_it: Callable[[], None]) -> None:
+    """The result on stdout, as JSON or in words."""
+    if as_json:
+        typer.echo(json.dumps(data, indent=1, allow_nan=False, ensure_ascii=False))
+    else:
+        print_it()

@@ -5,6 +5,7 @@
     metrics.jsonl      one line per measurement, appended while the run goes on
     checkpoint-ITERATION-SHA256.safetensors   the last two, while the run goes on (`keeping`)
     weights.safetensors
+    preparation.safetensors   how images are made ready, and the names of the classes
     result.json        written last: its presence means that the run ended
     failure.txt        why the last try crashed, if it did
 
@@ -30,6 +31,7 @@ from cleanpath.nn import catalog
 
 _EXPERIMENT, _ENVIRONMENT, _METRICS, _RESULT = "experiment.json", "environment.json", "metrics.jsonl", "result.json"
 _WEIGHTS, _FAILURE, _LOCK = "weights.safetensors", "failure.txt", "lock"
+_PREPARATION = "preparation.safetensors"
 
 
 @dataclass(frozen=True)
@@ -75,6 +77,11 @@ class Run:
     def weights(self) -> Path:
         """The file with the weights at the end."""
         return self.folder / _WEIGHTS
+
+    @property
+    def preparation(self) -> Path:
+        """The file that says how images are made ready."""
+        return self.folder / _PREPARATION
 
     @property
     def status(self) -> str:
@@ -148,7 +155,7 @@ class Writer:
         except OSError as error:
             raise RunError(f"{folder} cannot be written: {error.strerror}; choose another place with --out") from None
         try:
-            for stale in (_RESULT, _FAILURE, _WEIGHTS):
+            for stale in (_RESULT, _FAILURE, _WEIGHTS, _PREPARATION):
                 (folder / stale).unlink(missing_ok=True)
             _write_json(folder / _EXPERIMENT, settings.to_data(self._experiment))
             _write_json(folder / _ENVIRONMENT, self._environment)
@@ -210,6 +217,10 @@ class Writer:
         """Write the weights; their SHA-256."""
         write(self.run.weights, data)
         return hashlib.sha256(data).hexdigest()
+
+    def save_preparation(self, data: bytes) -> None:
+        """Write how images are made ready."""
+        write(self.run.preparation, data)
 
     def finish(self, result: Mapping[str, Any]) -> None:
         """Write how the run ended; from now on it counts as done."""

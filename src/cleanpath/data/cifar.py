@@ -21,6 +21,7 @@ import torch
 
 from cleanpath.data.images import Images
 from cleanpath.data.memory import InMemory
+from cleanpath.data.preparation import Preparation
 from cleanpath.errors import DataError
 from cleanpath.experiment import Data
 
@@ -115,15 +116,15 @@ def _cifar(kind: _Kind, held_out: str, augment: str, where: str) -> Images:
         kept, apart = order[VALIDATION_IMAGES:], order[:VALIDATION_IMAGES]
         train, test = (train[0][kept], train[1][kept]), (train[0][apart], train[1][apart])
     mean = torch.from_numpy(train[0].mean(axis=0, dtype=np.float64).astype(np.float32) / 255)
-    padding = 4 if augment == "usual" else 0
+    preparation = Preparation(side=32, channels=3, mean=mean, std=torch.ones_like(mean))
+    (seen, labels), (apart_pixels, apart_labels) = (
+        (torch.from_numpy(a), torch.from_numpy(b)) for a, b in (train, test)
+    )
     return Images(
-        train=InMemory(
-            pixels=torch.from_numpy(train[0]), labels=torch.from_numpy(train[1]), mean=mean, padding=padding
-        ),
-        held_out=InMemory(pixels=torch.from_numpy(test[0]), labels=torch.from_numpy(test[1]), mean=mean),
+        train=InMemory(pixels=seen, labels=labels, preparation=preparation, padding=4 if augment == "usual" else 0),
+        held_out=InMemory(pixels=apart_pixels, labels=apart_labels, preparation=preparation),
         classes=names,
-        channels=3,
-        side=32,
+        preparation=preparation,
     )
 
 

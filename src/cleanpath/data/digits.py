@@ -8,6 +8,7 @@ from sklearn.datasets import load_digits
 
 from cleanpath.data.images import Images
 from cleanpath.data.memory import InMemory
+from cleanpath.data.preparation import Preparation
 from cleanpath.experiment import Data
 
 _SPLIT_SEED = 20160316  # the date of the paper's first version; the split never changes
@@ -35,11 +36,11 @@ def _digits(held_out: str) -> Images:
     if held_out == "validation":
         images, targets = images[TEST_IMAGES:], targets[TEST_IMAGES:]
     count = VALIDATION_IMAGES if held_out == "validation" else TEST_IMAGES
-    images = images - images[count:].mean(dim=0)
+    mean = images[count:].mean(dim=0)
+    preparation = Preparation(side=8, channels=1, mean=mean, std=torch.ones_like(mean))
     return Images(
-        train=InMemory(pixels=images[count:], labels=targets[count:]),
-        held_out=InMemory(pixels=images[:count], labels=targets[:count]),
+        train=InMemory(pixels=images[count:], labels=targets[count:], preparation=preparation),
+        held_out=InMemory(pixels=images[:count], labels=targets[:count], preparation=preparation),
         classes=tuple(str(digit) for digit in range(10)),
-        channels=1,
-        side=8,
+        preparation=preparation,
     )

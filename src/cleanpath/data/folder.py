@@ -18,6 +18,7 @@ from cleanpath.data import augment
 from cleanpath.data.decode import BrokenImageError, decoded
 from cleanpath.data.images import Images, Split
 from cleanpath.data.memory import InMemory
+from cleanpath.data.preparation import Preparation
 from cleanpath.errors import DataError
 from cleanpath.experiment import Data
 
@@ -27,6 +28,8 @@ STD = (0.229, 0.224, 0.225)
 SMALL = 64
 """Images of at most this side are kept in memory and augmented as CIFAR's are."""
 USUAL = 224
+BORDER = 1 / 8
+"""Of the shorter side, cut off for a test: 224 of 256."""
 HELD_OUT_SHARE = 0.2
 _LEAST_AREA, _LEAST_RATIO = 0.08, 3 / 4
 _LOOKED_AT = 100
@@ -54,12 +57,12 @@ class OnDisk:
 
     paths: tuple[Path, ...]
     labels: Tensor
-    side: int
+    preparation: Preparation
     augmented: bool
 
     def plain(self, indices: Tensor) -> Tensor:
-        """The shorter side at 8/7 of `side`, the square in the middle of it."""
-        return _normalised([_middle(decoded(self.paths[i], 2 * self.side), self.side) for i in indices.tolist()])
+        """The square in the middle, an eighth cut off."""
+        return self.preparation.of_files([self.paths[i] for i in indices.tolist()])
 
     def drawn(self, indices: Tensor, epochs: Tensor, seed: int) -> Tensor:
         """A rectangle of 8 to 100% of the area and a ratio of 3/4 to 4/3, mirrored or not.
@@ -69,8 +72,10 @@ class OnDisk:
         if not self.augmented:
             return self.plain(indices)
         numbers = augment.draws(seed, epochs, indices, 5)
+        side, pixels = self.preparation.side, self.preparation.pixels
         chosen = zip(indices.tolist(), numbers, strict=True)
-        return _normalised([_cut(decoded(self.paths[i], 2 * self.side), self.side, row) for i, row in chosen])
+        cut = [_cut(decoded(self.paths[i], 2 * side), side, row) for i, row in chosen]
+        return self.preparation.normalised(torch.stack([pixels(image) for image in cut]))
 
 
 def folder(data: Data) -> Images:
@@ -92,12 +97,14 @@ def _folder(path: Path, held_out: str, how: str, side: int | None, broken: str |
         raise DataError(f"{path} has {_told(found.broken)}; mend or remove them, or leave them out: data.broken=skip")
     side = side or _usual_side(found)
     augmented = how == "usual"
+    mean, std = (torch.tensor(each)[:, None, None] for each in (MEAN, STD))
+    border = 0.0 if side <= SMALL else BORDER
+    preparation = Preparation(side=side, channels=3, mean=mean, std=std, border=border)
     return Images(
-        train=_split(found.train, found.classes, side, augmented=augmented),
-        held_out=_split(found.held_out, found.classes, side, augmented=False),
+        train=_split(found.train, found.classes, preparation, augmented=augmented),
+        held_out=_split(found.held_out, found.classes, preparation, augmented=False),
         classes=found.classes,
-        channels=3,
-        side=side,
+        preparation=preparation,
     )
 
 
@@ -167,34 +174,16 @@ def _usual_side(found: Listing) -> int:
     return side if max(sides) <= SMALL else USUAL
 
 
-def _split(entries: tuple[Entry, ...], classes: tuple[str, ...], side: int, *, augmented: bool) -> Split:
+def _split(entries: tuple[Entry, ...], classes: tuple[str, ...], preparation: Preparation, *, augmented: bool) -> Split:
     places = {name: at for at, name in enumerate(classes)}
     labels = torch.tensor([places[name] for _, name in entries])
     paths = tuple(file for file, _ in entries)
-    if side > SMALL:
-        return OnDisk(paths=paths, labels=labels, side=side, augmented=augmented)
+    if preparation.side > SMALL:
+        return OnDisk(paths=paths, labels=labels, preparation=preparation, augmented=augmented)
     with ThreadPoolExecutor(_WORKERS) as pool:
-        pixels = np.stack(list(pool.map(lambda file: _pixels(_fitted(decoded(file), side)), paths)))
-    mean, std = (torch.tensor(each)[:, None, None] for each in (MEAN, STD))
-    return InMemory(
-        pixels=torch.from_numpy(pixels), labels=labels, mean=mean, std=std, padding=side // 8 if augmented else 0
-    )
-
-
-def _fitted(image: Image.Image, side: int) -> Image.Image:
-    """The square in the middle, at this side."""
-    if image.size == (side, side):
-        return image
-    edge = min(image.size)
-    left, top = (image.width - edge) / 2, (image.height - edge) / 2
-    box = (left, top, left + edge, top + edge)
-    return image.resize((side, side), Image.Resampling.BILINEAR, box=box)
-
-
-def _middle(image: Image.Image, side: int) -> Image.Image:
-    edge = min(image.size) * 7 / 8
-    left, top = (image.width - edge) / 2, (image.height - edge) / 2
-    return image.resize((side, side), Image.Resampling.BILINEAR, box=(left, top, left + edge, top + edge))
+        pixels = list(pool.map(lambda file: preparation.pixels(preparation.square(decoded(file))), paths))
+    padding = preparation.side // 8 if augmented else 0
+    return InMemory(pixels=torch.stack(pixels), labels=labels, preparation=preparation, padding=padding)
 
 
 def _cut(image: Image.Image, side: int, numbers: npt.NDArray[np.float64]) -> Image.Image:
@@ -207,13 +196,3 @@ def _cut(image: Image.Image, side: int, numbers: npt.NDArray[np.float64]) -> Ima
     left, top = numbers[2] * (image.width - width), numbers[3] * (image.height - height)
     found = image.resize((side, side), Image.Resampling.BILINEAR, box=(left, top, left + width, top + height))
     return found.transpose(Image.Transpose.FLIP_LEFT_RIGHT) if numbers[4] < 0.5 else found
-
-
-def _pixels(image: Image.Image) -> npt.NDArray[np.uint8]:
-    return np.asarray(image, dtype=np.uint8).transpose(2, 0, 1)
-
-
-def _normalised(images: list[Image.Image]) -> Tensor:
-    pixels = torch.from_numpy(np.stack([_pixels(image) for image in images])).float().div_(255)
-    mean, std = (torch.tensor(each)[:, None, None] for each in (MEAN, STD))
-    return (pixels - mean) / std

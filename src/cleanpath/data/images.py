@@ -9,6 +9,8 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from cleanpath.data.preparation import Preparation
+
 
 class Split(Protocol):
     """Images of one split by their indices, (N, C, H, W) floats, wherever they are kept."""
@@ -34,9 +36,17 @@ class Images:
     train: Split
     held_out: Split
     classes: tuple[str, ...]
-    channels: int
-    side: int
-    """Pixels."""
+    preparation: Preparation
+
+    @property
+    def channels(self) -> int:
+        """Colour channels of an image."""
+        return self.preparation.channels
+
+    @property
+    def side(self) -> int:
+        """Pixels."""
+        return self.preparation.side
 
 
 def batch(count: int, size: int, *, seed: int, iteration: int) -> tuple[Tensor, Tensor]:

@@ -1,0 +1,244 @@
+"""What a finished run is good for: its network, what it says of images, how good it is, and files for elsewhere."""
+
+import json
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from hashlib import sha256
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import load as load_tensors
+from safetensors.torch import save_file
+from torch import Tensor, nn
+from torch.nn import functional
+
+from cleanpath import settings
+from cleanpath.data.decode import BrokenImageError
+from cleanpath.data.preparation import Preparation
+from cleanpath.data.sources import load as load_images
+from cleanpath.errors import RunError, SettingError, UserError
+from cleanpath.nn import resnet
+from cleanpath.records import Run
+from cleanpath.training.loop import outputs
+
+_BATCH = 64
+_BINS = 15
+_Z = 1.959963984540054
+"""Of a two-sided interval of 95%."""
+_COMPARED = 8
+_OPSET = 20
+
+
+@dataclass(frozen=True, kw_only=True)
+class Trained:
+    """A network with its weights, how images are made ready for it, and the names of its classes."""
+
+    run: Run
+    network: nn.Module
+    preparation: Preparation
+    classes: tuple[str, ...]
+
+
+def load(run: str | Path | Run) -> nn.Module:
+    """The network of a finished run with its weights, in eval mode.
+
+    Raises `RunError` if the run has not finished or its weights are damaged.
+    """
+    return trained(run).network
+
+
+def trained(run: str | Path | Run) -> Trained:
+    """Everything about a finished run. Raises `RunError` as `load` does."""
+    run = run if isinstance(run, Run) else Run(Path(run))
+    experiment = run.experiment
+    result = run.result
+    if result is None or result["status"] != "finished":
+        raise RunError(f"{run.folder} is {run.status} and has no final weights; train it to its end")
+    data = run.weights.read_bytes() if run.weights.is_file() else b""
+    if sha256(data).hexdigest() != result["weights_sha256"]:
+        raise RunError(f"{run.weights} is damaged: its SHA-256 is not the one that the run recorded; train again")
+    network = resnet.build(experiment.network).to(memory_format=torch.channels_last)
+    network.load_state_dict(load_tensors(data))
+    try:
+        with safe_open(str(run.preparation), framework="pt") as file:
+            words = file.metadata()
+            prepared = Preparation.back({name: file.get_tensor(name) for name in ("mean", "std")}, words["preparation"])
+            classes = tuple(json.loads(words["classes"]))
+    except (OSError, SafetensorError, KeyError) as error:
+        raise RunError(f"{run.preparation} is missing or damaged ({error}); train again") from None
+    return Trained(run=run, network=network.eval(), preparation=prepared, classes=classes)
+
+
+def evaluation(found: Trained, data: str | None = None) -> dict[str, Any]:
+    """Error with its interval, per class, confusion matrix and calibration on the held-out images of a data set."""
+    experiment = found.run.experiment
+    wanted = experiment.data if data is None else settings.override(experiment, [f"data.name={data}"]).data
+    images = load_images(replace(wanted, augment="none"))
+    if images.classes != found.classes:
+        raise SettingError(
+            f"{wanted.name} has the classes {_few(images.classes)}, the run learnt {_few(found.classes)}; "
+            "give data with the same classes"
+        )
+    if images.preparation.side != found.preparation.side or images.channels != found.preparation.channels:
+        raise SettingError(f"{wanted.name} has images of {images.side} pixels, the run takes {found.preparation.side}")
+    pairs = list(outputs(found.network, images.held_out))
+    logits, labels = torch.cat([one for one, _ in pairs]), torch.cat([two for _, two in pairs])
+    guesses = logits.argmax(dim=1)
+    wrong, count, most = int((guesses != labels).sum()), len(labels), len(found.classes)
+    confusion = torch.bincount(labels * most + guesses, minlength=most * most).reshape(most, most)
+    low, high = wilson(wrong, count)
+    return {
+        "schema": "cleanpath.evaluation",
+        "version": 1,
+        "run": str(found.run.folder),
+        "data": wanted.name,
+        "images": count,
+        "error": 100 * wrong / count,
+        "interval": [100 * low, 100 * high],
+        "loss": float(functional.cross_entropy(logits, labels)),
+        "calibration_error": calibration_error(logits, labels),
+        "classes": list(found.classes),
+        "class_errors": [
+            100 * (1 - int(row[at]) / int(row.sum())) if row.sum() else None for at, row in enumerate(confusion)
+        ],
+        "confusion": confusion.tolist(),
+    }
+
+
+def wilson(wrong: int, count: int) -> tuple[float, float]:
+    """The interval of 95% of a share (Wilson 1927)."""
+    share, z2 = wrong / count, _Z**2
+    middle = (share + z2 / (2 * count)) / (1 + z2 / count)
+    half = _Z / (1 + z2 / count) * math.sqrt(share * (1 - share) / count + z2 / (4 * count**2))
+    return max(0.0, middle - half), min(1.0, middle + half)
+
+
+def calibration_error(logits: Tensor, labels: Tensor) -> float:
+    """Mean distance of confidence and accuracy over 15 bins of confidence (Guo et al. 2017)."""
+    confidence, guesses = logits.softmax(dim=1).max(dim=1)
+    right = (guesses == labels).double()
+    place = (confidence * _BINS).long().clamp(max=_BINS - 1)
+    gaps = [abs(float((right[at] - confidence[at].double()).sum())) for at in (place == b for b in range(_BINS))]
+    return sum(gaps) / len(labels)
+
+
+def image_files(paths: Sequence[Path]) -> list[Path]:
+    """Files as they are given, and all files below folders. Raises `UserError` for what is not there."""
+    found = list[Path]()
+    for path in paths:
+        if path.is_dir():
+            found += sorted(p for p in path.rglob("*") if p.is_file() and not p.name.startswith("."))
+        elif path.is_file():
+            found.append(path)
+        else:
+            raise UserError(f"no file or folder {path}")
+    return found
+
+
+def predictions(found: Trained, files: Sequence[Path], most: int) -> Iterator[dict[str, Any]]:
+    """For every file the likeliest classes with their probabilities, or why it cannot be read; batch by batch."""
+    for start in range(0, len(files), _BATCH):
+        good, bad, ready = list[Path](), dict[Path, str](), list[Tensor]()
+        for path in files[start : start + _BATCH]:
+            try:
+                ready.append(found.preparation.of_files([path]))
+                good.append(path)
+            except BrokenImageError as error:
+                bad[path] = str(error)
+        with torch.inference_mode():
+            shares = found.network(torch.cat(ready)).softmax(dim=1) if ready else torch.empty(0, 1)
+        top = {path: row.topk(min(most, len(row))) for path, row in zip(good, shares, strict=True)}
+        for path in files[start : start + _BATCH]:
+            if path in bad:
+                yield {"file": str(path), "broken": bad[path]}
+                continue
+            values, places = top[path]
+            named = zip(places.tolist(), values.tolist(), strict=True)
+            yield {
+                "file": str(path),
+                "classes": [{"name": found.classes[at], "probability": share} for at, share in named],
+            }
+
+
+def export(found: Trained, form: str, target: Path) -> dict[str, Any]:
+    """Write the network as a file for elsewhere, open it again, and compare both on held-out images.
+
+    The file describes how images are made ready and names the classes.
+    """
+    if target.exists():
+        raise UserError(f"{target} is there already; nothing was overwritten, choose another --out")
+    images = load_images(replace(found.run.experiment.data, augment="none")).held_out
+    x = images.plain(torch.arange(min(_COMPARED, len(images.labels))))
+    with torch.inference_mode():
+        expected = found.network(x)
+    words = {
+        "preparation": found.preparation.words(),
+        "mean": json.dumps(found.preparation.mean.flatten().tolist()),
+        "std": json.dumps(found.preparation.std.flatten().tolist()),
+        "classes": json.dumps(list(found.classes)),
+        "input": json.dumps(["N", *x.shape[1:]]),
+        "network": json.dumps(settings.to_data(found.run.experiment)["network"]),
+    }
+    again = _FORMS[form](found, x, target, words)
+    return {
+        "schema": "cleanpath.export",
+        "version": 1,
+        "run": str(found.run.folder),
+        "format": form,
+        "file": str(target),
+        "bytes": target.stat().st_size,
+        "compared_images": len(x),
+        "largest_difference": float((again - expected).abs().max()),
+    }
+
+
+def _safetensors(found: Trained, x: Tensor, target: Path, words: dict[str, str]) -> Tensor:
+    save_file({name: value.contiguous() for name, value in found.network.state_dict().items()}, target, words)
+    network = resnet.build(found.run.experiment.network).to(memory_format=torch.channels_last)
+    network.load_state_dict(load_tensors(target.read_bytes()))
+    with torch.inference_mode():
+        return network.eval()(x)  # type: ignore[no-any-return]
+
+
+def _onnx(found: Trained, x: Tensor, target: Path, words: dict[str, str]) -> Tensor:
+    try:
+        import onnx
+        import onnxruntime
+    except ImportError as error:
+        raise UserError(f"{error.name} is not installed; pip install 'cleanpath[export]'") from None
+    batch = torch.export.Dim("N")
+    program = torch.onnx.export(
+        found.network,
+        (x,),
+        dynamo=True,
+        opset_version=_OPSET,
+        dynamic_shapes=({0: batch},),
+        input_names=["images"],
+        output_names=["logits"],
+        verbose=False,
+    )
+    assert program is not None
+    model = program.model_proto
+    for key, value in words.items():
+        model.metadata_props.add(key=key, value=value)
+    onnx.save(model, str(target))
+    session = onnxruntime.InferenceSession(str(target), providers=["CPUExecutionProvider"])
+    return torch.from_numpy(session.run(None, {"images": x.contiguous().numpy()})[0])
+
+
+def _torch_export(found: Trained, x: Tensor, target: Path, words: dict[str, str]) -> Tensor:
+    batch = torch.export.Dim("N")
+    program = torch.export.export(found.network, (x,), dynamic_shapes=({0: batch},))
+    torch.export.save(program, target, extra_files={f"{key}.json": value for key, value in words.items()})
+    with torch.inference_mode():
+        return torch.export.load(target).module()(x)  # type: ignore[no-any-return]
+
+
+_FORMS = {"safetensors": _safetensors, "onnx": _onnx, "torch-export": _torch_export}
+
+
+def _few(names: Sequence[str]) -> str:
+    return ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
