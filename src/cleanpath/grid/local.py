@@ -25,7 +25,7 @@ from cleanpath.experiment import Experiment
 from cleanpath.grid.plan import Cell
 from cleanpath.training.progress import Progress
 
-_PRELOAD = ["cleanpath.assemble", "cleanpath.data.digits", "cleanpath.grid.local"]
+_PRELOAD = ["cleanpath.assemble", "cleanpath.data.sources", "cleanpath.grid.local"]
 _SECONDS_BETWEEN_NEWS = 0.2
 _SECONDS_TO_END = 5.0
 

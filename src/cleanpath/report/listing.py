@@ -14,6 +14,13 @@ from cleanpath.paper.tables import RECIPES
 from cleanpath.records import runs_below
 
 Row = dict[str, Any]
+_CIFAR = "cs.toronto.edu/~kriz/cifar.html; from the folder in CLEANPATH_DATA (default: data), else fetched"
+_DATA = (
+    ("digits", "1,797 of 8×8 pixels, 10 classes", "with scikit-learn"),
+    ("cifar10", "60,000 of 32×32 pixels, 10 classes", _CIFAR),
+    ("cifar100", "60,000 of 32×32 pixels, 100 classes", _CIFAR),
+    ("folder:PATH", "your own, of any size and mode", "PATH/train/CLASS/… with PATH/val or PATH/test, or PATH/CLASS/…"),
+)
 
 
 def rows(what: str, pattern: str, runs: Path) -> list[Row]:
@@ -21,9 +28,7 @@ def rows(what: str, pattern: str, runs: Path) -> list[Row]:
     kinds: dict[str, Callable[[], list[Row]]] = {
         "networks": lambda: [_network(name) for name in catalog.names()],
         "tables": lambda: [_table(name) for name in RECIPES],
-        "data": lambda: [
-            {"name": "digits", "images": "1,797 of 8×8 pixels, 10 classes", "source": "with scikit-learn"}
-        ],
+        "data": lambda: [{"name": name, "images": images, "source": source} for name, images, source in _DATA],
         "runs": lambda: [_run(run) for run in runs_below(runs)],
         "settings": lambda: [{"name": key} for key in settings.names()],
         "rules": lambda: [{"name": one.code, "finding": one.name, "title": one.title} for one in every_rule()],
