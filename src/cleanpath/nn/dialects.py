@@ -72,7 +72,7 @@ def _check(state: Mapping[str, Tensor], dialect: Dialect, scale: str) -> None:
         return
     if not any(".conv3." in name for name in state):
         raise UserError(
-            "timm's resnetv2 networks of two-layer units carry the raw signal on the first shortcut, ours the activated "
+            "timm's networks of two-layer units carry the raw signal on the first shortcut, ours the activated "
             "one; only bottleneck networks (50 to 152) are the same function"
         )
     if scale in state and bool((state[scale] < 0).any()):
