@@ -59,7 +59,7 @@ def list_things(
     runs: Root = Path("runs"),
     as_json: AsJson = False,
 ) -> None:
-    """List networks, tables, data, runs, settings or rules.
+    """List networks, tables, data, recipes, runs, settings or rules.
 
     Examples: cleanpath list networks 'pre*'; cleanpath list runs --json
     """
@@ -113,6 +113,9 @@ def train(
         typer.Argument(help="A network, or an experiment in a .toml or .json file.", autocompletion=options.networks),
     ],
     data: Annotated[str | None, typer.Option(help="The data set; `list data` names them. Default: digits.")] = None,
+    recipe: Annotated[
+        str | None, typer.Option(help="How it is trained: `list recipes`.", autocompletion=options.recipes)
+    ] = None,
     settings: Settings = None,
     seed: Annotated[int | None, typer.Option(help="The seed of weights, order and dropout. Default: 0.")] = None,
     out: Annotated[Path | None, typer.Option(metavar="DIR", help="The run's folder; default below ./runs.")] = None,
@@ -134,7 +137,7 @@ def train(
 
     extra = [f"data.name={data}"] if data is not None else []
     extra += [f"seed={seed}"] if seed is not None else []
-    experiment = single.experiment_of(network, [*(settings or []), *extra])
+    experiment = single.experiment_of(network, [*(settings or []), *extra], recipe)
     if dry_run:
         plan = single.plan_run(experiment, out, threads=threads)
         options.show(plan, as_json, lambda: terminal.print_run_plan(plan))

@@ -45,6 +45,7 @@ class Things(StrEnum):
     networks = "networks"
     tables = "tables"
     data = "data"
+    recipes = "recipes"
     runs = "runs"
     settings = "settings"
     rules = "rules"
@@ -55,6 +56,13 @@ def rules(incomplete: str) -> list[str]:
     from cleanpath.auditing.judging import every_rule
 
     return [one.code for one in every_rule() if one.code.startswith(incomplete.upper())]
+
+
+def recipes(incomplete: str) -> list[str]:
+    """Names of recipes that complete a word."""
+    from cleanpath.paper.recipes import RECIPES
+
+    return [name for name in RECIPES if name.startswith(incomplete)]
 
 
 def networks(incomplete: str) -> list[str]:

@@ -1,30 +1,30 @@
 """A single run, as `cleanpath train` asks for it."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from cleanpath import assemble, settings
 from cleanpath.errors import Request
-from cleanpath.experiment import Experiment, Training
+from cleanpath.experiment import Experiment
 from cleanpath.grid.local import News
 from cleanpath.grid.plan import DONE, Cell
 from cleanpath.nn import catalog
+from cleanpath.paper.recipes import recipe
 from cleanpath.records import Run, check_folder, default_name, forget
 from cleanpath.training.progress import Progress
 from cleanpath.watch import Watch, say
 
-# Without a warm-up: the paper's appendix calls it unnecessary for pre-activation networks.
-DEFAULT_TRAINING = Training(epochs=20, batch_size=64, lr=0.05)
 
-
-def experiment_of(network: str, changes: Sequence[str]) -> Experiment:
-    """The experiment of a catalog name with `DEFAULT_TRAINING`, or of a file; with `changes` applied."""
+def experiment_of(network: str, changes: Sequence[str], chosen: str | None = None) -> Experiment:
+    """The experiment of a catalog name with a recipe, or of a file; with `changes` applied."""
     from_file = Path(network).suffix in (".toml", ".json")
     if from_file:
         base = settings.read(Path(network))
+        base = base if chosen is None else replace(base, training=recipe(chosen))
     else:
-        base = Experiment(network=catalog.network(network), training=DEFAULT_TRAINING)
+        base = Experiment(network=catalog.network(network), training=recipe(chosen or "default"))
     experiment = settings.override(base, changes)
     if not from_file:
         # The catalog's channels and classes are CIFAR's; what the user sets stands, and is checked below.

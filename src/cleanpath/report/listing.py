@@ -9,6 +9,7 @@ from typing import Any
 from cleanpath import settings
 from cleanpath.auditing.judging import every_rule
 from cleanpath.nn import catalog
+from cleanpath.paper import recipes
 from cleanpath.paper.published import published_table
 from cleanpath.paper.tables import RECIPES
 from cleanpath.records import runs_below
@@ -29,11 +30,16 @@ def rows(what: str, pattern: str, runs: Path) -> list[Row]:
         "networks": lambda: [_network(name) for name in catalog.names()],
         "tables": lambda: [_table(name) for name in RECIPES],
         "data": lambda: [{"name": name, "images": images, "source": source} for name, images, source in _DATA],
+        "recipes": lambda: [{"name": name, "what": _first_sentence(make)} for name, make in recipes.RECIPES.items()],
         "runs": lambda: [_run(run) for run in runs_below(runs)],
         "settings": lambda: [{"name": key} for key in settings.names()],
         "rules": lambda: [{"name": one.code, "finding": one.name, "title": one.title} for one in every_rule()],
     }
     return [row for row in kinds[what]() if fnmatchcase(row["name"], pattern)]
+
+
+def _first_sentence(described: Callable[..., Any]) -> str:
+    return (described.__doc__ or "").partition("\n")[0]
 
 
 def _network(name: str) -> Row:
