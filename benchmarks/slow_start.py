@@ -22,7 +22,8 @@ from torch.nn.functional import cross_entropy
 import cleanpath
 from cleanpath.assemble import environment
 from cleanpath.auditing.profile import plain
-from cleanpath.data.images import batch, load
+from cleanpath.data.images import batch
+from cleanpath.data.sources import load
 from cleanpath.nn.unit import ResidualUnit
 
 RESULTS = Path(__file__).resolve().parent.parent / "results" / "slow-start.jsonl"
@@ -48,8 +49,8 @@ def run(name: str, seed: int, rate: float) -> dict[str, Any]:
     began, losses = time.monotonic(), list[float]()
     with cleanpath.monitor(model, every=EVERY) as monitor:
         for iteration in range(1, STEPS + 1):
-            chosen = batch(len(images.train_labels), BATCH, seed=seed, iteration=iteration)
-            loss = cross_entropy(model(images.train_images[chosen]), images.train_labels[chosen])
+            chosen, _ = batch(len(images.train.labels), BATCH, seed=seed, iteration=iteration)
+            loss = cross_entropy(model(images.train.plain(chosen)), images.train.labels[chosen])
             optimizer.zero_grad()
             loss.backward()
             optimizer.step()

@@ -17,7 +17,10 @@ from cleanpath.nn import catalog
 from cleanpath.report import listing
 from tests.helpers import TINY, here, nothing_written, outside, tiny
 
-VERBS = ("list", "show", "train", "reproduce", "report", "compare", "audit", "explain", "doctor")
+VERBS = (
+    *("list", "show", "train", "reproduce", "report", "compare", "audit", "explain", "doctor"),
+    *("evaluate", "predict", "export"),
+)
 COMMAND: Any = typer.main.get_command(cli.app)
 TRAIN = ("--set", "network.width=4", "--set", "training.iterations=3", "--threads", "1")
 
@@ -197,7 +200,12 @@ def test_json_is_all_of_stdout_and_has_schema_and_version(
 
 
 def test_every_verb_has_json() -> None:
-    verbs = {words[0] for words, _, _ in AS_JSON.values()} | {"reproduce"}  # reproduce: test_grid.py
+    verbs = {words[0] for words, _, _ in AS_JSON.values()} | {
+        "reproduce",
+        "evaluate",
+        "predict",
+        "export",
+    }  # test_grid.py, test_trained.py
     assert verbs == set(VERBS)
 
 

@@ -70,7 +70,13 @@ def test_result_is_written_last(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
 
     monkeypatch.setattr(records, "write", spy)
     run = assemble.run(tiny(), tmp_path / "run", threads=1)
-    assert written == ["experiment.json", "environment.json", "weights.safetensors", "result.json"]
+    assert written == [
+        "experiment.json",
+        "environment.json",
+        "weights.safetensors",
+        "preparation.safetensors",
+        "result.json",
+    ]
     assert run.status == "finished"
 
 

@@ -12,6 +12,9 @@ from dataclasses import dataclass, field
 from cleanpath.errors import SettingError
 
 FORMAT = 1
+LATER = {"later": True}
+"""Marks a setting that came after runs had been recorded: at its default it is no part of the digest, so that their
+names stay."""
 BRANCHES = ("one_layer", "two_layer", "bottleneck")
 LAYOUTS = ("cifar", "imagenet")
 
@@ -96,9 +99,9 @@ class Data:
 
     name: str = "digits"
     held_out: str = "test"
-    augment: str = "usual"
-    side: int | None = None
-    broken: str | None = None
+    augment: str = field(default="usual", metadata=LATER)
+    side: int | None = field(default=None, metadata=LATER)
+    broken: str | None = field(default=None, metadata=LATER)
 
     def __post_init__(self) -> None:
         _one_of("data.held_out", self.held_out, ("test", "validation"))
@@ -134,23 +137,23 @@ class Training:
     epochs: int | None = None
     iterations: int | None = None
     batch_size: int = 128
-    optimizer: str = "sgd"
+    optimizer: str = field(default="sgd", metadata=LATER)
     lr: float = 0.1
     momentum: float = 0.9
     nesterov: bool = False
     weight_decay: float = 1e-4
     decay_on: str = "all"
-    schedule: str = "steps"
+    schedule: str = field(default="steps", metadata=LATER)
     warmup: int = 0
     warmup_factor: float = 0.1
-    warmup_shape: str = "constant"
+    warmup_shape: str = field(default="constant", metadata=LATER)
     lr_drops: tuple[float, ...] = (0.5, 0.75)
     lr_drop_factor: float = 0.1
-    accumulation: int = 1
-    bn_group: int | None = None
-    average: float | None = None
-    label_smoothing: float = 0.0
-    mixup: float = 0.0
+    accumulation: int = field(default=1, metadata=LATER)
+    bn_group: int | None = field(default=None, metadata=LATER)
+    average: float | None = field(default=None, metadata=LATER)
+    label_smoothing: float = field(default=0.0, metadata=LATER)
+    mixup: float = field(default=0.0, metadata=LATER)
 
     def __post_init__(self) -> None:
         if (self.epochs is None) == (self.iterations is None):

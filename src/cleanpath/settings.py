@@ -41,9 +41,17 @@ def from_data(data: Mapping[str, Any], *, where: str = "experiment") -> Experime
 
 
 def digest(experiment: Experiment) -> str:
-    """The first 12 hexadecimal digits of the SHA-256 of the canonical JSON, without `source`: it names the run."""
+    """The first 12 hexadecimal digits of the SHA-256 of the canonical JSON: it names the run.
+
+    Without `source`, and without settings that came later and are at their default.
+    """
     data = to_data(experiment)
     data.pop("source", None)
+    for part in (experiment.data, experiment.training):
+        group = data["data" if part is experiment.data else "training"]
+        for each in dataclasses.fields(part):
+            if each.metadata.get("later") and getattr(part, each.name) == each.default:
+                group.pop(each.name, None)
     canonical = json.dumps(data, sort_keys=True, separators=(",", ":"), ensure_ascii=True)
     return hashlib.sha256(canonical.encode()).hexdigest()[:12]
 
