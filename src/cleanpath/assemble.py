@@ -21,7 +21,7 @@ import cleanpath
 from cleanpath.data.sources import load
 from cleanpath.errors import NonFiniteError, Request, SettingError, Stopped, UserError
 from cleanpath.experiment import Experiment
-from cleanpath.keeping import RunKeeper
+from cleanpath.keeping import SECONDS_BETWEEN, RunKeeper
 from cleanpath.nn import catalog, resnet
 from cleanpath.records import Run, Writer
 from cleanpath.training.loop import train
@@ -60,11 +60,13 @@ def run(  # noqa: PLR0913 (keyword options)
     on_step: Callable[[Progress], None] | None = None,
     request: Request | None = None,
     loaders: int = 0,
+    seconds_between: float = SECONDS_BETWEEN,
     say: Callable[[str], None] = lambda _: None,
 ) -> Run:
     """Train an experiment to its last iteration, from where an earlier try stopped, and record it in `folder`.
 
-    A `request` to stop is obeyed after the current step: the run is saved, and `Stopped` raised. A run that diverges
+    It is saved every `seconds_between`. A `request` to stop is obeyed after the current step: the run is saved, and
+    `Stopped` raised. A run that diverges
     ends too, with that as its result. torch's random state and number of threads are as before afterwards.
     """
     check(experiment)
@@ -84,7 +86,7 @@ def run(  # noqa: PLR0913 (keyword options)
                 seed=experiment.seed,
                 record=writer.append,
                 on_step=on_step,
-                keeper=RunKeeper(writer, request or Request(), say=say),
+                keeper=RunKeeper(writer, request or Request(), seconds_between=seconds_between, say=say),
                 loaders=loaders,
             )
             digest = writer.save_weights(save({k: v.contiguous() for k, v in network.state_dict().items()}))

@@ -121,6 +121,7 @@ def train(
     out: Annotated[Path | None, typer.Option(metavar="DIR", help="The run's folder; default below ./runs.")] = None,
     threads: Annotated[int | None, typer.Option(min=1, help="Threads of torch; default: all cores.")] = None,
     loaders: Annotated[int, typer.Option(min=0, help="Processes that prepare batches ahead; 0: none.")] = 0,
+    save_every: Annotated[float, typer.Option(metavar="SECONDS", min=0, help="Between two checkpoints.")] = 60.0,
     fresh: Fresh = False,
     dry_run: DryRun = False,
     as_json: AsJson = False,
@@ -143,7 +144,15 @@ def train(
         options.show(plan, as_json, lambda: terminal.print_run_plan(plan))
         return
     with stop_requests(f"go on with: {this_command(without='--fresh')}") as request:
-        run = single.train(experiment, out, threads=threads, fresh=fresh, request=request, loaders=loaders)
+        run = single.train(
+            experiment,
+            out,
+            threads=threads,
+            fresh=fresh,
+            request=request,
+            loaders=loaders,
+            seconds_between=save_every,
+        )
     options.show(run.to_data(), as_json, lambda: terminal.print_run(run))
     if run.status == "diverged":
         raise typer.Exit(1)

@@ -32,7 +32,7 @@ class RunKeeper:
         writer: Writer,
         request: Request,
         *,
-        seconds_between: float = SECONDS_BETWEEN,
+        seconds_between: float,
         say: Callable[[str], None] = lambda _: None,
     ) -> None:
         self._writer, self._request, self._say = writer, request, say

@@ -50,8 +50,15 @@ def plan_run(experiment: Experiment, out: Path | None, *, threads: int) -> dict[
     }
 
 
-def train(
-    experiment: Experiment, out: Path | None, *, threads: int, fresh: bool, request: Request, loaders: int = 0
+def train(  # noqa: PLR0913 (keyword options)
+    experiment: Experiment,
+    out: Path | None,
+    *,
+    threads: int,
+    fresh: bool,
+    request: Request,
+    loaders: int = 0,
+    seconds_between: float = 60.0,
 ) -> Run:
     """Train and record, from where an earlier try stopped; a run that ended is not trained again unless `fresh`."""
     folder = _folder(experiment, out, threads)
@@ -69,7 +76,14 @@ def train(
             watch.tell(News(cell=cell, event="step", progress=progress))
 
         run = assemble.run(
-            experiment, folder, threads=threads, on_step=on_step, request=request, loaders=loaders, say=say
+            experiment,
+            folder,
+            threads=threads,
+            on_step=on_step,
+            request=request,
+            loaders=loaders,
+            seconds_between=seconds_between,
+            say=say,
         )
         watch.tell(News(cell=cell, event="ended"))
     return run
