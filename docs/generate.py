@@ -215,14 +215,37 @@ def gallery() -> str:
     return "\n".join(lines).strip() + "\n"
 
 
+def kills() -> str:
+    """What the campaigns of kills came to, and the runs on real images."""
+    lines = list[str]()
+    for row in _lines("run-kills"):
+        counted = ", ".join(f"{count} {name}" for name, count in sorted(row["kills"].items()))
+        differing = "; ".join(row["wrong"]) or "none differed"
+        lines.append(
+            f"- {sum(row['kills'].values())} kills ({counted}): {row['runs ended']} runs ended meanwhile; {differing}. "
+            f"torch {row['torch']}, {row['date']}."
+        )
+    lines += ["", "| network | images | epochs | kills | test error, % | training error, % | seconds |"]
+    lines += ["| --- | --- | --: | --: | --: | --: | --: |"]
+    for row in _lines("cifar10"):
+        result, killed = row["result"], sum("killed after seconds" in one for one in row["tries"])
+        numbers = f"{result['error']:.2f} | {result['train_error']:.2f} | {result['seconds']:.0f}"
+        lines.append(f"| {row['network']} | {row['images']} | {row['epochs']} | {killed} | {numbers} |")
+    return "\n".join(lines) + "\n"
+
+
+def _lines(name: str) -> list[dict[str, Any]]:
+    text = (ROOT / "results" / f"{name}.jsonl").read_text(encoding="utf-8")
+    return [json.loads(line) for line in text.splitlines()]
+
+
 def _listed(name: str) -> list[dict[str, Any]]:
     found: list[dict[str, Any]] = json.loads((ROOT / "results" / f"{name}.json").read_text(encoding="utf-8"))
     return found
 
 
 def _rates() -> list[dict[str, Any]]:
-    text = (ROOT / "results" / "finding-rates.jsonl").read_text(encoding="utf-8")
-    return [json.loads(line) for line in text.splitlines()]
+    return _lines("finding-rates")
 
 
 BLOCKS: dict[str, Callable[[], str]] = {
@@ -238,6 +261,7 @@ BLOCKS: dict[str, Callable[[], str]] = {
     "rates": rates,
     "rates_tables": rates_tables,
     "gallery": gallery,
+    "kills": kills,
     "sweep": sweep,
     "sweep_rows": lambda: sweep("--rows"),
 }

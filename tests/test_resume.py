@@ -219,3 +219,35 @@ def test_random_state_of_the_caller_is_as_before(tmp_path: Path) -> None:
     before = torch.get_rng_state()
     run(tmp_path / "run", tiny(iterations=6), stops=(3,))
     assert torch.equal(torch.get_rng_state(), before)
+
+
+def test_a_limit_on_the_size_of_files_is_named_and_nothing_is_lost(tmp_path: Path) -> None:
+    """As on a disk that is full: the system refuses the write in the middle of a file."""
+    resource = pytest.importorskip("resource")
+    words = [
+        sys.executable,
+        "-m",
+        "cleanpath",
+        "train",
+        "preresnet8",
+        "--threads",
+        "1",
+        "--out",
+        "run",
+        "--save-every",
+        "0",
+    ]
+    words += ["--set", "network.width=4", "--set", "training.iterations=20"]
+
+    def limited() -> None:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, 20_000))
+
+    done = subprocess.run(
+        words, cwd=tmp_path, capture_output=True, encoding="utf-8", check=False, timeout=PATIENCE, preexec_fn=limited
+    )
+    assert done.returncode == 2, done.stderr
+    assert "cannot be written: File too large" in done.stderr.splitlines()[-1]
+    assert not list((tmp_path / "run").glob(".*")), "no half file is left"
+    again = subprocess.run(words, cwd=tmp_path, capture_output=True, encoding="utf-8", check=True, timeout=PATIENCE)
+    assert "error" in again.stdout
+    assert Run(tmp_path / "run").status == "finished"
