@@ -32,6 +32,7 @@ PAGES = (
     "docs/audit-sweep.md",
     "docs/findings.md",
     "docs/gallery.md",
+    "docs/reliability.md",
 )
 _BLOCK = re.compile(r"(<!-- begin: (\w+) -->\n).*?(<!-- end -->)", re.DOTALL)
 

@@ -19,7 +19,8 @@ def show(found: Mapping[str, Any]) -> None:
     low, high = found["interval"]
     console.print(
         f"{escape(found['run'])} on {escape(found['data'])}: error {found['error']:.2f}% "
-        f"(95% interval {low:.2f} to {high:.2f}), {found['images']:,} images"
+        f"(95% interval {low:.2f} to {high:.2f}), {found['images']:,} images",
+        soft_wrap=True,
     )
     console.print(f"loss {found['loss']:.4f}, calibration error {found['calibration_error']:.3f}\n")
     table = Table(box=None, pad_edge=False)
