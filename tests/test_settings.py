@@ -67,6 +67,7 @@ TRAINING = {
     "average": st.none() | INSIDE,
     "label_smoothing": INSIDE,
     "mixup": POSITIVE,
+    "body_factor": POSITIVE,
 }
 DATA: dict[str, Any] = {
     "held_out": st.sampled_from(("test", "validation")),
@@ -80,6 +81,7 @@ EXPERIMENTS = st.builds(
     | st.builds(Data, name=WORDS.map("folder:{}".format), side=st.integers(8, 300), broken=BROKEN, **DATA),
     training=st.builds(Training, epochs=COUNTS, **TRAINING) | st.builds(Training, iterations=COUNTS, **TRAINING),
     seed=st.integers(0, 2**63 - 1),
+    init=st.text(max_size=16),
     source=st.text(max_size=20),
 )
 
@@ -128,6 +130,8 @@ OTHER = {
     "training.average": "0.99",
     "training.label_smoothing": "0.1",
     "training.mixup": "0.2",
+    "training.body_factor": "0.1",
+    "init": "0123",
     "data.augment": "none",
     "data.name": "cifar10",
     "data.held_out": "validation",
@@ -151,7 +155,7 @@ CANONICAL = (
         (Network, {*NETWORK}),
         (Training, {*TRAINING, "epochs", "iterations"}),
         (Data, {"name", "held_out", "augment", "side", "broken"}),
-        (Experiment, {"network", "data", "training", "seed", "source"}),
+        (Experiment, {"network", "data", "training", "seed", "init", "source"}),
     ],
 )
 def test_every_setting_is_drawn_below(cls: type, drawn: set[str]) -> None:

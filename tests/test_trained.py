@@ -183,3 +183,48 @@ def test_data_with_other_classes_is_refused(run: Path, tmp_path: Path) -> None:
             Image.new("RGB", (8, 8)).save(tmp_path / split / kind / "0.png")
     outcome = here("evaluate", str(run), "--data", f"folder:{tmp_path}")
     assert_user_error(outcome, "has the classes cats, dogs, the run learnt 0, 1, 2 and 7 more")
+
+
+def test_fine_tuning_begins_with_the_weights_of_a_run_and_a_head_of_its_own(tmp_path: Path) -> None:
+    """Two classes of digits as a folder: the body is the run's, and moves at a tenth of the rate."""
+    pixels, labels = load_digits(return_X_y=True)
+    for at in range(300):
+        if labels[at] < 2:
+            image = Image.fromarray(np.rint(pixels[at].reshape(8, 8) * 255 / 16).astype(np.uint8))
+            (tmp_path / "photos" / f"is {labels[at]}").mkdir(parents=True, exist_ok=True)
+            image.save(tmp_path / "photos" / f"is {labels[at]}" / f"{at}.png")
+    rgb = assemble.run(tiny("network.in_channels=1", iterations=3), tmp_path / "other", threads=1).folder
+    words = (
+        "train",
+        "preresnet8",
+        "--data",
+        f"folder:{tmp_path / 'photos'}",
+        "--set",
+        "network.width=4",
+        "--threads",
+        "1",
+    )
+    short = ("--set", "training.iterations=4", "--set", "training.batch_size=16", "--set", "training.body_factor=0.1")
+    assert_user_error(here(*words, *short, "--init", str(rgb), "--out", str(tmp_path / "wrong")), "stem.conv.weight")
+    colour = here(*words, *short, "--out", str(tmp_path / "colour"), "--json")
+    assert colour.code == 0, colour.err
+    tuned = here(
+        *words, *short, "--seed", "1", "--init", str(tmp_path / "colour"), "--out", str(tmp_path / "tuned"), "--json"
+    )
+    assert tuned.code == 0, tuned.err
+    assert tuned.json()["experiment"]["init"] == (colour.json()["result"]["weights_sha256"])[:16]
+    assert "begins with" in tuned.err
+    assert_user_error(here(*words, *short, "--init", str(tmp_path / "none")), "there are no weights")
+
+
+def test_a_lower_rate_for_the_body_leaves_the_head_its_own() -> None:
+    from cleanpath.nn import resnet
+    from cleanpath.training.optimizers import optimizer_of
+
+    experiment = tiny("training.body_factor=0.1")
+    network = resnet.build(experiment.network)
+    optimizer = optimizer_of(network, experiment.training)
+    factors = {id(p): group["factor"] for group in optimizer.param_groups for p in group["params"]}
+    named = {name: factors[id(p)] for name, p in network.named_parameters()}
+    assert {name for name, factor in named.items() if factor == 1} == {"head.linear.weight", "head.linear.bias"}
+    assert {factor for name, factor in named.items() if not name.startswith("head.linear")} == {0.1}

@@ -1,5 +1,6 @@
 """Where the streets meet: an experiment becomes a network, images and a trained run."""
 
+import hashlib
 import json
 import math
 import os
@@ -24,6 +25,7 @@ from cleanpath.experiment import Experiment
 from cleanpath.keeping import SECONDS_BETWEEN, RunKeeper
 from cleanpath.nn import catalog, resnet
 from cleanpath.records import Run, Writer
+from cleanpath.targeting import weights
 from cleanpath.training.loop import train
 from cleanpath.training.progress import Progress
 from cleanpath.training.schedule import length
@@ -61,10 +63,12 @@ def run(  # noqa: PLR0913 (keyword options)
     request: Request | None = None,
     loaders: int = 0,
     seconds_between: float = SECONDS_BETWEEN,
+    init: Path | None = None,
     say: Callable[[str], None] = lambda _: None,
 ) -> Run:
     """Train an experiment to its last iteration, from where an earlier try stopped, and record it in `folder`.
 
+    `init` is the file of weights that the experiment begins with, if it names one.
     It is saved every `seconds_between`. A `request` to stop is obeyed after the current step: the run is saved, and
     `Stopped` raised. A run that diverges
     ends too, with that as its result. torch's random state and number of threads are as before afterwards.
@@ -78,7 +82,10 @@ def run(  # noqa: PLR0913 (keyword options)
     ):
         try:
             torch.manual_seed(experiment.seed)
-            network = resnet.build(experiment.network).to(memory_format=torch.channels_last)
+            network = resnet.build(experiment.network)
+            if init is not None:
+                say(begin_with(network, init))
+            network = network.to(memory_format=torch.channels_last)
             result = train(
                 network,
                 images,
@@ -105,6 +112,34 @@ def run(  # noqa: PLR0913 (keyword options)
                 ) from error
             raise
     return writer.run
+
+
+def weights_of(run_or_file: Path) -> tuple[Path, str]:
+    """A finished run's weights, or a file of them, and the start of its SHA-256. Raises `UserError`."""
+    path = Run(run_or_file).weights if run_or_file.is_dir() else run_or_file
+    if not path.is_file():
+        raise UserError(f"--init {run_or_file}: there are no weights; give a finished run, or a file of weights")
+    return path, hashlib.sha256(path.read_bytes()).hexdigest()[:16]
+
+
+def begin_with(network: torch.nn.Module, path: Path) -> str:
+    """Fill a network with weights of another; the last layer stays as drawn where its shape differs.
+
+    Raises `UserError` if anything else differs: nothing is half loaded.
+    """
+    found, own = weights.read(path), network.state_dict()
+    head = {name for name in own if name.startswith("head.linear.")}
+    fresh = {name for name in head if name not in found or found[name].shape != own[name].shape}
+    fresh = head if fresh else fresh
+    wrong = [n for n in own if n not in fresh and (n not in found or found[n].shape != own[n].shape)]
+    wrong += [name for name in found if name not in own]
+    if wrong:
+        raise UserError(
+            f"{path} does not fit: {wrong[0]}{f' and {len(wrong) - 1} more' if len(wrong) > 1 else ''} differ; "
+            "the network must be the one that the weights are of, but for its classes"
+        )
+    network.load_state_dict({name: value for name, value in found.items() if name not in fresh}, strict=False)
+    return f"begins with {path}" + (", its last layer with weights of its own" if fresh else "")
 
 
 def check(experiment: Experiment) -> None:

@@ -121,6 +121,9 @@ def train(
     out: Annotated[Path | None, typer.Option(metavar="DIR", help="The run's folder; default below ./runs.")] = None,
     threads: Annotated[int | None, typer.Option(min=1, help="Threads of torch; default: all cores.")] = None,
     loaders: Annotated[int, typer.Option(min=0, help="Processes that prepare batches ahead; 0: none.")] = 0,
+    init: Annotated[
+        Path | None, typer.Option(metavar="RUN|FILE", help="Begin with these weights; another head for other classes.")
+    ] = None,
     save_every: Annotated[float, typer.Option(metavar="SECONDS", min=0, help="Between two checkpoints.")] = 60.0,
     fresh: Fresh = False,
     dry_run: DryRun = False,
@@ -138,6 +141,11 @@ def train(
 
     extra = [f"data.name={data}"] if data is not None else []
     extra += [f"seed={seed}"] if seed is not None else []
+    if init is not None:
+        from cleanpath.assemble import weights_of
+
+        init, digest = weights_of(init)
+        extra.append(f"init={digest}")
     experiment = single.experiment_of(network, [*(settings or []), *extra], recipe)
     if dry_run:
         plan = single.plan_run(experiment, out, threads=threads)
@@ -152,6 +160,7 @@ def train(
             request=request,
             loaders=loaders,
             seconds_between=save_every,
+            init=init,
         )
     options.show(run.to_data(), as_json, lambda: terminal.print_run(run))
     if run.status == "diverged":

@@ -131,6 +131,7 @@ class Training:
     `bn_group`: images over which BN takes its statistics in training (64 in the paper: a batch of 128 on two cards);
     None: the batch, or the micro-batch.
     `average`: decay of an exponential moving average of the weights, which is then what is tested and kept; None: none.
+    `body_factor`: of the rate, for all but the last linear layer, as fine-tuning has it.
     `mixup`: α of the Beta distribution by which pairs of images are mixed (Zhang et al. 2018); 0: none.
     """
 
@@ -154,6 +155,7 @@ class Training:
     average: float | None = field(default=None, metadata=LATER)
     label_smoothing: float = field(default=0.0, metadata=LATER)
     mixup: float = field(default=0.0, metadata=LATER)
+    body_factor: float = field(default=1.0, metadata=LATER)
 
     def __post_init__(self) -> None:
         if (self.epochs is None) == (self.iterations is None):
@@ -171,7 +173,7 @@ class Training:
         _require(not self.nesterov or self.momentum > 0, "training.nesterov needs training.momentum > 0")
         _one_of("training.optimizer", self.optimizer, ("sgd", "caffe_sgd", "adamw"))
         _require(not self.nesterov or self.optimizer == "sgd", "training.nesterov needs training.optimizer=sgd")
-        for name in ("weight_decay", "mixup"):
+        for name in ("weight_decay", "mixup", "body_factor"):
             value = getattr(self, name)
             _require(math.isfinite(value) and value >= 0, f"training.{name} is {value}; must be finite and >= 0")
         _one_of("training.decay_on", self.decay_on, ("all", "weights"))
@@ -202,6 +204,7 @@ class Training:
 class Experiment:
     """One cell of a table, or one run of a user's: everything that decides its numbers.
 
+    `init` is the start of the SHA-256 of the weights that it begins with; empty: weights drawn from the seed.
     `source` says where it comes from ("table1/original"); it is a label and not part of the digest, so that tables
     share the runs that they have in common. Threads, device and folder are not here either: the run records them.
     """
@@ -210,6 +213,7 @@ class Experiment:
     training: Training
     data: Data = field(default_factory=Data)
     seed: int = 0
+    init: str = field(default="", metadata=LATER)
     source: str = ""
 
     def __post_init__(self) -> None:

@@ -24,8 +24,9 @@ _ALTERNATIVES = {"training.epochs": "training.iterations", "training.iterations"
 def to_data(experiment: Experiment) -> dict[str, Any]:
     """Plain dictionaries, lists, strings and numbers; what is `None` or an empty label is left out."""
     data = {"format": FORMAT, **_to_plain(experiment)}
-    if not experiment.source:
-        data.pop("source")
+    for label in ("source", "init"):
+        if not data[label]:
+            data.pop(label)
     return data
 
 
@@ -47,8 +48,8 @@ def digest(experiment: Experiment) -> str:
     """
     data = to_data(experiment)
     data.pop("source", None)
-    for part in (experiment.data, experiment.training):
-        group = data["data" if part is experiment.data else "training"]
+    groups = ((experiment.data, data["data"]), (experiment.training, data["training"]))
+    for part, group in groups:
         for each in dataclasses.fields(part):
             if each.metadata.get("later") and getattr(part, each.name) == each.default:
                 group.pop(each.name, None)

@@ -59,6 +59,7 @@ def train(  # noqa: PLR0913 (keyword options)
     request: Request,
     loaders: int = 0,
     seconds_between: float = 60.0,
+    init: Path | None = None,
 ) -> Run:
     """Train and record, from where an earlier try stopped; a run that ended is not trained again unless `fresh`."""
     folder = _folder(experiment, out, threads)
@@ -83,6 +84,7 @@ def train(  # noqa: PLR0913 (keyword options)
             request=request,
             loaders=loaders,
             seconds_between=seconds_between,
+            init=init,
             say=say,
         )
         watch.tell(News(cell=cell, event="ended"))

@@ -158,7 +158,7 @@ def _mixed(x: Tensor, y: Tensor, training: Training, seed: int, iteration: int) 
 def _step(learner: Learner, batch: _Batch, training: Training, iteration: int, lr: float) -> tuple[float, float]:
     """One step of the optimizer; the loss before it and the norm of its gradient."""
     for group in learner.optimizer.param_groups:
-        group["lr"] = lr
+        group["lr"] = lr * group["factor"]
     with bn_groups(learner.network, training.bn_group):
         loss, norm = _gradients(learner.network, batch, training, iteration)
     learner.optimizer.step()

@@ -49,7 +49,17 @@ def optimizer_of(network: nn.Module, training: Training) -> torch.optim.Optimize
     parameters = [p for p in network.parameters() if p.requires_grad]
     decayed = [p for p in parameters if training.decay_on == "all" or p in weights]
     kept = [p for p in parameters if training.decay_on != "all" and p not in weights]
-    groups = [{"params": decayed, "weight_decay": training.weight_decay}, {"params": kept, "weight_decay": 0.0}]
+    if training.body_factor == 1:
+        parts = [({*parameters}, 1.0)]
+    else:
+        last = [module for module in network.modules() if isinstance(module, nn.Linear)][-1:]
+        head = {parameter for module in last for parameter in module.parameters()}
+        parts = [({*parameters} - head, training.body_factor), (head, 1.0)]
+    groups: list[dict[str, Any]] = [
+        {"params": [p for p in some if p in part], "weight_decay": decay, "factor": factor}
+        for some, decay in ((decayed, training.weight_decay), (kept, 0.0))
+        for part, factor in parts
+    ]
     groups = [group for group in groups if group["params"]]
     if training.optimizer == "caffe_sgd":
         return CaffeSGD(groups, lr=training.lr, momentum=training.momentum)
