@@ -148,6 +148,18 @@ def test_half_of_a_path_is_odd_and_more_is_meant(code: str, changed: dict[str, A
     assert severity(first(5), code) == "note"
 
 
+@pytest.mark.parametrize(("code", "changed"), [("CP201", {"f": "relu"}), ("CP202", {"f": "normalisation"})])
+def test_what_comes_back_at_an_even_pace_is_meant(code: str, changed: dict[str, Any]) -> None:
+    def at_places(*places: int) -> Profile:
+        return many(16, lambda at: unit(at, **changed) if at in places else unit(at))
+
+    assert severity(at_places(3, 7, 11, 15), code) == "note"
+    assert severity(at_places(3, 7, 11), code) == "note"  # the last is told as the network's own
+    assert severity(at_places(3, 7), code) == "warning"
+    assert severity(at_places(3, 7, 12), code) == "warning"
+    assert severity(at_places(7), code) == "warning"
+
+
 @pytest.mark.parametrize(
     ("limit", "lower", "higher"), [(after.THIN, "note", "warning"), (after.LEAST, "warning", "error")]
 )

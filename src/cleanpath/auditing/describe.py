@@ -11,6 +11,8 @@ from cleanpath.auditing.record import Seen
 from cleanpath.auditing.shortcut import mixes
 from cleanpath.auditing.trace import Unit
 
+_BEHIND = kinds.NORMS | kinds.ACTIVATIONS | kinds.SCALES | kinds.DROPOUTS | kinds.SPREADS | {"pow", "mean", "add"}
+"""What f is made of, norms written out by hand among it."""
 LONGEST_TRUNK = 120
 """Operations between a sum and the next fork; a transition with hand-written norms has about thirty."""
 
@@ -86,9 +88,10 @@ def _after(
 
 
 def _own(graph: Graph, units: Sequence[Unit], index: int, trunk: Trunk) -> tuple[str, ...]:
-    """The operations on a sum alone, without layers, in the module that adds or in one that only wraps it.
+    """Norms, activations, factors and dropout on a sum, in the module that adds or in one that only wraps it.
 
-    Layers behind a sum are mostly a part of what the sum lies in, as a projection behind a residual attention is.
+    Anything else behind a last sum is mostly a part of what the sum lies in: a projection behind a residual attention,
+    a pooling, a resampling.
     """
     home = _home(graph, units[index].sum)
     others = [_home(graph, unit.sum) for at, unit in enumerate(units) if at != index]
@@ -99,7 +102,7 @@ def _own(graph: Graph, units: Sequence[Unit], index: int, trunk: Trunk) -> tuple
         home = outer
 
     def lies(vertex: int) -> bool:
-        alone = len(graph.live_parents(vertex)) == 1 and not mixes(graph, vertex)
+        alone = len(graph.live_parents(vertex)) == 1 and (_passes(graph, vertex) or graph.kinds[vertex] in _BEHIND)
         return alone and _within(_home(graph, vertex), home)
 
     return _bare(graph, list(itertools.takewhile(lies, trunk.segment)))

@@ -4,7 +4,17 @@ from collections.abc import Iterator
 from itertools import takewhile
 from typing import TYPE_CHECKING
 
-from cleanpath.auditing.rules.reading import ACTIVATIONS, NORMS, WEIGHTS, chains, count, known, meant_and_odd, product
+from cleanpath.auditing.rules.reading import (
+    ACTIVATIONS,
+    NORMS,
+    WEIGHTS,
+    chains,
+    count,
+    known,
+    meant_and_odd,
+    product,
+    unlike,
+)
 from cleanpath.auditing.rules.registry import Found, rule
 from cleanpath.auditing.rules.shortcut import LEVEL, LOST, UNLIKE
 
@@ -84,7 +94,7 @@ def norm_on_trunk(profile: "Profile") -> Iterator[Found]:
     """
     for chain in chains(profile):
         units = [unit for unit in chain if "normalisation" in _words(unit)]
-        alone = 2 * len(units) <= len(chain)
+        alone = unlike(units, chain)
         if alone:
             units = [unit for unit in units if unit is not chain[-1]]
         if not units:
@@ -120,7 +130,7 @@ def scaled_sum(profile: "Profile") -> Iterator[Found]:
         if not units:
             continue
         total = product(unit.measurements.after_gain for unit in units)
-        alone = 2 * len(units) <= len(chain)
+        alone = unlike(units, chain)
         yield Found(
             severity="error" if not LOST <= total <= 1 / LOST else "warning" if alone else "note",
             units=units,

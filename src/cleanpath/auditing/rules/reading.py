@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from itertools import pairwise
 from typing import TYPE_CHECKING, TypeGuard
 
 if TYPE_CHECKING:
@@ -55,8 +56,23 @@ def meant_and_odd(profile: "Profile", holds: Callable[["UnitRow"], bool]) -> tup
     meant, odd = list["UnitRow"](), list["UnitRow"]()
     for chain in chains(profile):
         found = [unit for unit in chain if holds(unit)]
-        (odd if 2 * len(found) <= len(chain) else meant).extend(found)
+        (odd if unlike(found, chain) else meant).extend(found)
     return meant, odd
+
+
+def unlike(found: Sequence["UnitRow"], chain: Sequence["UnitRow"]) -> bool:
+    """Whether some units of a path are unlike most of it, and do not come back at an even pace all along it.
+
+    The last unit of every layer of a Conformer has a norm behind its sum: one of four, and meant.
+    """
+    places = [at for at, unit in enumerate(chain) if any(unit is one for one in found)]
+    if 2 * len(places) > len(chain):
+        return False
+    paces = {later - sooner for sooner, later in pairwise(places)}
+    if len(paces) != 1:
+        return True
+    (pace,) = paces
+    return not (places[0] < pace and places[-1] + pace >= len(chain) - 1)
 
 
 def decades_per_unit(values: Sequence[float]) -> tuple[float, float]:
