@@ -72,7 +72,14 @@ def main() -> None:
 
 def _command(folder: Path) -> subprocess.Popen[str]:
     words = [sys.executable, "-m", "cleanpath", *WORDS, *MORE, *LAST, "--out", str(folder)]
-    return subprocess.Popen(words, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, encoding="utf-8")
+    return subprocess.Popen(
+        words, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, encoding="utf-8", preexec_fn=_hear_ctrl_c
+    )
+
+
+def _hear_ctrl_c() -> None:
+    """What a shell starts in the background is deaf to SIGINT until it asks for it; a terminal's command is not."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
 def _told(folder: Path) -> tuple[Any, ...]:
