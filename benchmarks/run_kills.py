@@ -39,6 +39,8 @@ def main() -> None:
     parser.add_argument("--kills", type=int, default=100)
     parser.add_argument("--seed", type=int, default=0)
     asked = parser.parse_args()
+    # What a shell starts in the background is deaf to Ctrl-C, and so would be what we start; a terminal's is not.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     choose = random.Random(asked.seed)  # noqa: S311
     killed, ended, wrong = Counter[str](), 0, list[str]()
     with tempfile.TemporaryDirectory() as place:
@@ -72,14 +74,7 @@ def main() -> None:
 
 def _command(folder: Path) -> subprocess.Popen[str]:
     words = [sys.executable, "-m", "cleanpath", *WORDS, *MORE, *LAST, "--out", str(folder)]
-    return subprocess.Popen(
-        words, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, encoding="utf-8", preexec_fn=_hear_ctrl_c
-    )
-
-
-def _hear_ctrl_c() -> None:
-    """What a shell starts in the background is deaf to SIGINT until it asks for it; a terminal's command is not."""
-    signal.signal(signal.SIGINT, signal.SIG_DFL)
+    return subprocess.Popen(words, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, encoding="utf-8")
 
 
 def _told(folder: Path) -> tuple[Any, ...]:
