@@ -369,3 +369,28 @@ def test_environment_says_what_the_numbers_may_depend_on(tmp_path: Path) -> None
     assert run.environment["torch"] == torch.__version__.split("+")[0] or run.environment["torch"] == torch.__version__
     assert set(run.environment) >= {"cleanpath", "python", "numpy", "cores", "processor", "system", "instructions"}
     assert json.loads((run.folder / "environment.json").read_text()) == run.environment
+
+
+def test_any_module_is_fitted_in_place_and_learns() -> None:
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Flatten(), nn.Linear(64, 32), nn.ReLU(), nn.Linear(32, 10))
+    result = assemble.fit(model, Training(epochs=4, batch_size=32, schedule="cosine"))
+    assert result["error"] < 15
+    images = load(Data())
+    wrong = (model(images.held_out.plain(torch.arange(500))).argmax(1) != images.held_out.labels).double().mean()
+    assert 100 * float(wrong) == pytest.approx(result["error"])
+
+
+@pytest.mark.parametrize(
+    ("model", "answer"),
+    [
+        (nn.Linear(3, 10), r"does not take images of \(1, 8, 8\)"),
+        (nn.Sequential(nn.Flatten(), nn.Linear(64, 9)), r"gives \(2, 9\) for 2 images; logits of 10 classes"),
+    ],
+)
+def test_a_module_that_does_not_fit_the_data_is_refused_before_training(model: nn.Module, answer: str) -> None:
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    with pytest.raises(SettingError, match=answer):
+        assemble.fit(model, Training(epochs=1, batch_size=32))
+    assert model.training
+    assert all(torch.equal(before[name], value) for name, value in model.state_dict().items())

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
-    from cleanpath.assemble import build
+    from cleanpath.assemble import build, fit
     from cleanpath.auditing.checking import assert_clean_path
     from cleanpath.auditing.examine import audit
     from cleanpath.auditing.finding import Finding
@@ -31,6 +31,7 @@ _HOMES = {
     "assert_clean_path": "auditing.checking",
     "audit": "auditing.examine",
     "build": "assemble",
+    "fit": "assemble",
     "load": "trained",
     "monitor": "auditing.monitoring",
 }
@@ -47,6 +48,7 @@ __all__ = [
     "assert_clean_path",
     "audit",
     "build",
+    "fit",
     "load",
     "monitor",
 ]

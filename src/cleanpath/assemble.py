@@ -21,7 +21,7 @@ from safetensors.torch import save
 import cleanpath
 from cleanpath.data.sources import load
 from cleanpath.errors import NonFiniteError, Request, SettingError, Stopped, UserError
-from cleanpath.experiment import Experiment
+from cleanpath.experiment import Data, Experiment, Training
 from cleanpath.keeping import SECONDS_BETWEEN, RunKeeper
 from cleanpath.nn import catalog, resnet
 from cleanpath.records import Run, Writer
@@ -112,6 +112,39 @@ def run(  # noqa: PLR0913 (keyword options)
                 ) from error
             raise
     return writer.run
+
+
+def fit(
+    model: torch.nn.Module,
+    training: Training,
+    data: Data | None = None,
+    *,
+    seed: int = 0,
+    on_step: Callable[[Progress], None] | None = None,
+) -> dict[str, float | int]:
+    """Train any module in place as `training` says, without a run folder; the last iteration's errors and losses.
+
+    The model takes the data's images, (N, C, H, W), and gives logits, (N, classes). Weights are as they come; the
+    order of images and their augmentation come from `seed`.
+
+    Raises `SettingError` for a model that does not fit the data, `NonFiniteError` before the step in which a loss or a
+    gradient is not finite.
+    """
+    images = load(data or Data())
+    few = images.train.plain(torch.arange(2))
+    flags = {module: module.training for module in model.modules()}
+    try:
+        with torch.inference_mode():
+            logits = model.eval()(few)
+    except RuntimeError as error:
+        raise SettingError(f"the model does not take images of {tuple(few.shape[1:])}: {error}") from None
+    finally:
+        for module, flag in flags.items():
+            module.training = flag
+    if not isinstance(logits, torch.Tensor) or tuple(logits.shape) != (2, len(images.classes)):
+        found = tuple(logits.shape) if isinstance(logits, torch.Tensor) else type(logits).__name__
+        raise SettingError(f"the model gives {found} for 2 images; logits of {len(images.classes)} classes are needed")
+    return train(model, images, training, seed=seed, record=lambda _: None, on_step=on_step)
 
 
 def weights_of(run_or_file: Path) -> tuple[Path, str]:
