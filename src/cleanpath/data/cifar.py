@@ -240,10 +240,10 @@ def fetch(address: str, target: Path, md5: str) -> Path:
     part = target.with_name(f"{target.name}.part")
     how = f"put {target.name} (from {address}) into {target.parent or Path()}, or set CLEANPATH_DATA to its folder"
     try:
-        target.parent.mkdir(parents=True, exist_ok=True)
         done = part.stat().st_size if part.is_file() else 0
         request = urllib.request.Request(address, headers={"Range": f"bytes={done}-"} if done else {})  # noqa: S310
         with urllib.request.urlopen(request, timeout=_SECONDS) as answer:  # noqa: S310 (https, our own constant)
+            target.parent.mkdir(parents=True, exist_ok=True)
             mode = "ab" if answer.status == 206 else "wb"
             with part.open(mode) as out:
                 for piece in _pieces(answer):
