@@ -20,7 +20,7 @@ import torch
 from cleanpath import settings
 from cleanpath.cli import main
 from cleanpath.data.images import Split
-from cleanpath.experiment import Experiment, Training
+from cleanpath.experiment import Experiment, Network, Training
 from cleanpath.nn import catalog
 
 SOURCE = Path(__file__).resolve().parent.parent / "src" / "cleanpath"
@@ -53,6 +53,12 @@ def tiny(*changes: str, iterations: int = 6, seed: int = 0) -> Experiment:
     network = catalog.network("preresnet8", in_channels=1, width=4)
     training = Training(iterations=iterations, batch_size=32, lr=0.05)
     return settings.override(Experiment(network=network, training=training, seed=seed), changes)
+
+
+def network_of(experiment: Experiment) -> Network:
+    """The network of an experiment that is the paper's."""
+    assert isinstance(experiment.network, Network)
+    return experiment.network
 
 
 def pixels_of(split: Split) -> torch.Tensor:

@@ -24,10 +24,21 @@ from cleanpath.experiment import Data, Experiment, Training
 from cleanpath.nn import resnet
 from cleanpath.records import Run
 from cleanpath.training import loop
-from cleanpath.training.progress import Progress
-from tests.helpers import assert_same_run, measured, nothing_written, tiny
+from cleanpath.training.evaluation import evaluate
+from cleanpath.training.progress import Callback, Progress, Stepped
+from tests.helpers import assert_same_run, measured, network_of, nothing_written, tiny
 
 Lines = list[dict[str, Any]]
+
+
+class Kept(Callback):
+    """Keeps the lines of a run."""
+
+    def __init__(self) -> None:
+        self.lines: Lines = []
+
+    def measured(self, line: Any) -> None:
+        self.lines.append(dict(line))
 
 
 def bare(network: nn.Module, images: Images, *, iterations: int, size: int, seed: int) -> Lines:
@@ -71,7 +82,7 @@ PARITY = tiny("training.nesterov=true", "training.warmup=3", "training.batch_siz
 @pytest.mark.usefixtures("one_thread")
 def test_loop_is_bare_pytorch_bitwise(tmp_path: Path) -> None:
     torch.manual_seed(PARITY.seed)
-    network = resnet.build(PARITY.network).to(memory_format=torch.channels_last)
+    network = resnet.build(network_of(PARITY)).to(memory_format=torch.channels_last)
     expected = bare(network, load(PARITY.data), iterations=16, size=200, seed=PARITY.seed)
     run = assemble.run(PARITY, tmp_path / "run", threads=1)
     found = [{key: line[key] for key in ("iteration", "lr", "loss", "error") if key in line} for line in run.metrics()]
@@ -156,17 +167,16 @@ def test_order_of_images_comes_from_the_seed_and_not_from_torch_s_generator() ->
         order.cache_clear()
         torch.manual_seed(state)
         network = nn.Sequential(nn.Flatten(), Spy(64, 10))
-        loop.train(network, images, Training(iterations=3), seed=4, record=lambda _: None)
+        loop.train(network, images, Training(iterations=3), seed=4)
     assert all(torch.equal(one, other) for one, other in zip(seen[:3], seen[3:], strict=True))
 
 
 def test_foreign_network_trains() -> None:
     torch.manual_seed(0)
     network = nn.Sequential(nn.Conv2d(1, 4, 3), nn.ReLU(), nn.Flatten(), nn.Linear(144, 10))
-    lines: Lines = []
-    result = loop.train(
-        network, load(Data()), Training(iterations=60, lr=0.05), seed=0, record=lambda line: lines.append(dict(line))
-    )
+    kept = Kept()
+    result = loop.train(network, load(Data()), Training(iterations=60, lr=0.05), seed=0, callbacks=[kept])
+    lines = kept.lines
     assert result["train_loss"] < lines[0]["loss"] / 2
     assert result["error"] < 30
 
@@ -174,7 +184,7 @@ def test_foreign_network_trains() -> None:
 def test_gradient_norm_is_that_of_all_gradients(tmp_path: Path) -> None:
     first = next(assemble.run(PARITY, tmp_path / "run", threads=1).metrics())
     torch.manual_seed(PARITY.seed)
-    network = resnet.build(PARITY.network)
+    network = resnet.build(network_of(PARITY))
     images = load(PARITY.data)
     chosen = torch.from_numpy(np.random.default_rng([PARITY.seed, 0]).permutation(1297)[:200])
     functional.cross_entropy(network(images.train.plain(chosen)), images.train.labels[chosen]).backward()  # type: ignore[no-untyped-call]
@@ -193,7 +203,7 @@ def test_long_run_records_means_of_the_loss(tmp_path: Path, monkeypatch: pytest.
 
 def test_watcher_sees_every_step(tmp_path: Path) -> None:
     seen: list[Progress] = []
-    assemble.run(tiny(), tmp_path / "run", threads=1, on_step=seen.append)
+    assemble.run(tiny(), tmp_path / "run", threads=1, callbacks=[Stepped(seen.append)])
     assert [(step.iteration, step.total) for step in seen] == [(i, 6) for i in range(1, 7)]
     assert all(step.images_per_second > 0 for step in seen)
     assert math.isnan(seen[0].error)
@@ -202,7 +212,7 @@ def test_watcher_sees_every_step(tmp_path: Path) -> None:
 
 def mixed() -> nn.Module:
     """A network with some parts in training mode and some not, and one below an evaluated parent."""
-    network = resnet.build(tiny().network)
+    network = resnet.build(network_of(tiny()))
     network.train()
     network.get_submodule("stages.stage1").eval()
     network.get_submodule("stages.stage1.unit1.branch").train()
@@ -210,7 +220,7 @@ def mixed() -> nn.Module:
 
 
 def evaluated(network: nn.Module, split: Split) -> tuple[float, float]:
-    found = loop.evaluate(network, split)
+    found = evaluate(network, split)
     assert found is not None
     return found
 
@@ -284,7 +294,7 @@ def test_run_leaves_generators_and_threads_as_they_were_after_an_exception(
             raise error
 
     with pytest.raises(type(error)):
-        assemble.run(tiny(), tmp_path / "run", threads=before[1] + 1, on_step=on_step)
+        assemble.run(tiny(), tmp_path / "run", threads=before[1] + 1, callbacks=[Stepped(on_step)])
     assert surroundings() == before
 
 
@@ -319,7 +329,7 @@ def test_crash_is_recorded_with_its_reason_and_the_next_try_ends_the_same(tmp_pa
             raise RuntimeError("out of memory")
 
     with pytest.raises(RuntimeError):
-        assemble.run(tiny(), tmp_path / "run", threads=1, on_step=on_step)
+        assemble.run(tiny(), tmp_path / "run", threads=1, callbacks=[Stepped(on_step)])
     run = Run(tmp_path / "run")
     assert (run.status, run.failure) == ("failed", "RuntimeError: out of memory")
     assemble.run(tiny(), tmp_path / "run", threads=1)
@@ -333,7 +343,7 @@ def test_interrupted_run_ends_the_same(tmp_path: Path) -> None:
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        assemble.run(tiny(), tmp_path / "run", threads=1, on_step=on_step)
+        assemble.run(tiny(), tmp_path / "run", threads=1, callbacks=[Stepped(on_step)])
     assert Run(tmp_path / "run").status == "interrupted"
     assemble.run(tiny(), tmp_path / "run", threads=1)
     assert_same_run(tmp_path / "run", assemble.run(tiny(), tmp_path / "calm", threads=1).folder)
@@ -384,8 +394,11 @@ def test_any_module_is_fitted_in_place_and_learns() -> None:
 @pytest.mark.parametrize(
     ("model", "answer"),
     [
-        (nn.Linear(3, 10), r"does not take images of \(1, 8, 8\)"),
-        (nn.Sequential(nn.Flatten(), nn.Linear(64, 9)), r"gives \(2, 9\) for 2 images; logits of 10 classes"),
+        (nn.Linear(3, 10), r"does not take images of 1×8×8"),
+        (
+            nn.Sequential(nn.Flatten(), nn.Linear(64, 9)),
+            r"gives 2×9 for 2 images; 2×10 is needed, logits of 10",
+        ),
     ],
 )
 def test_a_module_that_does_not_fit_the_data_is_refused_before_training(model: nn.Module, answer: str) -> None:

@@ -20,7 +20,8 @@ from cleanpath.experiment import Data, Training
 from cleanpath.nn import resnet
 from cleanpath.nn.resnet import ResNet
 from cleanpath.training import loop
-from tests.helpers import here, measured, pixels_of, tiny
+from cleanpath.training.progress import Callback
+from tests.helpers import here, measured, network_of, pixels_of, tiny
 
 BAD = [math.nan, math.inf, -math.inf]
 
@@ -59,7 +60,7 @@ class Constant(nn.Module):
 def ours(**settings: Any) -> ResNet:
     """A pre-activation network of 3 units."""
     torch.manual_seed(0)
-    return resnet.build(replace(tiny().network, **settings))
+    return resnet.build(replace(network_of(tiny()), **settings))
 
 
 def foreign() -> nn.Sequential:
@@ -72,11 +73,13 @@ def stopped(network: nn.Module, images: Images | None = None, *, iterations: int
     """What training stops with; the parameters must be those from before the step that was not made."""
     made: list[dict[str, Tensor]] = [{n: p.detach().clone() for n, p in network.named_parameters()}]
 
-    def record(_: Any) -> None:
-        made.append({name: p.detach().clone() for name, p in network.named_parameters()})
+    class Made(Callback):
+        def measured(self, line: Any) -> None:  # noqa: ARG002
+            made.append({name: p.detach().clone() for name, p in network.named_parameters()})
 
+    training = Training(iterations=iterations, lr=0.01)
     with pytest.raises(NonFiniteError) as caught:
-        loop.train(network, images or load(Data()), Training(iterations=iterations, lr=0.01), seed=0, record=record)
+        loop.train(network, images or load(Data()), training, seed=0, callbacks=[Made()])
     assert caught.value.iteration == len(made), "the iteration that the error names is the one that was not made"
     for name, parameter in network.named_parameters():
         assert torch.equal(parameter, made[-1][name]) or not parameter.isfinite().all(), f"{name} was stepped"

@@ -76,7 +76,7 @@ def test_average_is_the_sum_of_its_definition() -> None:
         expected = weight if expected is None else 0.8 * expected + 0.2 * weight
     assert expected is not None
     assert torch.allclose(learner.tested.state_dict()["0.weight"], expected, atol=1e-6)
-    learner.settle()
+    learner.settle(learner.tested)
     assert torch.equal(network.state_dict()["0.weight"], learner.tested.state_dict()["0.weight"])
 
 

@@ -18,7 +18,7 @@ from cleanpath.errors import Request, RunError, Stopped
 from cleanpath.experiment import Experiment
 from cleanpath.keeping import RunKeeper, checkpoints
 from cleanpath.records import Run
-from cleanpath.training.progress import Progress
+from cleanpath.training.progress import Progress, Stepped
 from tests.helpers import PATIENCE, measured, tiny, wait_until
 
 # An epoch of the digits is 40.5 batches of 32: the run is tested in the middle and at its end.
@@ -56,7 +56,9 @@ def run(folder: Path, experiment: Experiment, stops: Sequence[int] = (), loaders
             assemble.run(experiment, folder, threads=1, loaders=loaders, say=said.append)
         else:
             with pytest.raises(Stopped):
-                assemble.run(experiment, folder, threads=1, on_step=on_step, request=request, say=said.append)
+                assemble.run(
+                    experiment, folder, threads=1, callbacks=[Stepped(on_step)], request=request, say=said.append
+                )
             assert Run(folder).status == "interrupted"
     return said
 
@@ -125,7 +127,7 @@ def _until(folder: Path, last: int) -> None:
         if progress.iteration == last:
             request.signal_number = int(signal.SIGTERM)
 
-    assemble.run(tiny(iterations=LENGTH), folder, threads=1, on_step=on_step, request=request)
+    assemble.run(tiny(iterations=LENGTH), folder, threads=1, callbacks=[Stepped(on_step)], request=request)
 
 
 def flip(path: Path) -> None:

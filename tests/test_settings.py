@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from cleanpath import settings
 from cleanpath.errors import SettingError, UnknownNameError
 from cleanpath.experiment import BRANCHES, LAYOUTS, Data, Experiment, Network, Shortcut, Training
-from tests.helpers import examples, tiny
+from tests.helpers import examples, network_of, tiny
 
 WORDS = st.text(st.characters(codec="ascii", categories=["L", "N"], include_characters="_-"), min_size=1, max_size=12)
 FLOATS = st.floats(allow_nan=False, allow_infinity=False)
@@ -241,14 +241,14 @@ def test_override_types_every_value() -> None:
         ],
     )
     assert changed.training == Training(epochs=2, lr=1.0, nesterov=True, lr_drops=(0.25, 0.5))
-    assert changed.network.shortcut == Shortcut(kind="dropout", rate=0.5)
+    assert network_of(changed).shortcut == Shortcut(kind="dropout", rate=0.5)
     assert [type(value) for value in (changed.training.epochs, changed.training.lr)] == [int, float]
 
 
 def test_override_can_clear_an_optional_setting_and_a_list() -> None:
     scaled = settings.override(PLAIN, ["network.shortcut.scale=0.5", "training.lr_drops="])
-    assert (scaled.network.shortcut.scale, scaled.training.lr_drops) == (0.5, ())
-    assert settings.override(scaled, ["network.shortcut.scale=none"]).network.shortcut.scale is None
+    assert (network_of(scaled).shortcut.scale, scaled.training.lr_drops) == (0.5, ())
+    assert network_of(settings.override(scaled, ["network.shortcut.scale=none"])).shortcut.scale is None
 
 
 def test_override_without_settings_changes_nothing() -> None:

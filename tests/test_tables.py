@@ -23,7 +23,7 @@ from cleanpath.records import Writer, default_name
 from cleanpath.report import table as tables
 from cleanpath.report.collect import collect, facts, in_words
 from cleanpath.report.table import DIVERGED, FAILED, FINISHED, MISSING, Cell, SeedResult, Table
-from tests.helpers import examples, here
+from tests.helpers import examples, here, network_of
 
 # Rows that the paper does not print: its theory speaks of the first, no table does.
 NOT_PRINTED = {("table1", "constant_1_half")}
@@ -56,7 +56,7 @@ def networks(name: str) -> dict[tuple[str, str], Network]:
     """The network of every row and column of a table at scale quick."""
     recipe = recipe_of(name)
     made = experiments(recipe, scale_of("quick"), columns=recipe.columns, seeds=[0])
-    return {(row, column): experiment.network for (row, column, _), experiment in made.items()}
+    return {(row, column): network_of(experiment) for (row, column, _), experiment in made.items()}
 
 
 @pytest.mark.parametrize("name", RECIPES)

@@ -18,7 +18,7 @@ from cleanpath import assemble, trained
 from cleanpath.data.sources import load as load_images
 from cleanpath.errors import RunError
 from cleanpath.experiment import Data
-from tests.helpers import assert_user_error, here, nothing_written, pixels_of, tiny
+from tests.helpers import assert_user_error, here, network_of, nothing_written, pixels_of, tiny
 
 
 @pytest.fixture(scope="module")
@@ -222,7 +222,7 @@ def test_a_lower_rate_for_the_body_leaves_the_head_its_own() -> None:
     from cleanpath.training.optimizers import optimizer_of
 
     experiment = tiny("training.body_factor=0.1")
-    network = resnet.build(experiment.network)
+    network = resnet.build(network_of(experiment))
     optimizer = optimizer_of(network, experiment.training)
     factors = {id(p): group["factor"] for group in optimizer.param_groups for p in group["params"]}
     named = {name: factors[id(p)] for name, p in network.named_parameters()}

@@ -15,13 +15,16 @@ if TYPE_CHECKING:
     from cleanpath.auditing.finding import Finding
     from cleanpath.auditing.monitoring import monitor
     from cleanpath.auditing.profile import Profile
-    from cleanpath.experiment import Data, Experiment, Network, Shortcut, Training
+    from cleanpath.experiment import Data, Experiment, Foreign, Network, Shortcut, Training
     from cleanpath.records import Run
     from cleanpath.trained import load
+    from cleanpath.training.progress import Callback
 
 _HOMES = {
+    "Callback": "training.progress",
     "Data": "experiment",
     "Experiment": "experiment",
+    "Foreign": "experiment",
     "Network": "experiment",
     "Profile": "auditing.profile",
     "Run": "records",
@@ -37,9 +40,11 @@ _HOMES = {
 }
 
 __all__ = [
+    "Callback",
     "Data",
     "Experiment",
     "Finding",
+    "Foreign",
     "Network",
     "Profile",
     "Run",

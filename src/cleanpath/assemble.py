@@ -7,7 +7,7 @@ import os
 import platform
 import statistics
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from importlib import metadata
@@ -19,15 +19,17 @@ import torch
 from safetensors.torch import save
 
 import cleanpath
+from cleanpath import networks
 from cleanpath.data.sources import load
 from cleanpath.errors import NonFiniteError, Request, SettingError, Stopped, UserError
-from cleanpath.experiment import Data, Experiment, Training
-from cleanpath.keeping import SECONDS_BETWEEN, RunKeeper
+from cleanpath.experiment import Data, Experiment, Network, Training
+from cleanpath.keeping import SECONDS_BETWEEN, RunKeeper, checkpoints
 from cleanpath.nn import catalog, resnet
 from cleanpath.records import Run, Writer
 from cleanpath.targeting import weights
 from cleanpath.training.loop import train
-from cleanpath.training.progress import Progress
+from cleanpath.training.optimizers import last_layer
+from cleanpath.training.progress import Callback, Stepped
 from cleanpath.training.schedule import length
 
 # A side of which 1/32 is left behind the stem and four stages.
@@ -59,7 +61,7 @@ def run(  # noqa: PLR0913 (keyword options)
     folder: Path,
     *,
     threads: int,
-    on_step: Callable[[Progress], None] | None = None,
+    callbacks: Sequence[Callback] = (),
     request: Request | None = None,
     loaders: int = 0,
     seconds_between: float = SECONDS_BETWEEN,
@@ -68,31 +70,31 @@ def run(  # noqa: PLR0913 (keyword options)
 ) -> Run:
     """Train an experiment to its last iteration, from where an earlier try stopped, and record it in `folder`.
 
-    `init` is the file of weights that the experiment begins with, if it names one.
-    It is saved every `seconds_between`. A `request` to stop is obeyed after the current step: the run is saved, and
-    `Stopped` raised. A run that diverges
-    ends too, with that as its result. torch's random state and number of threads are as before afterwards.
+    `init` is the file of weights that the experiment begins with, if it names one. The run is saved every
+    `seconds_between`. A `request` to stop is obeyed after the current step: the run is saved, and `Stopped` raised. A
+    run that diverges ends too, with that as its result. torch's random state and number of threads are as before
+    afterwards.
     """
     check(experiment)
     images = load(experiment.data)
+    _say_what_differs(Run(folder), threads, say)
     with (
         _threads(threads),
         torch.random.fork_rng(devices=[]),
         Writer(folder, experiment, environment(threads), resume=True) as writer,
+        _ending(callbacks),
     ):
         try:
             torch.manual_seed(experiment.seed)
-            network = resnet.build(experiment.network)
+            network = networks.build(experiment.network, seed=experiment.seed)
             if init is not None:
                 say(begin_with(network, init))
-            network = network.to(memory_format=torch.channels_last)
             result = train(
                 network,
                 images,
                 experiment.training,
                 seed=experiment.seed,
-                record=writer.append,
-                on_step=on_step,
+                callbacks=(_Lines(writer), *callbacks),
                 keeper=RunKeeper(writer, request or Request(), seconds_between=seconds_between, say=say),
                 loaders=loaders,
             )
@@ -120,7 +122,7 @@ def fit(
     data: Data | None = None,
     *,
     seed: int = 0,
-    on_step: Callable[[Progress], None] | None = None,
+    callbacks: Sequence[Callback] = (),
 ) -> dict[str, float | int]:
     """Train any module in place as `training` says, without a run folder; the last iteration's errors and losses.
 
@@ -131,20 +133,38 @@ def fit(
     gradient is not finite.
     """
     images = load(data or Data())
-    few = images.train.plain(torch.arange(2))
-    flags = {module: module.training for module in model.modules()}
+    networks.check_logits(model, images.train.plain(torch.arange(2)), len(images.classes))
+    with _ending(callbacks):
+        return train(model, images, training, seed=seed, callbacks=callbacks)
+
+
+class _Lines(Callback):
+    """Writes the lines of a run's metrics."""
+
+    def __init__(self, writer: Writer) -> None:
+        self._writer = writer
+
+    def measured(self, line: Mapping[str, float | int]) -> None:
+        self._writer.append(line)
+
+
+@contextmanager
+def _ending(callbacks: Sequence[Callback]) -> Iterator[None]:
     try:
-        with torch.inference_mode():
-            logits = model.eval()(few)
-    except RuntimeError as error:
-        raise SettingError(f"the model does not take images of {tuple(few.shape[1:])}: {error}") from None
+        yield
     finally:
-        for module, flag in flags.items():
-            module.training = flag
-    if not isinstance(logits, torch.Tensor) or tuple(logits.shape) != (2, len(images.classes)):
-        found = tuple(logits.shape) if isinstance(logits, torch.Tensor) else type(logits).__name__
-        raise SettingError(f"the model gives {found} for 2 images; logits of {len(images.classes)} classes are needed")
-    return train(model, images, training, seed=seed, record=lambda _: None, on_step=on_step)
+        for each in callbacks:
+            each.ended()
+
+
+def _say_what_differs(run: Run, threads: int, say: Callable[[str], None]) -> None:
+    """Tell what a run that goes on does not share with its earlier part, though bits depend on it."""
+    if not checkpoints(run):
+        return
+    before, now = run.environment, environment(threads)
+    for key in ("threads", "torch", "processor", "instructions"):
+        if key in before and before[key] != now[key]:
+            say(f"{key} was {before[key]} and is now {now[key]}: the run goes on, its last bits may differ")
 
 
 def weights_of(run_or_file: Path) -> tuple[Path, str]:
@@ -160,11 +180,19 @@ def begin_with(network: torch.nn.Module, path: Path) -> str:
 
     Raises `UserError` if anything else differs: nothing is half loaded.
     """
-    found, own = weights.read(path), network.state_dict()
-    head = {name for name in own if name.startswith("head.linear.")}
+    found, own = weights.named_as(network, weights.read(path)), network.state_dict()
+    last = last_layer(network)
+    head = {name for name, module in network.named_modules() if module is last}
+    head = {f"{name}.{each}".lstrip(".") for name in head for each in last.state_dict()}
     fresh = {name for name in head if name not in found or found[name].shape != own[name].shape}
     fresh = head if fresh else fresh
-    wrong = [n for n in own if n not in fresh and (n not in found or found[n].shape != own[n].shape)]
+    wrong = [
+        name
+        for name in own
+        if name not in fresh
+        and not (name.endswith("num_batches_tracked") and name not in found)  # files older than the counter
+        and (name not in found or found[name].shape != own[name].shape)
+    ]
     wrong += [name for name in found if name not in own]
     if wrong:
         raise UserError(
@@ -186,14 +214,19 @@ def check(experiment: Experiment) -> None:
             "set network.in_channels and network.num_classes"
         )
     side = images.side
-    if network.layout == "imagenet" and side < _LEAST_IMAGENET_SIDE:
+    if isinstance(network, Network) and network.layout == "imagenet" and side < _LEAST_IMAGENET_SIDE:
         raise SettingError(
             f"{network.depth} is an ImageNet network, whose stem shrinks images of {side}×{side} pixels to nothing; "
             "use a network for small images, such as preresnet20"
         )
     length(experiment.training, len(images.train.labels))
-    with torch.device("meta"):
-        resnet.build(network)
+    if isinstance(network, Network):
+        with torch.device("meta"):
+            resnet.build(network)
+        return
+    few, built = images.train.plain(torch.arange(2)), networks.build(network, seed=experiment.seed)
+    for training in (False, True):
+        networks.check_logits(built, few, len(images.classes), training=training)
 
 
 @contextmanager
@@ -211,15 +244,12 @@ def measure(experiment: Experiment, *, threads: int) -> tuple[float, int]:
     steps = 5
     images = load(experiment.data)
     moments: list[float] = []
-
-    def on_step(progress: Progress) -> None:  # noqa: ARG001
-        moments.append(time.perf_counter())
-
+    on_step = Stepped(lambda _: moments.append(time.perf_counter()))
     with _threads(threads), torch.random.fork_rng(devices=[]):
-        network = resnet.build(experiment.network).to(memory_format=torch.channels_last)
+        network = networks.build(experiment.network, seed=experiment.seed)
         short = replace(experiment.training, iterations=steps, epochs=None, warmup=0)
         moments.append(time.perf_counter())
-        train(network, images, short, seed=0, record=lambda _: None, on_step=on_step)
+        train(network, images, short, seed=0, callbacks=[on_step])
     took = [later - sooner for sooner, later in pairwise(moments)]
     step = statistics.median(took[1:-1])  # the first warms up, the last contains an evaluation
     evaluation = max(0.0, took[-1] - step)

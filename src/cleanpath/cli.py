@@ -110,7 +110,10 @@ def show(
 def train(
     network: Annotated[
         str,
-        typer.Argument(help="A network, or an experiment in a .toml or .json file.", autocompletion=options.networks),
+        typer.Argument(
+            help="A network, timm:NAME, torchvision:NAME, file.py:factory, or an experiment in a .toml or .json file.",
+            autocompletion=options.networks,
+        ),
     ],
     data: Annotated[str | None, typer.Option(help="The data set; `list data` names them. Default: digits.")] = None,
     recipe: Annotated[
@@ -123,6 +126,10 @@ def train(
     loaders: Annotated[int, typer.Option(min=0, help="Processes that prepare batches ahead; 0: none.")] = 0,
     init: Annotated[
         Path | None, typer.Option(metavar="RUN|FILE", help="Begin with these weights; another head for other classes.")
+    ] = None,
+    log: Annotated[
+        list[str] | None,
+        typer.Option("--log", metavar="tensorboard|FILE.py:FACTORY", help="Tell this callback too; repeatable."),
     ] = None,
     save_every: Annotated[float, typer.Option(metavar="SECONDS", min=0, help="Between two checkpoints.")] = 60.0,
     fresh: Fresh = False,
@@ -161,6 +168,7 @@ def train(
             loaders=loaders,
             seconds_between=save_every,
             init=init,
+            log=log or (),
         )
     options.show(run.to_data(), as_json, lambda: terminal.print_run(run))
     if run.status == "diverged":

@@ -53,9 +53,11 @@ class NonFiniteError(CleanpathError):
 
     exit_code = 1
 
-    def __init__(self, quantity: str, value: float, *, iteration: int, where: str) -> None:
+    def __init__(self, quantity: str, value: float, *, iteration: int, where: str, tested: bool = False) -> None:
         super().__init__(f"stopped before iteration {iteration}: {quantity} is {value}, first at {where}")
         self.quantity, self.value, self.iteration, self.where = quantity, value, iteration, where
+        self.tested = tested
+        """Whether it appeared in a test, on held-out images; else in training."""
 
 
 class Stopped(CleanpathError):  # noqa: N818 (a request, not an error)

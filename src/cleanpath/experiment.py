@@ -88,6 +88,25 @@ class Network:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Foreign:
+    """A network that is not the paper's: `timm:NAME`, `torchvision:NAME`, or `file.py:factory` of the user's own.
+
+    `code` is the start of the SHA-256 of a factory's file, so that other code is another experiment; empty for a
+    library's networks: a run records the library's version.
+    """
+
+    target: str
+    in_channels: int = 3
+    num_classes: int = 10
+    code: str = ""
+
+    def __post_init__(self) -> None:
+        _require(":" in self.target, f"network.target is '{self.target}'; write timm:NAME or file.py:factory")
+        for name, least in (("in_channels", 1), ("num_classes", 2)):
+            _at_least(f"network.{name}", getattr(self, name), least)
+
+
+@dataclass(frozen=True, kw_only=True)
 class Data:
     """Which images, which of them are held out, and how they are augmented.
 
@@ -133,6 +152,9 @@ class Training:
     `average`: decay of an exponential moving average of the weights, which is then what is tested and kept; None: none.
     `body_factor`: of the rate, for all but the last linear layer, as fine-tuning has it.
     `mixup`: α of the Beta distribution by which pairs of images are mixed (Zhang et al. 2018); 0: none.
+    `class_weights`: `none`, or `balanced`: an image's loss counts images / (classes · images of its class).
+    `bn_images`: training images over which BN's mean and variance are taken anew, as plain averages, before every test
+    (README of the first paper's Caffe models); 0: the running averages are tested.
     """
 
     epochs: int | None = None
@@ -156,6 +178,8 @@ class Training:
     label_smoothing: float = field(default=0.0, metadata=LATER)
     mixup: float = field(default=0.0, metadata=LATER)
     body_factor: float = field(default=1.0, metadata=LATER)
+    class_weights: str = field(default="none", metadata=LATER)
+    bn_images: int = field(default=0, metadata=LATER)
 
     def __post_init__(self) -> None:
         if (self.epochs is None) == (self.iterations is None):
@@ -179,6 +203,8 @@ class Training:
         _one_of("training.decay_on", self.decay_on, ("all", "weights"))
         _one_of("training.schedule", self.schedule, ("steps", "cosine"))
         _one_of("training.warmup_shape", self.warmup_shape, ("constant", "linear"))
+        _one_of("training.class_weights", self.class_weights, ("none", "balanced"))
+        _at_least("training.bn_images", self.bn_images, 0)
         for drop in self.lr_drops:
             _require(0 < drop < 1, f"training.lr_drops has {drop}; each is a fraction of the length, > 0 and < 1")
         _at_least("training.accumulation", self.accumulation, 1)
@@ -209,7 +235,7 @@ class Experiment:
     share the runs that they have in common. Threads, device and folder are not here either: the run records them.
     """
 
-    network: Network
+    network: Network | Foreign
     training: Training
     data: Data = field(default_factory=Data)
     seed: int = 0

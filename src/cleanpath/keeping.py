@@ -14,7 +14,7 @@ from safetensors import safe_open
 from safetensors.torch import save
 from torch import Tensor
 
-from cleanpath.errors import Request, Stopped
+from cleanpath.errors import NonFiniteError, Request, Stopped
 from cleanpath.records import Run, Writer
 from cleanpath.training.state import Course
 
@@ -78,6 +78,13 @@ class RunKeeper:
         self._last = time.monotonic()
         if self._request.signal_number is not None:
             raise Stopped(self._request.message, signal_number=self._request.signal_number)
+
+    def diverged(self, error: NonFiniteError, tensors: Mapping[str, Tensor], indices: Tensor, epochs: Tensor) -> None:
+        """Write the post-mortem: the weights before the step, and the images of its batch."""
+        kept = {name: value for name, value in tensors.items() if not name.startswith("optimizer.")}
+        told = {"reason": str(error), "iteration": str(error.iteration), "tested": str(error.tested).lower()}
+        data = save({**kept, "indices": indices, "epochs": epochs}, metadata=told)
+        self._writer.save_post_mortem(data)
 
 
 def checkpoints(run: Run) -> list[Path]:

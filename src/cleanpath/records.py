@@ -6,6 +6,7 @@
     checkpoint-ITERATION-SHA256.safetensors   the last two, while the run goes on (`keeping`)
     weights.safetensors
     preparation.safetensors   how images are made ready, and the names of the classes
+    post-mortem.safetensors   of a run that diverged: the weights before that step, and which images it saw
     result.json        written last: its presence means that the run ended
     failure.txt        why the last try crashed, if it did
 
@@ -17,6 +18,7 @@ import contextlib
 import hashlib
 import json
 import os
+import re
 import socket
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
@@ -31,7 +33,7 @@ from cleanpath.nn import catalog
 
 _EXPERIMENT, _ENVIRONMENT, _METRICS, _RESULT = "experiment.json", "environment.json", "metrics.jsonl", "result.json"
 _WEIGHTS, _FAILURE, _LOCK = "weights.safetensors", "failure.txt", "lock"
-_PREPARATION = "preparation.safetensors"
+_PREPARATION, _POST_MORTEM = "preparation.safetensors", "post-mortem.safetensors"
 
 
 @dataclass(frozen=True)
@@ -82,6 +84,11 @@ class Run:
     def preparation(self) -> Path:
         """The file that says how images are made ready."""
         return self.folder / _PREPARATION
+
+    @property
+    def post_mortem(self) -> Path:
+        """The file with the weights and the images with which a value was not finite."""
+        return self.folder / _POST_MORTEM
 
     @property
     def status(self) -> str:
@@ -155,7 +162,7 @@ class Writer:
         except OSError as error:
             raise RunError(f"{folder} cannot be written: {error.strerror}; choose another place with --out") from None
         try:
-            for stale in (_RESULT, _FAILURE, _WEIGHTS, _PREPARATION):
+            for stale in (_RESULT, _FAILURE, _WEIGHTS, _PREPARATION, _POST_MORTEM):
                 (folder / stale).unlink(missing_ok=True)
             _write_json(folder / _EXPERIMENT, settings.to_data(self._experiment))
             _write_json(folder / _ENVIRONMENT, self._environment)
@@ -222,6 +229,10 @@ class Writer:
         """Write how images are made ready."""
         write(self.run.preparation, data)
 
+    def save_post_mortem(self, data: bytes) -> None:
+        """Write what a run was like when a value was not finite."""
+        write(self.run.post_mortem, data)
+
     def finish(self, result: Mapping[str, Any]) -> None:
         """Write how the run ended; from now on it counts as done."""
         self._metrics.flush()
@@ -274,9 +285,15 @@ def check_folder(folder: Path, experiment: Experiment) -> None:
 
 def default_name(experiment: Experiment, *, threads: int = 1) -> str:
     """A run's name: network, data, seed, digest, and the number of threads, since bits depend on it."""
-    network = catalog.name_of(experiment.network)
-    name = f"{network}-{experiment.data.name}-s{experiment.seed}-{settings.digest(experiment)}"
+    network, data = _plain(catalog.name_of(experiment.network)), _plain(experiment.data.name)
+    name = f"{network}-{data}-s{experiment.seed}-{settings.digest(experiment)}"
     return name if threads == 1 else f"{name}-t{threads}"
+
+
+def _plain(name: str) -> str:
+    """Of `folder:/home/me/photos`, or `nets/mine.py:make`, what a folder's name may hold."""
+    kind, colon, rest = name.rpartition(":")
+    return re.sub(r"[^\w.+]+", "-", f"{Path(kind).stem}{colon}{Path(rest).name}").strip("-")
 
 
 def runs_below(root: Path) -> tuple[Run, ...]:

@@ -132,28 +132,34 @@ def flat(experiment: Experiment) -> dict[str, Any]:
 
 def names() -> tuple[str, ...]:
     """Every dotted key that `--set` knows."""
-    return tuple(_keys(Experiment, ""))
+    return tuple(dict.fromkeys(_keys(Experiment, "")))
+
+
+def _groups(kind: Any) -> tuple[Any, ...]:
+    """The groups of settings that a value may be: none, one, or either of two."""
+    return tuple(one for one in (kind, *typing.get_args(kind)) if dataclasses.is_dataclass(one))
 
 
 def _keys(cls: type, prefix: str) -> Iterable[str]:
     hints = typing.get_type_hints(cls)
     for name in (field.name for field in dataclasses.fields(cls)):
-        if dataclasses.is_dataclass(hints[name]):
-            yield from _keys(hints[name], f"{prefix}{name}.")
-        else:
+        groups = _groups(hints[name])
+        for group in groups:
+            yield from _keys(group, f"{prefix}{name}.")
+        if not groups:
             yield f"{prefix}{name}"
 
 
 def _kind_of(key: str) -> Any:  # a type or a union of types
-    cls: Any = Experiment
+    kind: Any = Experiment
     for part in key.split("."):
-        hints = typing.get_type_hints(cls) if dataclasses.is_dataclass(cls) else {}
-        if part not in hints:
+        hints = [typing.get_type_hints(group) for group in _groups(kind)]
+        kind = next((hint[part] for hint in hints if part in hint), None)
+        if kind is None:
             raise UnknownNameError("setting", key, names())
-        cls = hints[part]
-    if dataclasses.is_dataclass(cls):
+    if _groups(kind):
         raise SettingError(f"{key} is a group of settings: {', '.join(k for k in names() if k.startswith(key + '.'))}")
-    return cls
+    return kind
 
 
 def _parse(key: str, text: str, kind: Any) -> Any:
@@ -211,6 +217,8 @@ def _flat(data: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
 def _build(cls: type, data: Mapping[str, Any], prefix: str, where: str) -> Any:
     hints = typing.get_type_hints(cls)
     unknown = sorted(set(data) - set(hints))
+    if unknown and prefix + unknown[0] in names():
+        raise SettingError(f"{where}: {prefix}{unknown[0]} does not go with {prefix}{next(iter(data))}; leave one out")
     if unknown:
         error = UnknownNameError("setting", prefix + unknown[0], names())
         raise SettingError(f"{where}: {error}")
@@ -227,11 +235,11 @@ def _is_required(field: Any) -> bool:
 
 
 def _typed(value: Any, kind: Any, key: str, where: str) -> Any:
-    if dataclasses.is_dataclass(kind):
-        assert isinstance(kind, type)
+    if groups := _groups(kind):
         if not isinstance(value, dict):
             raise SettingError(f"{where}: {key} is {value!r}; a table of settings is needed")
-        return _build(kind, value, f"{key}.", where)
+        nearest = min(groups, key=lambda group: len(set(value) - {each.name for each in dataclasses.fields(group)}))
+        return _build(nearest, value, f"{key}.", where)
     if typing.get_origin(kind) is tuple:
         if not isinstance(value, list):
             raise SettingError(f"{where}: {key} is {value!r}; a list is needed")

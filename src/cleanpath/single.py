@@ -5,15 +5,16 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from cleanpath import assemble, settings
+from cleanpath import assemble, networks, settings
 from cleanpath.errors import Request
 from cleanpath.experiment import Experiment
 from cleanpath.grid.local import News
 from cleanpath.grid.plan import DONE, Cell
+from cleanpath.logs import callbacks
 from cleanpath.nn import catalog
 from cleanpath.paper.recipes import recipe
 from cleanpath.records import Run, check_folder, default_name, forget
-from cleanpath.training.progress import Progress
+from cleanpath.training.progress import Progress, Stepped
 from cleanpath.watch import Watch, say
 
 
@@ -24,7 +25,8 @@ def experiment_of(network: str, changes: Sequence[str], chosen: str | None = Non
         base = settings.read(Path(network))
         base = base if chosen is None else replace(base, training=recipe(chosen))
     else:
-        base = Experiment(network=catalog.network(network), training=recipe(chosen or "default"))
+        built = networks.foreign(network) or catalog.network(network)
+        base = Experiment(network=built, training=recipe(chosen or "default"))
     experiment = settings.override(base, changes)
     if not from_file:
         # The catalog's channels and classes are CIFAR's; what the user sets stands, and is checked below.
@@ -60,6 +62,7 @@ def train(  # noqa: PLR0913 (keyword options)
     loaders: int = 0,
     seconds_between: float = 60.0,
     init: Path | None = None,
+    log: Sequence[str] = (),
 ) -> Run:
     """Train and record, from where an earlier try stopped; a run that ended is not trained again unless `fresh`."""
     folder = _folder(experiment, out, threads)
@@ -70,6 +73,7 @@ def train(  # noqa: PLR0913 (keyword options)
     if cell.status in DONE:
         say(f"{folder} ended before; nothing to do (--fresh trains it again)")
         return cell.run
+    told = callbacks(log, folder)
     with Watch([cell], done=0) as watch:
         watch.tell(News(cell=cell, event="started"))
 
@@ -80,7 +84,7 @@ def train(  # noqa: PLR0913 (keyword options)
             experiment,
             folder,
             threads=threads,
-            on_step=on_step,
+            callbacks=[Stepped(on_step), *told],
             request=request,
             loaders=loaders,
             seconds_between=seconds_between,

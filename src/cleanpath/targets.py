@@ -19,8 +19,10 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
+from cleanpath import networks
 from cleanpath.data.sources import load
 from cleanpath.errors import RunError, UserError
 from cleanpath.nn import catalog, resnet
@@ -150,9 +152,12 @@ def _run(request: _Request) -> Target:
     run = Run(Path(request.target))
     experiment = run.experiment
     with seeded(request.seed):
-        module = resnet.build(experiment.network)
+        module = networks.build(experiment.network, seed=request.seed)
     said = ""
-    if request.weights is None and run.weights.is_file():
+    died = request.weights is None and run.post_mortem.is_file()
+    if died:
+        said, arguments = post_mortem(run, module)
+    elif request.weights is None and run.weights.is_file():
         wanted = (run.result or {}).get("weights_sha256")
         if wanted is not None and sha256(run.weights.read_bytes()).hexdigest() != wanted:
             raise RunError(f"{run.weights} is damaged: its SHA-256 is not the one that the run recorded; train again")
@@ -161,11 +166,38 @@ def _run(request: _Request) -> Target:
         said = f"the run is {run.status} and has no weights; they are at their start"
 
     def images() -> tuple[tuple[Tensor, ...], dict[str, Tensor]]:
+        if died:
+            return arguments, {}
         held_out = load(experiment.data).held_out
         places = torch.randperm(len(held_out.labels), generator=torch.Generator().manual_seed(request.seed))
         return (held_out.plain(places[:_RUN_BATCH]),), {}
 
     return _finished(request, module, images, said=said, checked=True)
+
+
+def post_mortem(run: Run, module: nn.Module) -> tuple[str, tuple[Tensor]]:
+    """Give a network the weights that a run had when a value was not finite; the images that it saw then.
+
+    Raises `RunError` if the file is damaged.
+    """
+    try:
+        with safe_open(str(run.post_mortem), framework="pt") as file:
+            told = file.metadata()
+            kept = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    except (OSError, SafetensorError) as error:
+        raise RunError(f"{run.post_mortem} is damaged ({error}); train again") from None
+    tested = told["tested"] == "true"
+    prefix = "average.module." if tested and "average.n_averaged" in kept else "network."
+    module.load_state_dict({n.removeprefix(prefix): value for n, value in kept.items() if n.startswith(prefix)})
+    experiment = run.experiment
+    images = load(experiment.data)
+    if tested:
+        module.eval()
+        found = images.held_out.plain(torch.arange(min(_RUN_BATCH, len(images.held_out.labels))))
+    else:
+        found = images.train.drawn(kept["indices"], kept["epochs"], experiment.seed)
+    what = "held-out images" if tested else "the batch of that iteration"
+    return f"the weights before iteration {told['iteration']}, at which the run diverged, and {what}", (found,)
 
 
 def _timm(request: _Request, name: str) -> Target:

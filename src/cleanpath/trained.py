@@ -2,7 +2,7 @@
 
 import json
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from hashlib import sha256
 from pathlib import Path
@@ -15,14 +15,15 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 from torch.nn import functional
 
-from cleanpath import settings
+from cleanpath import networks, settings
 from cleanpath.data.decode import BrokenImageError
 from cleanpath.data.preparation import Preparation
 from cleanpath.data.sources import load as load_images
 from cleanpath.errors import RunError, SettingError, UserError
-from cleanpath.nn import resnet
+from cleanpath.experiment import Experiment
 from cleanpath.records import Run
-from cleanpath.training.loop import outputs
+from cleanpath.targeting.seeded import seeded
+from cleanpath.training.evaluation import outputs
 
 _BATCH = 64
 _BINS = 15
@@ -60,8 +61,7 @@ def trained(run: str | Path | Run) -> Trained:
     data = run.weights.read_bytes() if run.weights.is_file() else b""
     if sha256(data).hexdigest() != result["weights_sha256"]:
         raise RunError(f"{run.weights} is damaged: its SHA-256 is not the one that the run recorded; train again")
-    network = resnet.build(experiment.network).to(memory_format=torch.channels_last)
-    network.load_state_dict(load_tensors(data))
+    network = _with(load_tensors(data), experiment)
     try:
         with safe_open(str(run.preparation), framework="pt") as file:
             words = file.metadata()
@@ -69,7 +69,14 @@ def trained(run: str | Path | Run) -> Trained:
             classes = tuple(json.loads(words["classes"]))
     except (OSError, SafetensorError, KeyError) as error:
         raise RunError(f"{run.preparation} is missing or damaged ({error}); train again") from None
-    return Trained(run=run, network=network.eval(), preparation=prepared, classes=classes)
+    return Trained(run=run, network=network, preparation=prepared, classes=classes)
+
+
+def _with(weights: Mapping[str, Tensor], experiment: Experiment) -> nn.Module:
+    with seeded(experiment.seed):
+        network = networks.build(experiment.network, seed=experiment.seed)
+    network.load_state_dict(weights)
+    return network.eval()
 
 
 def evaluation(found: Trained, data: str | None = None) -> dict[str, Any]:
@@ -197,10 +204,8 @@ def export(found: Trained, form: str, target: Path) -> dict[str, Any]:
 
 def _safetensors(found: Trained, x: Tensor, target: Path, words: dict[str, str]) -> Tensor:
     save_file({name: value.contiguous() for name, value in found.network.state_dict().items()}, target, words)
-    network = resnet.build(found.run.experiment.network).to(memory_format=torch.channels_last)
-    network.load_state_dict(load_tensors(target.read_bytes()))
     with torch.inference_mode():
-        return network.eval()(x)  # type: ignore[no-any-return]
+        return _with(load_tensors(target.read_bytes()), found.run.experiment)(x)  # type: ignore[no-any-return]
 
 
 def _onnx(found: Trained, x: Tensor, target: Path, words: dict[str, str]) -> Tensor:

@@ -161,7 +161,9 @@ def _drawn(observer: Observer, seeds: Sequence[tuple[object, int]], loss: Loss |
         if measured is not None:
             one, finite = _taken(observer, measured, loss)
             measured = None
-            drawn.append(one if finite else replace(one, non_finite=first_non_finite(observer, batch, seed)))
+            if not finite:
+                one = replace(one, non_finite=first_non_finite(observer, batch, seed, one.gradient_norm))
+            drawn.append(one)
         elif not drawn:
             reason = "two passes with the same random numbers took different ways; nothing was measured"
             drawn.append(Drawn(not_seen=(NotSeen(what="control flow", where="(root)", reason=reason),)))

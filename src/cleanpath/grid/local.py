@@ -23,7 +23,7 @@ from typing import Any
 from cleanpath.errors import RunError, SettingError
 from cleanpath.experiment import Experiment
 from cleanpath.grid.plan import Cell
-from cleanpath.training.progress import Progress
+from cleanpath.training.progress import Progress, Stepped
 
 _PRELOAD = ["cleanpath.assemble", "cleanpath.data.sources", "cleanpath.grid.local"]
 _SECONDS_BETWEEN_NEWS = 0.2
@@ -180,7 +180,7 @@ def _train(cell: Cell, news: Connection) -> None:
             news.send(progress)
 
     try:
-        assemble.run(cell.experiment, cell.folder, threads=1, on_step=on_step, request=request)
+        assemble.run(cell.experiment, cell.folder, threads=1, callbacks=[Stepped(on_step)], request=request)
     except BrokenPipeError:
         sys.exit(1)
     except CleanpathError as error:

@@ -5,7 +5,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-from cleanpath.experiment import Experiment
+from cleanpath.experiment import Experiment, Foreign
 from cleanpath.nn import catalog
 from cleanpath.records import Run, default_name
 
@@ -33,9 +33,11 @@ class Cell:
     @property
     def work(self) -> int:
         """A relative cost: images seen, times weight layers."""
-        units = sum(catalog.units_per_stage(self.experiment.network))
-        training = self.experiment.training
-        return units * catalog.LAYERS[self.experiment.network.branch] * training.batch_size * (training.iterations or 1)
+        network, training = self.experiment.network, self.experiment.training
+        images = training.batch_size * (training.iterations or 1)
+        if isinstance(network, Foreign):
+            return images
+        return sum(catalog.units_per_stage(network)) * catalog.LAYERS[network.branch] * images
 
 
 def cell(experiment: Experiment, root: Path) -> Cell:

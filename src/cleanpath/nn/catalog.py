@@ -12,7 +12,7 @@ from fnmatch import fnmatchcase
 from typing import Any
 
 from cleanpath.errors import SettingError, UnknownNameError
-from cleanpath.experiment import Network, Shortcut
+from cleanpath.experiment import Foreign, Network, Shortcut
 
 # Placement and shortcut of each family.
 FAMILIES = {
@@ -133,8 +133,10 @@ def usual_size(of: Network) -> int:
     return 224 if of.layout == "imagenet" else 32
 
 
-def name_of(of: Network) -> str:
+def name_of(of: Network | Foreign) -> str:
     """A short name for a network: its catalog name where one fits, with what differs from it."""
+    if isinstance(of, Foreign):
+        return of.target
     rows = ((family, row) for family, row in FAMILIES.items() if row == (of.placement, of.shortcut.kind))
     family, (placement, shortcut) = next(rows, ("resnet", FAMILIES["resnet"]))
     default = "bottleneck" if of.depth in _BOTTLENECK_DEPTHS else "two_layer"

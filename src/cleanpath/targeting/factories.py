@@ -9,7 +9,7 @@ import importlib
 import importlib.util
 import inspect
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from types import ModuleType
@@ -23,56 +23,69 @@ from cleanpath.targeting.seeded import seeded
 _ROOT = "_cleanpath_target"
 
 
-def build(where: str, name: str, seed: int) -> tuple[nn.Module, Any]:
+def build(where: str, name: str, seed: int, **offered: Any) -> tuple[nn.Module, Any]:
     """What a factory returns: a module, and the inputs that it may return beside it (None if it does not).
 
-    `where` is a file or a dotted module.
+    `where` is a file or a dotted module; the factory gets those of the `offered` arguments that it has.
     """
-    is_file = where.endswith(".py")
-    folder = Path(where).resolve().parent if is_file else Path.cwd()
-    with _beside(folder), seeded(seed):
-        found: Any = _imported(lambda: _file(Path(where)) if is_file else importlib.import_module(where), where)
-        for part in name.split("."):
-            if not hasattr(found, part):
-                raise UnknownNameError(f"factory in {where}", part, _offers(found))
-            found = getattr(found, part)
-        made = _called(found, f"{where}:{name}")
-    module, given = made if isinstance(made, tuple) and len(made) == 2 else (made, None)
+    with seeded(seed):
+        made_there = made(where, name, **offered)
+    is_pair = isinstance(made_there, tuple) and len(made_there) == 2
+    module, given = made_there if is_pair else (made_there, None)
     if not isinstance(module, nn.Module):
         raise UserError(f"{where}:{name}() returned a {type(module).__name__}; an nn.Module is needed")
     return module, given
 
 
+def made(where: str, name: str, **offered: Any) -> Any:
+    """What a factory returns, whatever it is; it gets those of the `offered` arguments that it has."""
+    is_file = where.endswith(".py")
+    folder = Path(where).resolve().parent if is_file else Path.cwd()
+    with _beside(folder):
+        found: Any = _imported(lambda: _file(Path(where)) if is_file else importlib.import_module(where), where)
+        for part in name.split("."):
+            if not hasattr(found, part):
+                raise UnknownNameError(f"factory in {where}", part, _offers(found, offered))
+            found = getattr(found, part)
+        return _called(found, f"{where}:{name}", offered)
+
+
 def offers(where: str) -> list[str]:
     """The functions and module classes that a file defines and that need no arguments."""
     with _beside(Path(where).resolve().parent):
-        return _offers(_imported(lambda: _file(Path(where)), where))
+        return _offers(_imported(lambda: _file(Path(where)), where), {})
 
 
-def _called(found: Any, said: str) -> Any:
+def _called(found: Any, said: str, offered: Mapping[str, Any]) -> Any:
     if isinstance(found, nn.Module):
         return found
     if not callable(found):
         raise UserError(f"{said} is a {type(found).__name__}; a function that returns an nn.Module is needed")
-    needed = _needed(found)
+    needed = [name for name in _needed(found) if name not in offered]
     if needed:
-        raise UserError(f"{said} needs {', '.join(needed)}; a factory is called without arguments, so wrap it in one")
+        without = f"with at most {', '.join(offered)}" if offered else "without arguments"
+        raise UserError(f"{said} needs {', '.join(needed)}; a factory is called {without}, so wrap it in one")
     try:
-        return found()
+        return found(**{name: value for name, value in offered.items() if name in _named(found)})
     except Exception as error:
         raise UserError(f"{said}() failed: {_said(error)}") from error
 
 
 def _needed(found: Any) -> list[str]:
+    return [name for name, one in _named(found).items() if one.default is one.empty]
+
+
+def _named(found: Any) -> dict[str, inspect.Parameter]:
+    """The parameters that have names of their own."""
     try:
-        parameters = inspect.signature(found).parameters.values()
+        parameters = inspect.signature(found).parameters
     except (TypeError, ValueError):
-        return []
+        return {}
     variable = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
-    return [one.name for one in parameters if one.default is one.empty and one.kind not in variable]
+    return {name: one for name, one in parameters.items() if one.kind not in variable}
 
 
-def _offers(found: Any) -> list[str]:
+def _offers(found: Any, offered: Mapping[str, Any]) -> list[str]:
     home = getattr(found, "__name__", "")
     return [
         name
@@ -80,7 +93,7 @@ def _offers(found: Any) -> list[str]:
         if not name.startswith("_")
         and (
             isinstance(one, nn.Module)
-            or (callable(one) and getattr(one, "__module__", "") == home and not _needed(one))
+            or (callable(one) and getattr(one, "__module__", "") == home and not {*_needed(one)} - {*offered})
         )
     ]
 

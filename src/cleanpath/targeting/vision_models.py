@@ -24,23 +24,37 @@ Shape = tuple[int, ...]
 Inputs = tuple[Any, ...]
 
 
-def timm_model(name: str, seed: int) -> tuple[nn.Module, Iterator[Inputs]]:
+def timm_model(
+    name: str, seed: int, *, num_classes: int | None = None, in_channels: int | None = None
+) -> tuple[nn.Module, Iterator[Inputs]]:
     """A network of timm with random weights, and inputs that its default configuration allows, smallest first."""
     timm: Any = import_module("timm")
 
     if not timm.is_model(name):
         raise UnknownNameError("model of timm", name, timm.list_models())
-    module = _built(lambda: timm.create_model(name, pretrained=False), f"timm:{name}", seed)
+    asked = {
+        key: value for key, value in (("num_classes", num_classes), ("in_chans", in_channels)) if value is not None
+    }
+    module = _built(lambda: timm.create_model(name, pretrained=False, **asked), f"timm:{name}", seed)
     return module, declared(module, seed) or iter(())
 
 
-def torchvision_model(name: str, seed: int) -> tuple[nn.Module, Iterator[Inputs]]:
-    """A network of torchvision with random weights, and inputs that it may take, smallest first."""
+def torchvision_model(
+    name: str, seed: int, *, num_classes: int | None = None, in_channels: int | None = None
+) -> tuple[nn.Module, Iterator[Inputs]]:
+    """A network of torchvision with random weights, and inputs that it may take, smallest first.
+
+    All of them take three channels. Raises `UserError` for others.
+    """
+    if in_channels not in {None, 3}:
+        raise UserError(
+            f"torchvision:{name} takes images of 3 channels, not of {in_channels}; timm:{name} may take them"
+        )
     models: Any = import_module("torchvision").models
 
     if name not in models.list_models():
         raise UnknownNameError("model of torchvision", name, models.list_models())
-    settings: dict[str, Any] = {"weights": None}
+    settings: dict[str, Any] = {"weights": None} | ({} if num_classes is None else {"num_classes": num_classes})
     if "weights_backbone" in inspect.signature(models.get_model_builder(name)).parameters:
         settings["weights_backbone"] = None
     module = _built(lambda: models.get_model(name, **settings), f"torchvision:{name}", seed)

@@ -108,6 +108,11 @@ def _dense(found: Any, path: Path) -> dict[str, Tensor]:
     return dict(found)
 
 
+def named_as(module: nn.Module, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The tensors under the module's names, where a wrapper's prefix is all that differs."""
+    return _matched(module, tensors)[0]
+
+
 def _matched(module: nn.Module, tensors: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], str]:
     """The tensors under the module's names: as they are, or without a wrapper's prefix that all of them have."""
     wanted = module.state_dict(keep_vars=True).keys()

@@ -5,6 +5,7 @@ from typing import Protocol
 
 from torch import Tensor
 
+from cleanpath.errors import NonFiniteError
 from cleanpath.training.state import Course
 
 
@@ -29,6 +30,10 @@ class Keeper(Protocol):
         """Keep this; if somebody asked to stop, raise `Stopped` once it is kept."""
         ...
 
+    def diverged(self, error: NonFiniteError, tensors: Mapping[str, Tensor], indices: Tensor, epochs: Tensor) -> None:
+        """Keep what is needed to look at it: the weights, and which images in which epoch."""
+        ...
+
 
 class NoKeeper:
     """A run that nobody keeps."""
@@ -40,3 +45,6 @@ class NoKeeper:
 
     def save(self, course: Course, tensors: Mapping[str, Tensor]) -> None:
         """Never asked for."""
+
+    def diverged(self, error: NonFiniteError, tensors: Mapping[str, Tensor], indices: Tensor, epochs: Tensor) -> None:
+        """Nothing is kept."""

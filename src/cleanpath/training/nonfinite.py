@@ -1,5 +1,6 @@
 """Where a value that is not finite appears first: a search after the fact, on the batch that showed it."""
 
+import inspect
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -33,7 +34,7 @@ def first_non_finite(network: nn.Module, images: Tensor, loss_of: Callable[[Tens
 @contextmanager
 def _watched(network: nn.Module, found: list[str]) -> Iterator[None]:
     find = getattr(network, "units", None)
-    units: set[str] = set(find()) if callable(find) else set()
+    units: set[str] = set(find()) if inspect.ismethod(find) else set()
     leaves = {n for n, m in network.named_modules() if not any(m.children()) and not isinstance(m, nn.Identity)}
     watched = {n: m for n, m in network.named_modules() if n in units or n in leaves}
     handles = [m.register_forward_hook(_hook(_label(name, units), found)) for name, m in watched.items()]

@@ -35,6 +35,11 @@ class CaffeSGD(torch.optim.Optimizer):
                 parameter.sub_(velocity)
 
 
+def last_layer(network: nn.Module) -> nn.Module:
+    """The layer that gives the logits: the last linear or convolutional one, in the order in which they are named."""
+    return [module for module in network.modules() if isinstance(module, nn.Linear | nn.Conv2d)][-1]
+
+
 def optimizer_of(network: nn.Module, training: Training) -> torch.optim.Optimizer:
     """The optimizer that the settings name, with weight decay where they say.
 
@@ -52,8 +57,7 @@ def optimizer_of(network: nn.Module, training: Training) -> torch.optim.Optimize
     if training.body_factor == 1:
         parts = [({*parameters}, 1.0)]
     else:
-        last = [module for module in network.modules() if isinstance(module, nn.Linear)][-1:]
-        head = {parameter for module in last for parameter in module.parameters()}
+        head = {*last_layer(network).parameters()}
         parts = [({*parameters} - head, training.body_factor), (head, 1.0)]
     groups: list[dict[str, Any]] = [
         {"params": [p for p in some if p in part], "weight_decay": decay, "factor": factor}

@@ -54,10 +54,10 @@ class Learner:
         """What is tested and kept."""
         return self.network if self.average is None else self.average.module
 
-    def settle(self) -> None:
-        """Give the network the weights that were tested."""
-        if self.average is not None:
-            self.network.load_state_dict(self.average.module.state_dict())
+    def settle(self, tested: nn.Module) -> None:
+        """Give the network the weights and statistics that were tested."""
+        if tested is not self.network:
+            self.network.load_state_dict(tested.state_dict())
 
     def tensors(self) -> dict[str, Tensor]:
         """Weights, buffers, the optimizer's state, the average, and torch's random state."""

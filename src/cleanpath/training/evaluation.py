@@ -1,0 +1,84 @@
+"""How good a network is on a split: the network as it is tested, its outputs, its error and loss."""
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from cleanpath.data.images import Images, Split
+from cleanpath.errors import NonFiniteError
+from cleanpath.experiment import Training
+from cleanpath.training.keeper import Keeper
+from cleanpath.training.nonfinite import first_non_finite
+from cleanpath.training.state import Learner
+from cleanpath.training.statistics import as_tested
+
+_BATCH = 500
+
+
+@dataclass(frozen=True)
+class Tested:
+    """The network that was tested, its error in percent and mean cross-entropy in nats."""
+
+    network: nn.Module
+    error: float
+    loss: float
+
+
+def tested(  # noqa: PLR0913
+    learner: Learner,
+    images: Images,
+    training: Training,
+    split: Split,
+    quantity: str,
+    iteration: int,
+    *,
+    seed: int,
+    keeper: Keeper,
+) -> Tested | None:
+    """Test what is learnt on a split; None if the `keeper` was asked to stop meanwhile.
+
+    Raises `NonFiniteError` for a loss, called `quantity`, that is not finite.
+    """
+    network = as_tested(learner.tested, images.train, training, seed=seed, keeper=keeper)
+    found = None if network is None else evaluate(network, split, keeper)
+    if network is None or found is None:
+        return None
+    error, loss = found
+    if not math.isfinite(loss):
+        network.eval()
+        few = torch.arange(min(_BATCH, len(images.held_out.labels)))
+        x, y = images.held_out.plain(few), images.held_out.labels[few]
+        where = first_non_finite(network, x, lambda logits: functional.cross_entropy(logits, y))
+        raise NonFiniteError(quantity, loss, iteration=iteration + 1, where=where, tested=True)
+    return Tested(network, error, loss)
+
+
+def evaluate(network: nn.Module, split: Split, keeper: Keeper | None = None) -> tuple[float, float] | None:
+    """Error in percent and mean cross-entropy in nats, in eval mode; the training flags are as before afterwards.
+
+    None if the `keeper` was asked to stop meanwhile.
+    """
+    wrong, loss = 0, 0.0
+    for logits, y in outputs(network, split):
+        wrong += int((logits.argmax(dim=1) != y).sum())
+        loss += float(functional.cross_entropy(logits, y, reduction="sum"))
+        if keeper is not None and keeper.stopping:
+            return None
+    return 100 * wrong / len(split.labels), loss / len(split.labels)
+
+
+def outputs(network: nn.Module, split: Split) -> Iterator[tuple[Tensor, Tensor]]:
+    """Logits and labels of a split, batch by batch, in eval mode; the training flags are as before afterwards."""
+    flags = {module: module.training for module in network.modules()}
+    network.eval()
+    try:
+        with torch.inference_mode():
+            for indices in torch.split(torch.arange(len(split.labels)), _BATCH):
+                yield network(split.plain(indices)), split.labels[indices]
+    finally:
+        for module, flag in flags.items():
+            module.training = flag
