@@ -2,6 +2,7 @@
 
 import json
 import math
+import shutil
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -9,10 +10,11 @@ from typing import Any
 
 import pytest
 import torch
+from safetensors import safe_open
 from torch import Tensor, nn
 
-from cleanpath import assemble
-from cleanpath.data.images import Images
+from cleanpath import assemble, targets
+from cleanpath.data.images import Images, batch
 from cleanpath.data.memory import InMemory
 from cleanpath.data.sources import load
 from cleanpath.errors import NonFiniteError
@@ -21,7 +23,7 @@ from cleanpath.nn import resnet
 from cleanpath.nn.resnet import ResNet
 from cleanpath.training import loop
 from cleanpath.training.progress import Callback
-from tests.helpers import here, measured, network_of, pixels_of, tiny
+from tests.helpers import assert_user_error, here, measured, network_of, pixels_of, tiny
 
 BAD = [math.nan, math.inf, -math.inf]
 
@@ -266,3 +268,66 @@ def test_diverged_run_ends_the_command_with_1_and_is_not_trained_again(
     assert again.code == 1
     assert again.json()["status"] == "diverged"
     assert "ended before" in again.err
+
+
+@pytest.fixture(scope="module")
+def dead(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run that diverged in training."""
+    folder = tmp_path_factory.mktemp("runs") / "dead"
+    assert assemble.run(tiny("training.lr=1e20", iterations=20), folder, threads=1).status == "diverged"
+    return folder
+
+
+def test_post_mortem_holds_the_weights_before_the_step_and_its_batch(dead: Path) -> None:
+    experiment, images = tiny("training.lr=1e20", iterations=20), load(Data())
+    torch.manual_seed(0)
+    network = resnet.build(network_of(experiment)).to(memory_format=torch.channels_last)
+    died = int(json.loads((dead / "result.json").read_text())["iterations"]) + 1
+    assert died == 2
+    with pytest.raises(NonFiniteError, match="before iteration 2"):
+        loop.train(network, images, replace(experiment.training, iterations=2), seed=0)
+    with safe_open(str(dead / "post-mortem.safetensors"), framework="pt") as file:
+        told = file.metadata()
+        kept = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    assert told["iteration"] == "2"
+    assert told["tested"] == "false"
+    for name, parameter in network.named_parameters():
+        # With another number of threads than the run's, rounding differs.
+        assert (kept[f"network.{name}"] - parameter).abs().max() <= 1e-3 * parameter.abs().max(), name
+    indices, epochs = batch(len(images.train.labels), 32, seed=0, iteration=2)
+    assert torch.equal(kept["indices"], indices)
+    assert torch.equal(kept["epochs"], epochs)
+
+
+def test_audit_of_a_run_that_diverged_finds_the_place_that_training_named(dead: Path) -> None:
+    reason = json.loads((dead / "result.json").read_text())["reason"]
+    found = here("audit", str(dead), "--json").json()
+    assert found["verdict"].startswith("not finite")
+    where = found["network"]["first_non_finite"].rpartition(" in ")[2]
+    unit, _, inner = where.partition(".branch.")
+    assert f"unit {unit} (branch.{inner})" in reason
+    assert "CP403" in [finding["code"] for finding in found["findings"]]
+    text = here("audit", str(dead)).out
+    assert "the weights before iteration 2, at which the run diverged, and the batch of that iteration" in text
+
+
+def test_a_run_that_diverged_in_a_test_is_looked_at_on_held_out_images(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    images = load(Data())
+    assert isinstance(images.held_out, InMemory)
+    pixels = images.held_out.pixels.clone()
+    pixels[3] = math.inf
+    spoilt = replace(images, held_out=replace(images.held_out, pixels=pixels))
+    monkeypatch.setattr(assemble, "load", lambda _: spoilt)
+    assert assemble.run(tiny(iterations=3), tmp_path / "run", threads=1).status == "diverged"
+    monkeypatch.setattr(targets, "load", lambda _: spoilt)
+    found = targets.resolve(str(tmp_path / "run"))
+    assert not found.module.training
+    assert torch.equal(found.arguments[0], spoilt.held_out.plain(torch.arange(8)))
+
+
+def test_a_damaged_post_mortem_is_named(dead: Path, tmp_path: Path) -> None:
+    shutil.copytree(dead, tmp_path / "run")
+    (tmp_path / "run" / "post-mortem.safetensors").write_bytes(b"nothing")
+    assert_user_error(here("audit", str(tmp_path / "run")), "post-mortem.safetensors is damaged")

@@ -36,7 +36,8 @@ EXTRAS: Sequence[tuple[str, ...]] = (
     (),
     ("training.average=0.9",),
     ("training.accumulation=4", "training.bn_group=4"),
-    ("training.mixup=0.3", "training.label_smoothing=0.1"),
+    ("training.mixup=0.3", "training.label_smoothing=0.1", "training.class_weights=balanced"),
+    ("training.bn_images=200", "training.average=0.8"),
     ("network.shortcut.kind=dropout", "network.shortcut.rate=0.2"),
 )
 COMBINATIONS = [(*a, *b, *c) for a, b, c in itertools.product(OPTIMIZERS, SCHEDULES, EXTRAS)]

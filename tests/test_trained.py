@@ -123,6 +123,19 @@ def test_evaluate_prints_the_error_first_and_draws(run: Path, tmp_path: Path) ->
     assert_user_error(here("evaluate", str(run), "--picture", "a.gif"), "neither .svg nor .png")
 
 
+@pytest.mark.filterwarnings("ignore")  # torch's own exporters warn of themselves
+@pytest.mark.parametrize(("placement", "left"), [("original", 0), ("full_preactivation", 4), ("bn_after_addition", 3)])
+def test_norms_right_behind_a_convolution_are_folded_and_no_others(tmp_path: Path, placement: str, left: int) -> None:
+    """Of three units: none reads a sum in the original; with full pre-activation each first one does, and the last."""
+    run = assemble.run(tiny(f"network.placement={placement}", iterations=30), tmp_path / "run", threads=1).folder
+    norms = sum(isinstance(module, torch.nn.BatchNorm2d) for module in cleanpath.load(run).modules())
+    found = here("export", str(run), "--format", "torch-export", "--out", str(tmp_path / "f.pt2"), "--json").json()
+    assert (found["norms_folded"], found["norms_left"]) == (norms - left, left)
+    assert found["largest_difference"] < 1e-4
+    plain = here("export", str(run), "--format", "safetensors", "--out", str(tmp_path / "f.safetensors"), "--json")
+    assert (plain.json()["norms_folded"], plain.json()["norms_left"]) == (0, norms)
+
+
 @pytest.mark.parametrize("form", ["safetensors", "onnx", "torch-export"])
 @pytest.mark.filterwarnings("ignore")  # torch's own exporters warn of themselves
 def test_an_exported_file_gives_the_same_logits_to_others(

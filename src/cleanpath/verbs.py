@@ -85,7 +85,8 @@ def export(
     found = trained.export(trained.trained(run), form.value, target)
 
     def words() -> None:
-        typer.echo(f"{found['file']}: {form.value}, {found['bytes'] / 1e6:.1f} MB")
+        norms = f", {found['norms_folded']} BN folded, {found['norms_left']} left" if found["norms_folded"] else ""
+        typer.echo(f"{found['file']}: {form.value}, {found['bytes'] / 1e6:.1f} MB{norms}")
         images, largest = found["compared_images"], found["largest_difference"]
         typer.echo(f"opened again: largest difference of the logits on {images} held-out images {largest:.2g}")
 
