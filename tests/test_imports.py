@@ -14,7 +14,13 @@ from tests.helpers import SOURCE
 
 FREE_OF_TORCH = (
     *("cleanpath", "cleanpath.*.__init__", "cleanpath.errors", "cleanpath.experiment", "cleanpath.settings"),
-    *("cleanpath.records", "cleanpath.nn.catalog", "cleanpath.nn.summary_values", "cleanpath.paper.*"),
+    *(
+        "cleanpath.records",
+        "cleanpath.locking",
+        "cleanpath.nn.catalog",
+        "cleanpath.nn.summary_values",
+        "cleanpath.paper.*",
+    ),
     *("cleanpath.grid.*", "cleanpath.report.*", "cleanpath.watch", "cleanpath.reproduction", "cleanpath.cli"),
     *("cleanpath.usage", "cleanpath.health", "cleanpath.training.progress", "cleanpath.__main__"),
     *("cleanpath.auditing.profile", "cleanpath.auditing.values", "cleanpath.auditing.text"),

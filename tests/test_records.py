@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from cleanpath import records, settings
+from cleanpath import locking, records, settings
 from cleanpath.errors import RunError
 from cleanpath.experiment import Experiment
 from cleanpath.records import Run, Writer, check_folder, default_name, runs_below
@@ -221,7 +221,7 @@ def test_forgotten_run_is_one_to_train(tmp_path: Path) -> None:
 def lock(folder: Path, **changes: Any) -> None:
     """Write a lock as this process would, with changes."""
     folder.mkdir(exist_ok=True)
-    mine = {"host": socket.gethostname(), "pid": os.getpid(), "started": records._started(os.getpid())}
+    mine = {"host": socket.gethostname(), "pid": os.getpid(), "started": locking._started(os.getpid())}
     (folder / "lock").write_text(json.dumps({**mine, **changes}))
 
 
@@ -280,19 +280,19 @@ def test_lock_of_another_kind_names_the_file_to_remove(tmp_path: Path, content: 
 def test_dead_lock_is_taken_over_by_one_process_only(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     folder = finished(tmp_path / "run").folder
     lock(folder, started="1")
-    plain = records._holder
+    plain = locking.holder_of
     first: list[Path] = []
 
     def slow(path: Path) -> str | None:
         holder = plain(path)
         if not first:  # the other process is through while this one has read the dead lock and not yet removed it
             first.append(path)
-            records._acquire(path)
+            locking.acquire(path)
         return holder
 
-    monkeypatch.setattr(records, "_holder", slow)
+    monkeypatch.setattr(locking, "holder_of", slow)
     with pytest.raises(RunError):
-        records._acquire(folder / "lock")
+        locking.acquire(folder / "lock")
 
 
 def test_folder_of_another_experiment_is_refused_with_the_difference(tmp_path: Path) -> None:

@@ -14,12 +14,10 @@ Files are replaced whole: written beside their place, synced, renamed. One proce
 `lock` that names it.
 """
 
-import contextlib
 import hashlib
 import json
 import os
 import re
-import socket
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -29,6 +27,7 @@ from typing import Any
 from cleanpath import settings
 from cleanpath.errors import RunError
 from cleanpath.experiment import Experiment
+from cleanpath.locking import acquire, holder_of
 from cleanpath.nn import catalog
 
 _EXPERIMENT, _ENVIRONMENT, _METRICS, _RESULT = "experiment.json", "environment.json", "metrics.jsonl", "result.json"
@@ -109,7 +108,7 @@ class Run:
     @property
     def holder(self) -> str | None:
         """The living process that writes the run, in words; None if there is none."""
-        return _holder(self.folder / _LOCK)
+        return holder_of(self.folder / _LOCK)
 
     def to_data(self) -> dict[str, Any]:
         """The run as plain data: the schema of `cleanpath train --json` and `cleanpath show RUN --json`."""
@@ -158,7 +157,7 @@ class Writer:
         folder = self.run.folder
         try:
             folder.mkdir(parents=True, exist_ok=True)
-            self._lock = _acquire(folder / _LOCK)
+            self._lock = acquire(folder / _LOCK)
         except OSError as error:
             raise RunError(f"{folder} cannot be written: {error.strerror}; choose another place with --out") from None
         try:
@@ -337,72 +336,3 @@ def _read_json(path: Path) -> dict[str, Any] | None:
     if not isinstance(data, dict):
         raise RunError(f"{path} holds no table; remove the run's folder and train again")
     return data
-
-
-def _acquire(lock: Path) -> Path:
-    """Create the lock; take it over from a process of this host that is gone."""
-    mine = json.dumps({"host": socket.gethostname(), "pid": os.getpid(), "started": _started(os.getpid())}).encode()
-    for _ in range(2):
-        try:
-            descriptor = os.open(lock, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o644)
-        except FileExistsError:
-            _remove_dead(lock)
-            continue
-        with os.fdopen(descriptor, "wb") as out:
-            out.write(mine)
-        return lock
-    raise RunError(f"{lock.parent} is being opened by another process; try again")
-
-
-def _remove_dead(lock: Path) -> None:
-    """Remove the lock of a process that is gone. Raises `RunError` if it is alive, or if another was quicker."""
-    try:
-        seen = lock.read_bytes()
-    except FileNotFoundError:
-        return
-    if holder := _holder(lock):
-        raise RunError(f"{lock.parent} is being written by {holder}; wait for it, or end it")
-    # Between the look and the removal another process may have put its own lock here: look at what was removed.
-    aside = lock.with_name(f".{lock.name}.{os.getpid()}")
-    try:
-        lock.rename(aside)
-    except FileNotFoundError:
-        return
-    removed = aside.read_bytes()
-    if removed != seen:
-        with contextlib.suppress(FileExistsError):
-            os.link(aside, lock)
-    aside.unlink()
-    if removed != seen:
-        raise RunError(f"{lock.parent} is being opened by another process; try again")
-
-
-def _holder(lock: Path) -> str | None:
-    """The living process that holds a lock, in words; None if there is none."""
-    try:
-        held = json.loads(lock.read_bytes())
-        host, pid, since = held["host"], held["pid"], held["started"]
-    except FileNotFoundError:
-        return None
-    except (json.JSONDecodeError, UnicodeDecodeError, KeyError, TypeError):
-        return f"a process that is just starting (if there is none, remove {lock})"
-    if host != socket.gethostname():
-        return f"process {pid} on {host} (if it is gone, remove {lock})"
-    started = _started(pid)
-    return f"process {pid}" if started is not None and started == since else None
-
-
-def _started(pid: int) -> str | None:
-    """When a process started, to tell it from a later one with the same number; None if there is none."""
-    stat = Path(f"/proc/{pid}/stat")
-    with contextlib.suppress(FileNotFoundError, ProcessLookupError):
-        return stat.read_text().rpartition(")")[2].split()[19]
-    if Path("/proc/self/stat").exists():
-        return None
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return None
-    except PermissionError:
-        return "unknown"
-    return "unknown"

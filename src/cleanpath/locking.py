@@ -1,0 +1,78 @@
+"""One process at a time holds a run: a file that names the process, taken over once that is gone."""
+
+import contextlib
+import json
+import os
+import socket
+from pathlib import Path
+
+from cleanpath.errors import RunError
+
+
+def acquire(lock: Path) -> Path:
+    """Create the lock; take it over from a process of this host that is gone."""
+    mine = json.dumps({"host": socket.gethostname(), "pid": os.getpid(), "started": _started(os.getpid())}).encode()
+    for _ in range(2):
+        try:
+            descriptor = os.open(lock, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o644)
+        except FileExistsError:
+            _remove_dead(lock)
+            continue
+        with os.fdopen(descriptor, "wb") as out:
+            out.write(mine)
+        return lock
+    raise RunError(f"{lock.parent} is being opened by another process; try again")
+
+
+def _remove_dead(lock: Path) -> None:
+    """Remove the lock of a process that is gone. Raises `RunError` if it is alive, or if another was quicker."""
+    try:
+        seen = lock.read_bytes()
+    except FileNotFoundError:
+        return
+    if holder := holder_of(lock):
+        raise RunError(f"{lock.parent} is being written by {holder}; wait for it, or end it")
+    # Between the look and the removal another process may have put its own lock here: look at what was removed.
+    aside = lock.with_name(f".{lock.name}.{os.getpid()}")
+    try:
+        lock.rename(aside)
+    except FileNotFoundError:
+        return
+    removed = aside.read_bytes()
+    if removed != seen:
+        with contextlib.suppress(FileExistsError):
+            os.link(aside, lock)
+    aside.unlink()
+    if removed != seen:
+        raise RunError(f"{lock.parent} is being opened by another process; try again")
+
+
+def holder_of(lock: Path) -> str | None:
+    """The living process that holds a lock, in words; None if there is none."""
+    try:
+        held = json.loads(lock.read_bytes())
+        host, pid, since = held["host"], held["pid"], held["started"]
+    except FileNotFoundError:
+        return None
+    except (json.JSONDecodeError, UnicodeDecodeError, KeyError, TypeError):
+        return f"a process that is just starting (if there is none, remove {lock})"
+    if host != socket.gethostname():
+        return f"process {pid} on {host} (if it is gone, remove {lock})"
+    started = _started(pid)
+    return f"process {pid}" if started is not None and started == since else None
+
+
+def _started(pid: int) -> str | None:
+    """When a process started, to tell it from a later one with the same number; None if there is none."""
+    stat = Path(f"/proc/{pid}/stat")
+    with contextlib.suppress(FileNotFoundError, ProcessLookupError):
+        return stat.read_text().rpartition(")")[2].split()[19]
+    if Path("/proc/self/stat").exists():
+        return None
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return None
+    except PermissionError:
+        return "unknown"
+    return "unknown"
