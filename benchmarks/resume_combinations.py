@@ -2,9 +2,9 @@
 
     python -m benchmarks.resume_combinations    appends a line to results/resume-combinations.jsonl
 
-Each combination trains once undisturbed and once under SIGKILL at random instants (of wall-clock time, so that kills
-also hit tests and the writing of checkpoints), until it has ended; metrics but for the clock, weights and result must be
-the same bits. A run is a process of its own, forked from a server that has torch loaded.
+Each combination trains once undisturbed and once under SIGKILL at random instants of wall-clock time, so that kills
+also hit tests and the writing of checkpoints, until it has ended; metrics but for the clock, weights and result must
+be the same bits. A run is a process of its own, forked from a server that has torch loaded.
 """
 
 import argparse
