@@ -3,8 +3,8 @@
     CLEANPATH_DATA=DIR python -m benchmarks.mixed_folder --epochs 5    appends a line to results/mixed-folder.jsonl
 
 DIR holds CIFAR-10 (`cifar-10-batches-bin`). Its images become files of eleven kinds (JPEG, PNG, BMP, GIF, TIFF, WebP,
-palette, transparent, CMYK, grey, turned with an EXIF tag), with a few that are no images among them. Everything is done by the
-command line, as a user would.
+palette, transparent, CMYK, grey, turned with an EXIF tag), with a few that are no images among them. Everything is done
+by the command line, as a user would.
 """
 
 import argparse

@@ -8,8 +8,9 @@ import torch
 from PIL import Image
 
 from cleanpath.data.decode import BrokenImageError, decoded
-from cleanpath.data.folder import MEAN, STD, listing
+from cleanpath.data.folder import listing
 from cleanpath.data.images import Images
+from cleanpath.data.photographs import MEAN, STD
 from cleanpath.data.sources import load
 from cleanpath.errors import DataError
 from cleanpath.experiment import Data

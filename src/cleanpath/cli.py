@@ -73,17 +73,20 @@ def list_things(
 
 @app.command()
 def show(
-    name: Annotated[str, typer.Argument(help="A network, a table or a run folder.", autocompletion=options.networks)],
+    name: Annotated[
+        str, typer.Argument(help="A network, a table, a recipe or a run folder.", autocompletion=options.networks)
+    ],
     size: Annotated[
         int | None, typer.Option(help="Pixels of an image's side; default 32, ImageNet 224.", min=1)
     ] = None,
     every: Annotated[bool, typer.Option("--all", "-v", help="Every unit on a line of its own.")] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Print a network's units, a table as the paper has it, or a run.
+    """Print a network's units, a table as the paper has it, a recipe, or a run.
 
     Examples: cleanpath show preresnet164; cleanpath show resnet50 --json
     """
+    from cleanpath.paper import recipes
     from cleanpath.paper.tables import RECIPES
     from cleanpath.report import terminal
 
@@ -92,6 +95,11 @@ def show(
 
         table = published_table(name)
         options.show(table.to_data(), as_json, lambda: terminal.print_published(table))
+    elif name in recipes.RECIPES:
+        from cleanpath.report import listing
+
+        found = listing.recipe_data(name)
+        options.show(found, as_json, lambda: terminal.print_recipe(found))
     elif Path(name).is_dir():
         from cleanpath.records import Run
 
@@ -102,8 +110,8 @@ def show(
         from cleanpath.nn.summary_values import to_data
 
         network = catalog.network(name)
-        found = summary.summarise(network, size or catalog.usual_size(network))
-        options.show(to_data(found, name), as_json, lambda: terminal.print_network(name, found, every=every))
+        summed = summary.summarise(network, size or catalog.usual_size(network))
+        options.show(to_data(summed, name), as_json, lambda: terminal.print_network(name, summed, every=every))
 
 
 @app.command()

@@ -110,10 +110,11 @@ class Foreign:
 class Data:
     """Which images, which of them are held out, and how they are augmented.
 
-    `name` is `digits`, `cifar10`, `cifar100` or `folder:PATH`. `held_out` is `test` (the reported split) or
-    `validation` (a part of the training images, for choosing settings). `augment` is `usual` (what the data set's
-    docstring says; the digits have none) or `none`. For a folder of images only: `side` is the size in pixels to which
-    they are brought, `broken` says whether files that are no images are refused or skipped.
+    `name` is `digits`, `cifar10`, `cifar100`, `folder:PATH` or `imagenet:PATH`. `held_out` is `test` (the reported
+    split) or `validation` (a part of the training images, for choosing settings). `augment` is `usual` (what the data
+    set's docstring says; the digits have none) or `none`; for photographs also `scale` and `scale_aspect`, the two ways
+    of the paper's Table 5. For files of images only: `side` is the size in pixels to which they are brought, `broken`
+    says whether files that are no images are refused or skipped.
     """
 
     name: str = "digits"
@@ -124,10 +125,15 @@ class Data:
 
     def __post_init__(self) -> None:
         _one_of("data.held_out", self.held_out, ("test", "validation"))
-        _one_of("data.augment", self.augment, ("usual", "none"))
+        _one_of("data.augment", self.augment, ("usual", "none", "scale", "scale_aspect"))
+        files = self.name.startswith(("folder:", "imagenet:"))
         for name in ("side", "broken"):
             given = getattr(self, name) is not None
-            _require(not given or self.name.startswith("folder:"), f"data.{name} is for folder:PATH, not {self.name}")
+            _require(not given or files, f"data.{name} is for folder:PATH and imagenet:PATH, not {self.name}")
+        _require(
+            files or self.augment in ("usual", "none"),
+            f"data.augment={self.augment} is for photographs, not {self.name}; use usual or none",
+        )
         if self.side is not None:
             _at_least("data.side", self.side, 8)
         if self.broken is not None:

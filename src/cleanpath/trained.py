@@ -18,6 +18,8 @@ from torch.nn import functional
 
 from cleanpath import networks, settings
 from cleanpath.data.decode import BrokenImageError
+from cleanpath.data.images import Split
+from cleanpath.data.photographs import OnDisk
 from cleanpath.data.preparation import Preparation
 from cleanpath.data.sources import load as load_images
 from cleanpath.errors import RunError, SettingError, UserError
@@ -27,6 +29,8 @@ from cleanpath.targeting.seeded import seeded
 from cleanpath.training.evaluation import outputs
 
 _BATCH = 64
+_LARGE = 320 / 224
+_FIVE = 5
 _BINS = 15
 _Z = 1.959963984540054
 """Of a two-sided interval of 95%."""
@@ -80,8 +84,12 @@ def _with(weights: Mapping[str, Tensor], experiment: Experiment) -> nn.Module:
     return network.eval()
 
 
-def evaluation(found: Trained, data: str | None = None) -> dict[str, Any]:
-    """Error with its interval, per class, confusion matrix and calibration on the held-out images of a data set."""
+def evaluation(found: Trained, data: str | None = None, view: str = "middle") -> dict[str, Any]:
+    """Error with its interval, per class, confusion matrix and calibration on the held-out images of a data set.
+
+    For photographs, `view` is the `middle` (224 of 256 pixels), `large` (the whole shorter side at 320, the paper's
+    Section 5) or `ten` (ten crops of 224, whose probabilities are averaged: the first paper, Section 3.4).
+    """
     experiment = found.run.experiment
     wanted = experiment.data if data is None else settings.override(experiment, [f"data.name={data}"]).data
     images = load_images(replace(wanted, augment="none"))
@@ -92,20 +100,24 @@ def evaluation(found: Trained, data: str | None = None) -> dict[str, Any]:
         )
     if images.preparation.side != found.preparation.side or images.channels != found.preparation.channels:
         raise SettingError(f"{wanted.name} has images of {images.side} pixels, the run takes {found.preparation.side}")
-    pairs = list(outputs(found.network, images.held_out))
+    pairs = list(_seen(found.network, images.held_out, view))
     logits, labels = torch.cat([one for one, _ in pairs]), torch.cat([two for _, two in pairs])
     guesses = logits.argmax(dim=1)
     wrong, count, most = int((guesses != labels).sum()), len(labels), len(found.classes)
     confusion = torch.bincount(labels * most + guesses, minlength=most * most).reshape(most, most)
     low, high = wilson(wrong, count)
+    top5 = int((logits.topk(min(_FIVE, most), dim=1).indices == labels[:, None]).sum())
     return {
         "schema": "cleanpath.evaluation",
         "version": 1,
         "run": str(found.run.folder),
         "data": wanted.name,
+        "view": view,
+        "pixels": found.preparation.side if view != "large" else _large(found.preparation).side,
         "images": count,
         "error": 100 * wrong / count,
         "interval": [100 * low, 100 * high],
+        "top5_error": 100 * (1 - top5 / count) if most > _FIVE else None,
         "loss": float(functional.cross_entropy(logits, labels)),
         "calibration_error": calibration_error(logits, labels),
         "classes": list(found.classes),
@@ -114,6 +126,30 @@ def evaluation(found: Trained, data: str | None = None) -> dict[str, Any]:
         ],
         "confusion": confusion.tolist(),
     }
+
+
+def _seen(network: nn.Module, split: Split, view: str) -> Iterator[tuple[Tensor, Tensor]]:
+    """Logits and labels of a split, seen as `view` says."""
+    if view == "middle":
+        yield from outputs(network, split)
+        return
+    if not isinstance(split, OnDisk):
+        raise SettingError(f"--view {view} is for photographs of more than 64 pixels; these are small: use middle")
+    if view == "large":
+        large = replace(split, preparation=_large(split.preparation))
+        networks.check_logits(network, large.plain(torch.arange(1)), network(split.plain(torch.arange(1))).shape[1])
+        yield from outputs(network, large)
+        return
+    with torch.inference_mode():
+        for indices in torch.split(torch.arange(len(split.labels)), _BATCH // 8):
+            crops = split.ten(indices)
+            shares = network(crops.flatten(0, 1)).softmax(dim=1).unflatten(0, crops.shape[:2]).mean(dim=1)
+            yield shares.log(), split.labels[indices]
+
+
+def _large(preparation: Preparation) -> Preparation:
+    """320 pixels for networks of 224, and nothing cut off the shorter side."""
+    return replace(preparation, side=round(preparation.side * _LARGE), border=0.0)
 
 
 def wilson(wrong: int, count: int) -> tuple[float, float]:

@@ -13,6 +13,14 @@ from cleanpath.options import AsJson
 RunFolder = Annotated[str, typer.Argument(metavar="RUN", help="A finished run's folder.", autocompletion=options.runs)]
 
 
+class View(StrEnum):
+    """How a photograph is tested."""
+
+    middle = "middle"
+    large = "large"
+    ten = "ten"
+
+
 class ExportForm(StrEnum):
     """What a network can be exported as."""
 
@@ -27,6 +35,9 @@ _SUFFIX = {ExportForm.safetensors: ".safetensors", ExportForm.onnx: ".onnx", Exp
 def evaluate(
     run: RunFolder,
     data: Annotated[str | None, typer.Option(help="Other data with the same classes; default: the run's own.")] = None,
+    view: Annotated[
+        View, typer.Option(help="Of photographs: the middle, a large crop (320 for 224), or ten.")
+    ] = View.middle,
     picture: Annotated[Path | None, typer.Option(metavar="FILE", help="The confusion matrix as .svg or .png.")] = None,
     as_json: AsJson = False,
 ) -> None:
@@ -39,7 +50,7 @@ def evaluate(
 
     if picture is not None:
         evaluated.check_picture(picture)
-    found = trained.evaluation(trained.trained(run), data)
+    found = trained.evaluation(trained.trained(run), data, view.value)
     options.show(found, as_json, lambda: evaluated.show(found))
     if picture is not None:
         evaluated.draw(found, picture)

@@ -8,30 +8,19 @@ from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 
-import numpy as np
-import numpy.typing as npt
 import torch
-from PIL import Image
-from torch import Tensor
 
-from cleanpath.data import augment
 from cleanpath.data.decode import BrokenImageError, decoded
 from cleanpath.data.images import Images, Split
 from cleanpath.data.memory import InMemory
+from cleanpath.data.photographs import BORDER, MEAN, STD, USUAL, OnDisk
 from cleanpath.data.preparation import Preparation
-from cleanpath.errors import DataError
+from cleanpath.errors import DataError, SettingError
 from cleanpath.experiment import Data
 
-MEAN = (0.485, 0.456, 0.406)
-STD = (0.229, 0.224, 0.225)
-"""Of ImageNet's training images, as torchvision's weights expect them."""
 SMALL = 64
 """Images of at most this side are kept in memory and augmented as CIFAR's are."""
-USUAL = 224
-BORDER = 1 / 8
-"""Of the shorter side, cut off for a test: 224 of 256."""
 HELD_OUT_SHARE = 0.2
-_LEAST_AREA, _LEAST_RATIO = 0.08, 3 / 4
 _LOOKED_AT = 100
 _NAMED = 5
 _WORKERS = min(8, os.cpu_count() or 1)
@@ -49,33 +38,6 @@ class Listing:
     classes: tuple[str, ...]
     broken: tuple[tuple[Path, str], ...]
     """Files with the reason."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class OnDisk:
-    """A split whose images are read when they are needed."""
-
-    paths: tuple[Path, ...]
-    labels: Tensor
-    preparation: Preparation
-    augmented: bool
-
-    def plain(self, indices: Tensor) -> Tensor:
-        """The square in the middle, an eighth cut off."""
-        return self.preparation.of_files([self.paths[i] for i in indices.tolist()])
-
-    def drawn(self, indices: Tensor, epochs: Tensor, seed: int) -> Tensor:
-        """A rectangle of 8 to 100% of the area and a ratio of 3/4 to 4/3, mirrored or not.
-
-        Szegedy et al. 2015; the way of the last row of the paper's Table 5.
-        """
-        if not self.augmented:
-            return self.plain(indices)
-        numbers = augment.draws(seed, epochs, indices, 5)
-        side, pixels = self.preparation.side, self.preparation.pixels
-        chosen = zip(indices.tolist(), numbers, strict=True)
-        cut = [_cut(decoded(self.paths[i], 2 * side), side, row) for i, row in chosen]
-        return self.preparation.normalised(torch.stack([pixels(image) for image in cut]))
 
 
 def folder(data: Data) -> Images:
@@ -96,13 +58,15 @@ def _folder(path: Path, held_out: str, how: str, side: int | None, broken: str |
     if found.broken and broken != "skip":
         raise DataError(f"{path} has {_told(found.broken)}; mend or remove them, or leave them out: data.broken=skip")
     side = side or _usual_side(found)
-    augmented = how == "usual"
+    if side <= SMALL and how not in {"usual", "none"}:
+        raise SettingError(f"data.augment={how} is for more than {SMALL} pixels, and {path} has {side}; use usual")
+    way = {"usual": "cut", "none": None}.get(how, how)
     mean, std = (torch.tensor(each)[:, None, None] for each in (MEAN, STD))
     border = 0.0 if side <= SMALL else BORDER
     preparation = Preparation(side=side, channels=3, mean=mean, std=std, border=border)
     return Images(
-        train=_split(found.train, found.classes, preparation, augmented=augmented),
-        held_out=_split(found.held_out, found.classes, preparation, augmented=False),
+        train=_split(found.train, found.classes, preparation, way),
+        held_out=_split(found.held_out, found.classes, preparation, None),
         classes=found.classes,
         preparation=preparation,
     )
@@ -174,25 +138,13 @@ def _usual_side(found: Listing) -> int:
     return side if max(sides) <= SMALL else USUAL
 
 
-def _split(entries: tuple[Entry, ...], classes: tuple[str, ...], preparation: Preparation, *, augmented: bool) -> Split:
+def _split(entries: tuple[Entry, ...], classes: tuple[str, ...], preparation: Preparation, way: str | None) -> Split:
     places = {name: at for at, name in enumerate(classes)}
     labels = torch.tensor([places[name] for _, name in entries])
-    paths = tuple(file for file, _ in entries)
+    paths = tuple(str(file) for file, _ in entries)
     if preparation.side > SMALL:
-        return OnDisk(paths=paths, labels=labels, preparation=preparation, augmented=augmented)
+        return OnDisk(paths=paths, labels=labels, preparation=preparation, way=way)
     with ThreadPoolExecutor(_WORKERS) as pool:
         pixels = list(pool.map(lambda file: preparation.pixels(preparation.square(decoded(file))), paths))
-    padding = preparation.side // 8 if augmented else 0
+    padding = preparation.side // 8 if way else 0
     return InMemory(pixels=torch.stack(pixels), labels=labels, preparation=preparation, padding=padding)
-
-
-def _cut(image: Image.Image, side: int, numbers: npt.NDArray[np.float64]) -> Image.Image:
-    """`numbers`: area, ratio, column, row, flip. A rectangle that does not fit is made to, at its own ratio."""
-    area = image.width * image.height * (_LEAST_AREA + (1 - _LEAST_AREA) * numbers[0])
-    ratio = _LEAST_RATIO ** (1 - 2 * numbers[1])
-    width, height = (area * ratio) ** 0.5, (area / ratio) ** 0.5
-    fit = min(1.0, image.width / width, image.height / height)
-    width, height = max(1.0, width * fit), max(1.0, height * fit)
-    left, top = numbers[2] * (image.width - width), numbers[3] * (image.height - height)
-    found = image.resize((side, side), Image.Resampling.BILINEAR, box=(left, top, left + width, top + height))
-    return found.transpose(Image.Transpose.FLIP_LEFT_RIGHT) if numbers[4] < 0.5 else found

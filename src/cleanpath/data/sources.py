@@ -5,6 +5,7 @@ from collections.abc import Callable
 from cleanpath.data.cifar import cifar10, cifar100
 from cleanpath.data.digits import digits
 from cleanpath.data.folder import folder
+from cleanpath.data.imagenet import imagenet
 from cleanpath.data.images import Images
 from cleanpath.errors import UnknownNameError
 from cleanpath.experiment import Data
@@ -14,6 +15,7 @@ SOURCES: dict[str, Callable[[Data], Images]] = {
     "cifar10": cifar10,
     "cifar100": cifar100,
     "folder": folder,
+    "imagenet": imagenet,
 }
 
 

@@ -11,6 +11,8 @@ from rich.table import Table
 from cleanpath.errors import UserError
 
 _SHOWN = 10
+_TOP5_FROM = 20
+"""Classes; among few of them the five likeliest say little."""
 
 
 def show(found: Mapping[str, Any]) -> None:
@@ -22,7 +24,9 @@ def show(found: Mapping[str, Any]) -> None:
         f"(95% interval {low:.2f} to {high:.2f}), {found['images']:,} images",
         soft_wrap=True,
     )
-    console.print(f"loss {found['loss']:.4f}, calibration error {found['calibration_error']:.3f}\n")
+    five = f"top-5 error {found['top5_error']:.2f}%, " if len(found["classes"]) >= _TOP5_FROM else ""
+    seen = f"; seen as {found['view']} at {found['pixels']} pixels" if found["view"] != "middle" else ""
+    console.print(f"{five}loss {found['loss']:.4f}, calibration error {found['calibration_error']:.3f}{seen}\n")
     table = Table(box=None, pad_edge=False)
     for head in ("class", "images", "error", "most often taken for"):
         table.add_column(head, justify="right" if head in {"images", "error"} else "left")

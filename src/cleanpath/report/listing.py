@@ -1,7 +1,9 @@
 """What there is: networks, tables, data sets, runs, settings and rules, as rows; without torch."""
 
+import inspect
 import time
 from collections.abc import Callable
+from dataclasses import asdict
 from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
@@ -20,6 +22,7 @@ _DATA = (
     ("digits", "1,797 of 8×8 pixels, 10 classes", "with scikit-learn"),
     ("cifar10", "60,000 of 32×32 pixels, 10 classes", _CIFAR),
     ("cifar100", "60,000 of 32×32 pixels, 100 classes", _CIFAR),
+    ("imagenet:PATH", "ILSVRC's, 224×224 pixels", "PATH/train/CLASS/… and PATH/val/CLASS/…"),
     ("folder:PATH", "your own, of any size and mode", "PATH/train/CLASS/… with PATH/val or PATH/test, or PATH/CLASS/…"),
 )
 
@@ -36,6 +39,13 @@ def rows(what: str, pattern: str, runs: Path) -> list[Row]:
         "rules": lambda: [{"name": one.code, "finding": one.name, "title": one.title} for one in every_rule()],
     }
     return [row for row in kinds[what]() if fnmatchcase(row["name"], pattern)]
+
+
+def recipe_data(name: str) -> dict[str, Any]:
+    """A recipe's docstring and settings."""
+    made = recipes.RECIPES[name]
+    lines = inspect.cleandoc(made.__doc__ or "")
+    return {"schema": "cleanpath.recipe", "version": 1, "name": name, "what": lines, "training": asdict(made())}
 
 
 def _first_sentence(described: Callable[..., Any]) -> str:

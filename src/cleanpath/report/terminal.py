@@ -127,6 +127,17 @@ def print_published(table: PublishedTable) -> None:
     console.print(grid)
 
 
+def print_recipe(found: dict[str, Any]) -> None:
+    """What a recipe is, and every setting of it."""
+    console = _console()
+    console.print(f"[bold]{found['name']}[/]: {escape(found['what'])}\n", soft_wrap=True)
+    grid = _grid("setting", "value")
+    for name, value in found["training"].items():
+        if value is not None:
+            grid.add_row(f"training.{name}", _short(value))
+    console.print(grid)
+
+
 def print_text(shown: RenderableType) -> None:
     """What was laid out elsewhere, as an audit is."""
     _console().print(shown, soft_wrap=False)

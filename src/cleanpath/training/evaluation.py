@@ -16,7 +16,8 @@ from cleanpath.training.nonfinite import first_non_finite
 from cleanpath.training.state import Learner
 from cleanpath.training.statistics import as_tested
 
-_BATCH = 500
+_LEAST, _MOST, _PIXELS = 25, 500, 2_048_000
+"""Images of a batch, and their pixels together."""
 
 
 @dataclass(frozen=True)
@@ -50,7 +51,7 @@ def tested(  # noqa: PLR0913
     error, loss = found
     if not math.isfinite(loss):
         network.eval()
-        few = torch.arange(min(_BATCH, len(images.held_out.labels)))
+        few = torch.arange(min(_MOST, len(images.held_out.labels)))
         x, y = images.held_out.plain(few), images.held_out.labels[few]
         where = first_non_finite(network, x, lambda logits: functional.cross_entropy(logits, y))
         raise NonFiniteError(quantity, loss, iteration=iteration + 1, where=where, tested=True)
@@ -77,8 +78,14 @@ def outputs(network: nn.Module, split: Split) -> Iterator[tuple[Tensor, Tensor]]
     network.eval()
     try:
         with torch.inference_mode():
-            for indices in torch.split(torch.arange(len(split.labels)), _BATCH):
+            for indices in torch.split(torch.arange(len(split.labels)), _batch_size(split)):
                 yield network(split.plain(indices)), split.labels[indices]
     finally:
         for module, flag in flags.items():
             module.training = flag
+
+
+def _batch_size(split: Split) -> int:
+    """So many that a test takes no more memory than training, which the sides of photographs decide."""
+    side = split.plain(torch.arange(1)).shape[-1]
+    return min(_MOST, max(_LEAST, _PIXELS // side**2))
