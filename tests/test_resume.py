@@ -111,6 +111,22 @@ def test_a_stop_amid_a_test_is_obeyed_and_the_test_made_anew(tmp_path: Path, mon
     assert_same(tmp_path / "stopped", tmp_path / "whole")
 
 
+def test_loaders_end_with_a_run_that_is_killed(tmp_path: Path) -> None:
+    """Each held 350 MB for ever: the pipe they wait to write to is held open by themselves."""
+    psutil = pytest.importorskip("psutil")
+    words = [sys.executable, "-m", "cleanpath", "train", "preresnet8", "--threads", "1", "--out", "run"]
+    words += ["--set", "network.width=4", "--set", "training.iterations=100000", "--loaders", "2"]
+    process = subprocess.Popen(words, cwd=tmp_path, stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
+    metrics = tmp_path / "run" / "metrics.jsonl"
+    wait_until(lambda: metrics.exists() and metrics.stat().st_size > 0, "the first measurement")
+    loaders = psutil.Process(process.pid).children(recursive=True)
+    assert len(loaders) >= 2
+    process.kill()
+    process.wait()
+    gone, alive = psutil.wait_procs(loaders, timeout=30)
+    assert not alive, f"{len(alive)} of {len(gone) + len(alive)} go on"
+
+
 def stopped_twice(folder: Path) -> tuple[Path, Path]:
     """A run with two checkpoints; the newer and the older one."""
     with pytest.raises(Stopped):
