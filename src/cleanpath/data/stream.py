@@ -1,8 +1,8 @@
 """The batches of a run in their order, made here or by processes ahead of the loop; they are the same."""
 
+import multiprocessing
 import os
 import threading
-import time
 from collections.abc import Iterator
 
 import torch
@@ -12,7 +12,6 @@ from torch.utils.data import DataLoader, Dataset
 from cleanpath.data.images import Split, batch
 
 _AHEAD = 4
-_SECONDS_BETWEEN_LOOKS = 0.5
 
 
 class _Batches(Dataset[tuple[Tensor, Tensor]]):
@@ -40,26 +39,23 @@ def batches(
             sampler=range(start, end + 1),
             num_workers=loaders,
             prefetch_factor=_AHEAD,
-            worker_init_fn=_Guard(os.getpid()),
+            worker_init_fn=_guard,
             generator=torch.Generator(),  # the global one is dropout's
         )
     )
 
 
-class _Guard:
-    """Ends a loader when the run that it works for is gone.
+def _guard(number: int) -> None:  # noqa: ARG001
+    """End a loader when the run that it works for is gone, whoever started it.
 
-    torch's own watch ends its loop, but a process that still has a batch to hand over then waits for ever: every
-    loader holds the reading end of the pipe that it writes to, so that nobody's death closes it.
+    torch's own watch asks for the parent in the system's sense. Where processes start from a server (Python 3.14's
+    usual way, and the grid's), that is the server, and the loaders of a run that was killed would wait for ever.
     """
+    threading.Thread(target=_watch, daemon=True).start()
 
-    def __init__(self, parent: int) -> None:
-        self._parent = parent
 
-    def __call__(self, number: int) -> None:  # noqa: ARG002
-        threading.Thread(target=self._watch, daemon=True).start()
-
-    def _watch(self) -> None:
-        while os.getppid() == self._parent:
-            time.sleep(_SECONDS_BETWEEN_LOOKS)
-        os._exit(1)
+def _watch() -> None:
+    parent = multiprocessing.parent_process()
+    assert parent is not None
+    parent.join()
+    os._exit(1)
