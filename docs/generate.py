@@ -33,6 +33,7 @@ PAGES = (
     "docs/findings.md",
     "docs/gallery.md",
     "docs/reliability.md",
+    "docs/training.md",
 )
 _BLOCK = re.compile(r"(<!-- begin: (\w+) -->\n).*?(<!-- end -->)", re.DOTALL)
 
@@ -226,12 +227,45 @@ def kills() -> str:
             f"- {sum(row['kills'].values())} kills ({counted}): {row['runs ended']} runs ended meanwhile; {differing}. "
             f"torch {row['torch']}, {row['date']}."
         )
+    for row in _lines("resume-combinations"):
+        differing = "; ".join(row["wrong"]) or "none differed"
+        lines.append(
+            f"- {row['combinations']} combinations of optimizer, schedule, what else a recipe may have, and loaders, "
+            f"{row['kills']} SIGKILLs: {differing}. torch {row['environment']['torch']}, {row['date']}."
+        )
     lines += ["", "| network | images | epochs | kills | test error, % | training error, % | seconds |"]
     lines += ["| --- | --- | --: | --: | --: | --: | --: |"]
     for row in _lines("cifar10"):
         result, killed = row["result"], sum("killed after seconds" in one for one in row["tries"])
         numbers = f"{result['error']:.2f} | {result['train_error']:.2f} | {result['seconds']:.0f}"
         lines.append(f"| {row['network']} | {row['images']} | {row['epochs']} | {killed} | {numbers} |")
+    return "\n".join(lines) + "\n"
+
+
+def mixed() -> str:
+    """What a folder of real images in mixed formats came to."""
+    row = _lines("mixed-folder")[-1]
+    files, predicted = row["files"], row["predict"]
+    tuned, fresh = (
+        row[f"3 classes, a twentieth of the images: error, {how}"] for how in ("fine-tuned", "from random weights")
+    )
+    low, high = row["evaluate"]["interval"]
+    lines = [
+        f"- {sum(files.values()):,} files of {len(files)} kinds ({', '.join(files)}), from {row['images']}.",
+        f"- `preresnet20`, {row['epochs']} epochs, one thread of {row['environment']['processor']} "
+        f"({row['environment']['instructions']}): {row['training seconds without start']:.0f} s, "
+        f"error {row['error']:.2f}% (95% interval {low:.2f} to {high:.2f}).",
+        f"- Three classes with a twentieth of the images: {tuned:.2f}% fine-tuned from that run, {fresh:.2f}% from "
+        "random weights.",
+        f"- `predict` on {predicted['files']:,} files: {predicted['no images']} are no images; on the others the error is "
+        f"{predicted['error']:.2f}%, {'as' if predicted['as evaluate'] else 'not as'} `evaluate` has it; "
+        f"{predicted['files per second']} files per second with the start.",
+    ]
+    for form, found in row["export"].items():
+        norms = f", {found['norms_folded']} BN folded" if found["norms_folded"] else ""
+        lines.append(
+            f"- Exported as {form}{norms}: largest difference of the logits {found['largest_difference']:.2g}."
+        )
     return "\n".join(lines) + "\n"
 
 
@@ -263,6 +297,8 @@ BLOCKS: dict[str, Callable[[], str]] = {
     "rates_tables": rates_tables,
     "gallery": gallery,
     "kills": kills,
+    "digits": lambda: command("show", "digits"),
+    "mixed": mixed,
     "sweep": sweep,
     "sweep_rows": lambda: sweep("--rows"),
 }

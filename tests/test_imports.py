@@ -25,7 +25,7 @@ FREE_OF_TORCH = (
     *("cleanpath.usage", "cleanpath.health", "cleanpath.training.progress", "cleanpath.__main__"),
     *("cleanpath.auditing.profile", "cleanpath.auditing.values", "cleanpath.auditing.text"),
     *("cleanpath.auditing.verdict", "cleanpath.auditing.finding", "cleanpath.auditing.judging"),
-    *("cleanpath.auditing.rules.*", "cleanpath.options"),
+    *("cleanpath.auditing.rules.*", "cleanpath.options", "cleanpath.showing", "cleanpath.verbs"),
 )
 HEAVY = ("torch", "torchvision", "safetensors", "sklearn")
 

@@ -4,6 +4,7 @@ import itertools
 import json
 import multiprocessing
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -290,3 +291,44 @@ def test_a_limit_on_the_size_of_files_is_named_and_nothing_is_lost(tmp_path: Pat
     again = subprocess.run(words, cwd=tmp_path, capture_output=True, encoding="utf-8", check=True, timeout=PATIENCE)
     assert "error" in again.stdout
     assert Run(tmp_path / "run").status == "finished"
+
+
+DISK = """
+set -e
+mount -t tmpfs -o size=1m tmpfs disk
+cd disk
+dd if=/dev/zero of=filler bs=1k count=650 2> /dev/null
+if "$@" --out run --save-every 0 2> ../full; then exit 3; fi
+rm -f filler
+"$@" --out run 2> ../on
+cp -r run ../done
+"""
+
+
+def test_a_disk_that_fills_up_is_named_and_the_run_goes_on_once_there_is_room(tmp_path: Path) -> None:
+    """On a file system of 1 MB, most of it taken, in a namespace of its own, where the system lets us mount one."""
+    words = [sys.executable, "-m", "cleanpath", "train", "preresnet20", "--threads", "1"]
+    words += ["--set", "network.width=4", "--set", "training.iterations=30"]
+    (tmp_path / "disk").mkdir()
+    unshare = ["unshare", "--map-root-user", "--mount"]
+    if (
+        shutil.which("unshare") is None
+        or subprocess.run(
+            [*unshare, "mount", "-t", "tmpfs", "tmpfs", str(tmp_path / "disk")], capture_output=True, check=False
+        ).returncode
+    ):
+        pytest.skip("no file system can be mounted here")
+    whole = subprocess.run([*words, "--out", "whole"], cwd=tmp_path, capture_output=True, check=False, timeout=PATIENCE)
+    assert whole.returncode == 0
+    done = subprocess.run(
+        [*unshare, "sh", "-c", DISK, "sh", *words],
+        cwd=tmp_path,
+        capture_output=True,
+        encoding="utf-8",
+        check=False,
+        timeout=PATIENCE,
+    )
+    assert done.returncode == 0, done.stderr
+    assert "No space left on device" in (tmp_path / "full").read_text()
+    assert (tmp_path / "full").read_text().splitlines()[-1].startswith("error: ")
+    assert_same(tmp_path / "done", tmp_path / "whole")

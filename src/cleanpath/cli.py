@@ -12,7 +12,7 @@ from typing import Annotated
 import typer
 from typer.exceptions import TyperException
 
-from cleanpath import __version__, options, verbs
+from cleanpath import __version__, options, showing, verbs
 from cleanpath.errors import CleanpathError, SettingError, UserError
 from cleanpath.options import (
     AsJson,
@@ -71,47 +71,7 @@ def list_things(
     )
 
 
-@app.command()
-def show(
-    name: Annotated[
-        str, typer.Argument(help="A network, a table, a recipe or a run folder.", autocompletion=options.networks)
-    ],
-    size: Annotated[
-        int | None, typer.Option(help="Pixels of an image's side; default 32, ImageNet 224.", min=1)
-    ] = None,
-    every: Annotated[bool, typer.Option("--all", "-v", help="Every unit on a line of its own.")] = False,
-    as_json: AsJson = False,
-) -> None:
-    """Print a network's units, a table as the paper has it, a recipe, or a run.
-
-    Examples: cleanpath show preresnet164; cleanpath show resnet50 --json
-    """
-    from cleanpath.paper import recipes
-    from cleanpath.paper.tables import RECIPES
-    from cleanpath.report import terminal
-
-    if name in RECIPES:
-        from cleanpath.paper.published import published_table
-
-        table = published_table(name)
-        options.show(table.to_data(), as_json, lambda: terminal.print_published(table))
-    elif name in recipes.RECIPES:
-        from cleanpath.report import listing
-
-        found = listing.recipe_data(name)
-        options.show(found, as_json, lambda: terminal.print_recipe(found))
-    elif Path(name).is_dir():
-        from cleanpath.records import Run
-
-        run = Run(Path(name))
-        options.show(run.to_data(), as_json, lambda: terminal.print_run(run))
-    else:
-        from cleanpath.nn import catalog, summary
-        from cleanpath.nn.summary_values import to_data
-
-        network = catalog.network(name)
-        summed = summary.summarise(network, size or catalog.usual_size(network))
-        options.show(to_data(summed, name), as_json, lambda: terminal.print_network(name, summed, every=every))
+app.command()(showing.show)
 
 
 @app.command()

@@ -72,6 +72,15 @@ def networks(incomplete: str) -> list[str]:
     return [name for name in catalog.names() if name.startswith(incomplete)]
 
 
+DATA = ("digits", "cifar10", "cifar100")
+
+
+def shown(incomplete: str) -> list[str]:
+    """Names of what `show` shows that complete a word."""
+    data = [name for name in (*DATA, "folder:", "imagenet:") if name.startswith(incomplete)]
+    return [*data, *networks(incomplete), *tables(incomplete), *recipes(incomplete), *runs(incomplete)]
+
+
 def tables(incomplete: str) -> list[str]:
     """Names of tables that complete a word."""
     from cleanpath.paper.tables import RECIPES

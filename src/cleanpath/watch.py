@@ -15,6 +15,7 @@ from cleanpath.report.table import clock
 from cleanpath.training.progress import Progress
 
 _SECONDS_BETWEEN_LINES = 30.0
+_SECONDS_BEFORE_COUNTING = 2.0
 
 
 class Watch:
@@ -72,6 +73,31 @@ class Watch:
         count = f"{self._done + self._ended}/{self._done + len(self._todo)} done"
         failed = f", {self._failed} failed" if self._failed else ""
         return f"{count}{failed}, {clock(elapsed)} gone, {clock(left)} left"
+
+
+class Counting:
+    """How many of many are done, on stderr, once it takes longer than two seconds."""
+
+    def __init__(self, what: str) -> None:
+        self._what, self._began, self._console = what, time.monotonic(), Console(stderr=True, highlight=False)
+        self._last = 0.0
+
+    def __enter__(self) -> "Counting":
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._last and self._console.is_terminal:
+            self._console.print()
+
+    def tell(self, done: int, total: int) -> None:
+        """Show it."""
+        now, live = time.monotonic(), self._console.is_terminal
+        if now - self._began < _SECONDS_BEFORE_COUNTING or now - self._last < (0.2 if live else _SECONDS_BETWEEN_LINES):
+            return
+        self._last = now
+        self._console.print(f"{done:,} of {total:,} {self._what}", end="\r" if live else "\n")
 
 
 def say(line: str) -> None:

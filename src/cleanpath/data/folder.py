@@ -23,7 +23,7 @@ SMALL = 64
 HELD_OUT_SHARE = 0.2
 _LOOKED_AT = 100
 _NAMED = 5
-_WORKERS = min(8, os.cpu_count() or 1)
+WORKERS = min(8, os.cpu_count() or 1)
 
 Entry = tuple[Path, str]
 """A file and its class."""
@@ -74,19 +74,11 @@ def _folder(path: Path, held_out: str, how: str, side: int | None, broken: str |
 
 def listing(path: Path, held_out: str = "test") -> Listing:
     """What a folder holds; every file is read once."""
-    if not path.is_dir():
-        raise DataError(f"{path} is no folder; give folder:PATH, with PATH/train/CLASS/… or PATH/CLASS/…")
-    beside = next((path / name for name in ("val", "test") if (path / name).is_dir()), None)
-    if (path / "train").is_dir() and beside is not None and held_out == "test":
-        train, test = _entries(path / "train"), _entries(beside)
-    else:
-        every = _entries(path / "train" if (path / "train").is_dir() else path)
-        apart = {entry for entry in every if _fraction(entry, path) < HELD_OUT_SHARE}
-        train, test = [e for e in every if e not in apart], [e for e in every if e in apart]
+    train, test = entries(path, held_out).values()
     classes = tuple(sorted({name for _, name in train}))
     if strange := sorted({name for _, name in test} - set(classes)):
         raise DataError(f"{path}: the class {strange[0]} has held-out images and none to train on; add some")
-    with ThreadPoolExecutor(_WORKERS) as pool:
+    with ThreadPoolExecutor(WORKERS) as pool:
         reasons = list(pool.map(_broken, [file for file, _ in (*train, *test)]))
     bad = {file: reason for (file, _), reason in zip((*train, *test), reasons, strict=True) if reason}
     good_train, good_test = (tuple(e for e in entries if e[0] not in bad) for entries in (train, test))
@@ -98,6 +90,33 @@ def listing(path: Path, held_out: str = "test") -> Listing:
     if empty := sorted(set(classes) - {name for _, name in good_train}):
         raise DataError(f"{path}: the class {empty[0]} has no image that can be read; remove its folder or add some")
     return Listing(train=good_train, held_out=good_test, classes=classes, broken=tuple(bad.items()))
+
+
+def entries(path: Path, held_out: str) -> dict[str, list[Entry]]:
+    """The files of both splits, whatever they hold. Raises `DataError` if there are none."""
+    if not path.is_dir():
+        raise DataError(f"{path} is no folder; give folder:PATH, with PATH/train/CLASS/… or PATH/CLASS/…")
+    whole, beside = _parts(path)
+    if beside is not None and held_out == "test":
+        return {"train": _entries(whole), "held_out": _entries(beside)}
+    every = _entries(whole)
+    apart = {entry for entry in every if _fraction(entry, path) < HELD_OUT_SHARE}
+    return {"train": [e for e in every if e not in apart], "held_out": [e for e in every if e in apart]}
+
+
+def beside_classes(path: Path) -> tuple[list[str], list[str]]:
+    """The folders of classes, also those without files, and the files that lie beside them."""
+    inside = [entry for part in _parts(path) if part is not None for entry in part.iterdir()]
+    inside = sorted(entry for entry in inside if not entry.name.startswith("."))
+    folders = sorted({entry.name for entry in inside if entry.is_dir()})
+    return folders, [f"{entry.parent.name}/{entry.name}" for entry in inside if not entry.is_dir()]
+
+
+def _parts(path: Path) -> tuple[Path, Path | None]:
+    """The folder to train on, and the one beside it that is held out."""
+    whole = path / "train" if (path / "train").is_dir() else path
+    beside = next((path / name for name in ("val", "test") if (path / name).is_dir()), None)
+    return whole, beside if whole != path else None
 
 
 def _entries(path: Path) -> list[Entry]:
@@ -144,7 +163,7 @@ def _split(entries: tuple[Entry, ...], classes: tuple[str, ...], preparation: Pr
     paths = tuple(str(file) for file, _ in entries)
     if preparation.side > SMALL:
         return OnDisk(paths=paths, labels=labels, preparation=preparation, way=way)
-    with ThreadPoolExecutor(_WORKERS) as pool:
+    with ThreadPoolExecutor(WORKERS) as pool:
         pixels = list(pool.map(lambda file: preparation.pixels(preparation.square(decoded(file))), paths))
     padding = preparation.side // 8 if way else 0
     return InMemory(pixels=torch.stack(pixels), labels=labels, preparation=preparation, padding=padding)

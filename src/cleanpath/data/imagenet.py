@@ -70,6 +70,17 @@ def _imagenet(where: Path, held_out: str, how: str, side: int, broken: str | Non
     return Images(train=next(splits), held_out=next(splits), classes=classes, preparation=preparation)
 
 
+def entries(where: Path) -> tuple[list[tuple[Path, str]], list[tuple[Path, str]]]:
+    """The files of both splits with their classes, unopened. Raises `DataError` as `imagenet` does."""
+    images = imagenet(Data(name=f"imagenet:{where}"))
+    train, held_out = (
+        [(Path(path), images.classes[label]) for path, label in zip(split.paths, split.labels.tolist(), strict=True)]
+        for split in (images.train, images.held_out)
+        if isinstance(split, OnDisk)
+    )
+    return train, held_out
+
+
 def _folders(path: Path) -> list[str]:
     return sorted(entry.name for entry in os.scandir(path) if entry.is_dir() and not entry.name.startswith("."))
 
