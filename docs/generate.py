@@ -250,16 +250,16 @@ def mixed() -> str:
         row[f"3 classes, a twentieth of the images: error, {how}"] for how in ("fine-tuned", "from random weights")
     )
     low, high = row["evaluate"]["interval"]
+    where, same = row["environment"], "as" if predicted["as evaluate"] else "not as"
+    machine = f"one thread of {where['processor']} ({where['instructions']})"
+    took = f"{row['training seconds without start']:.0f} s"
+    speed = f"{predicted['files per second']} files per second with the start"
     lines = [
         f"- {sum(files.values()):,} files of {len(files)} kinds ({', '.join(files)}), from {row['images']}.",
-        f"- `preresnet20`, {row['epochs']} epochs, one thread of {row['environment']['processor']} "
-        f"({row['environment']['instructions']}): {row['training seconds without start']:.0f} s, "
-        f"error {row['error']:.2f}% (95% interval {low:.2f} to {high:.2f}).",
-        f"- Three classes with a twentieth of the images: {tuned:.2f}% fine-tuned from that run, {fresh:.2f}% from "
-        "random weights.",
-        f"- `predict` on {predicted['files']:,} files: {predicted['no images']} are no images; on the others the error is "
-        f"{predicted['error']:.2f}%, {'as' if predicted['as evaluate'] else 'not as'} `evaluate` has it; "
-        f"{predicted['files per second']} files per second with the start.",
+        f"- `preresnet20`, {row['epochs']} epochs, {machine}: {took}, error {row['error']:.2f}% ({low:.2f} to {high:.2f}).",
+        f"- Three classes with a twentieth of the images: {tuned:.2f}% fine-tuned, {fresh:.2f}% from random weights.",
+        f"- `predict` on {predicted['files']:,} files, {speed}: {predicted['no images']} are no images.",
+        f"- On the others its error is {predicted['error']:.2f}%, {same} `evaluate` has it.",
     ]
     for form, found in row["export"].items():
         norms = f", {found['norms_folded']} BN folded" if found["norms_folded"] else ""
