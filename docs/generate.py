@@ -251,12 +251,13 @@ def mixed() -> str:
     )
     low, high = row["evaluate"]["interval"]
     where, same = row["environment"], "as" if predicted["as evaluate"] else "not as"
-    machine = f"one thread of {where['processor']} ({where['instructions']})"
+    machine = f"one thread, {where['processor']} ({where['instructions']})"
+    interval = f"{low:.2f} to {high:.2f}"
     took = f"{row['training seconds without start']:.0f} s"
     speed = f"{predicted['files per second']} files per second with the start"
     lines = [
         f"- {sum(files.values()):,} files of {len(files)} kinds ({', '.join(files)}), from {row['images']}.",
-        f"- `preresnet20`, {row['epochs']} epochs, {machine}: {took}, error {row['error']:.2f}% ({low:.2f} to {high:.2f}).",
+        f"- `preresnet20`, {row['epochs']} epochs, {machine}: {took}, error {row['error']:.2f}% ({interval}).",
         f"- Three classes with a twentieth of the images: {tuned:.2f}% fine-tuned, {fresh:.2f}% from random weights.",
         f"- `predict` on {predicted['files']:,} files, {speed}: {predicted['no images']} are no images.",
         f"- On the others its error is {predicted['error']:.2f}%, {same} `evaluate` has it.",
