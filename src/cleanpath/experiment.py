@@ -19,6 +19,10 @@ BRANCHES = ("one_layer", "two_layer", "bottleneck")
 LAYOUTS = ("cifar", "imagenet")
 
 
+SAME_BITS = {"same_bits": True}
+"""Marks a setting on which no number depends: it is never a part of the digest, and a run may go on with another."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class Shortcut:
     """Which h a unit has, and what stands on F with it; the columns of the paper's Table 1.
@@ -161,6 +165,7 @@ class Training:
     `class_weights`: `none`, or `balanced`: an image's loss counts images / (classes · images of its class).
     `bn_images`: training images over which BN's mean and variance are taken anew, as plain averages, before every test
     (README of the first paper's Caffe models); 0: the running averages are tested.
+    `memory`: `plain`, or `recompute`: units are computed again in the backward pass, the same bits in less memory.
     """
 
     epochs: int | None = None
@@ -186,6 +191,7 @@ class Training:
     body_factor: float = field(default=1.0, metadata=LATER)
     class_weights: str = field(default="none", metadata=LATER)
     bn_images: int = field(default=0, metadata=LATER)
+    memory: str = field(default="plain", metadata=SAME_BITS)
 
     def __post_init__(self) -> None:
         if (self.epochs is None) == (self.iterations is None):
@@ -211,6 +217,7 @@ class Training:
         _one_of("training.warmup_shape", self.warmup_shape, ("constant", "linear"))
         _one_of("training.class_weights", self.class_weights, ("none", "balanced"))
         _at_least("training.bn_images", self.bn_images, 0)
+        _one_of("training.memory", self.memory, ("plain", "recompute"))
         for drop in self.lr_drops:
             _require(0 < drop < 1, f"training.lr_drops has {drop}; each is a fraction of the length, > 0 and < 1")
         _at_least("training.accumulation", self.accumulation, 1)

@@ -276,7 +276,8 @@ def check_folder(folder: Path, experiment: Experiment) -> None:
         return
     found = Run(folder).experiment
     different = settings.differences(found, experiment)
-    different.pop("source", None)
+    for key in ("source", *settings.free()):
+        different.pop(key, None)
     if different:
         listed = ", ".join(f"{key} {old} (asked {new})" for key, (old, new) in different.items())
         raise RunError(f"{folder} holds another experiment: {listed}; choose another --out, or drop the change")

@@ -14,7 +14,7 @@ from typing import Any
 import tomli_w
 
 from cleanpath.errors import SettingError, UnknownNameError
-from cleanpath.experiment import FORMAT, Experiment
+from cleanpath.experiment import FORMAT, Experiment, Training
 
 LARGEST_FILE = 1_000_000
 # Two ways to say one thing: setting the first clears the second.
@@ -44,14 +44,15 @@ def from_data(data: Mapping[str, Any], *, where: str = "experiment") -> Experime
 def digest(experiment: Experiment) -> str:
     """The first 12 hexadecimal digits of the SHA-256 of the canonical JSON: it names the run.
 
-    Without `source`, and without settings that came later and are at their default.
+    Without `source`, settings on which no bit depends, and those that came later and are at their default.
     """
     data = to_data(experiment)
     data.pop("source", None)
     groups = ((experiment.data, data["data"]), (experiment.training, data["training"]))
     for part, group in groups:
         for each in dataclasses.fields(part):
-            if each.metadata.get("later") and getattr(part, each.name) == each.default:
+            at_default = getattr(part, each.name) == each.default
+            if each.metadata.get("same_bits") or (each.metadata.get("later") and at_default):
                 group.pop(each.name, None)
     canonical = json.dumps(data, sort_keys=True, separators=(",", ":"), ensure_ascii=True)
     return hashlib.sha256(canonical.encode()).hexdigest()[:12]
@@ -123,6 +124,11 @@ def differences(one: Experiment, other: Experiment) -> dict[str, tuple[Any, Any]
     """The settings in which two experiments differ, as dotted key to the two values."""
     a, b = flat(one), flat(other)
     return {key: (a.get(key), b.get(key)) for key in sorted({*a, *b}) if a.get(key) != b.get(key)}
+
+
+def free() -> frozenset[str]:
+    """The dotted keys of settings on which no bit depends."""
+    return frozenset(f"training.{each.name}" for each in dataclasses.fields(Training) if each.metadata.get("same_bits"))
 
 
 def flat(experiment: Experiment) -> dict[str, Any]:

@@ -103,7 +103,7 @@ def _step(
     """One step of the optimizer; the loss before it and the norm of its gradient."""
     for group in learner.optimizer.param_groups:
         group["lr"] = lr * group["factor"]
-    with bn_groups(learner.network, training.bn_group):
+    with bn_groups(learner.network, training.bn_group), learner.saving():
         loss, norm = _gradients(learner.network, drawn, loss_of, training.accumulation, iteration)
     learner.optimizer.step()
     learner.optimizer.zero_grad()
