@@ -5,7 +5,7 @@ import platform
 
 import torch
 
-from cleanpath.assemble import processor
+from cleanpath.machine import processor
 
 
 def machine() -> str:

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from cleanpath import assemble, settings
+from cleanpath import assemble, costs, settings
 from cleanpath.data.images import Images, Split, order
 from cleanpath.data.memory import InMemory
 from cleanpath.data.sources import load
@@ -310,7 +310,7 @@ def test_run_leaves_generators_and_threads_as_they_were_after_a_refusal(tmp_path
 def test_measuring_leaves_threads_and_generator_as_they_were() -> None:
     torch.manual_seed(77)
     before = surroundings()
-    seconds, memory = assemble.measure(tiny(iterations=100), threads=before[1] + 1)
+    seconds, memory = costs.measure(tiny(iterations=100), threads=before[1] + 1)
     assert surroundings()[1] == before[1]
     assert seconds > 0
     assert memory > 1e6
@@ -319,7 +319,7 @@ def test_measuring_leaves_threads_and_generator_as_they_were() -> None:
 def test_measuring_leaves_the_generator_as_it_was() -> None:
     torch.manual_seed(77)
     before = surroundings()
-    assemble.measure(tiny(iterations=100), threads=1)
+    costs.measure(tiny(iterations=100), threads=1)
     assert surroundings() == before
 
 

@@ -2,16 +2,12 @@
 
 import hashlib
 import json
-import math
 import os
 import platform
-import statistics
-import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from importlib import metadata
-from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -24,12 +20,14 @@ from cleanpath.data.sources import load
 from cleanpath.errors import NonFiniteError, Request, SettingError, Stopped, UserError
 from cleanpath.experiment import Data, Experiment, Network, Training
 from cleanpath.keeping import SECONDS_BETWEEN, RunKeeper, checkpoints
+from cleanpath.machine import peak_memory, processor
 from cleanpath.nn import catalog, resnet
 from cleanpath.records import Run, Writer
 from cleanpath.targeting import weights
+from cleanpath.training import recompute
 from cleanpath.training.loop import train
 from cleanpath.training.optimizers import last_layer
-from cleanpath.training.progress import Callback, Stepped
+from cleanpath.training.progress import Callback
 from cleanpath.training.schedule import length
 
 # A side of which 1/32 is left behind the stem and four stages.
@@ -79,7 +77,7 @@ def run(  # noqa: PLR0913 (keyword options)
     images = load(experiment.data)
     _say_what_differs(Run(folder), threads, say)
     with (
-        _threads(threads),
+        threads_of_torch(threads),
         torch.random.fork_rng(devices=[]),
         Writer(folder, experiment, environment(threads), resume=True) as writer,
         _ending(callbacks),
@@ -222,52 +220,26 @@ def check(experiment: Experiment) -> None:
     length(experiment.training, len(images.train.labels))
     if isinstance(network, Network):
         with torch.device("meta"):
-            resnet.build(network)
+            shadow = resnet.build(network)
+        if experiment.training.memory == "recompute":
+            recompute.check(shadow)
         return
     few, built = images.train.plain(torch.arange(2)), networks.build(network, seed=experiment.seed)
+    if experiment.training.memory == "recompute":
+        recompute.check(built)
     for training in (False, True):
         networks.check_logits(built, few, len(images.classes), training=training)
 
 
 @contextmanager
-def _threads(count: int) -> Iterator[None]:
+def threads_of_torch(count: int) -> Iterator[None]:
+    """So many threads while it lasts."""
     before = torch.get_num_threads()
     torch.set_num_threads(count)
     try:
         yield
     finally:
         torch.set_num_threads(before)
-
-
-def measure(experiment: Experiment, *, threads: int) -> tuple[float, int]:
-    """Seconds that a run of the experiment takes, from a few steps of it, and this process's peak memory in bytes."""
-    steps = 5
-    images = load(experiment.data)
-    moments: list[float] = []
-    on_step = Stepped(lambda _: moments.append(time.perf_counter()))
-    with _threads(threads), torch.random.fork_rng(devices=[]):
-        network = networks.build(experiment.network, seed=experiment.seed)
-        short = replace(experiment.training, iterations=steps, epochs=None, warmup=0)
-        moments.append(time.perf_counter())
-        train(network, images, short, seed=0, callbacks=[on_step])
-    took = [later - sooner for sooner, later in pairwise(moments)]
-    step = statistics.median(took[1:-1])  # the first warms up, the last contains an evaluation
-    evaluation = max(0.0, took[-1] - step)
-    count = len(images.train.labels)
-    total = length(experiment.training, count)
-    epochs = math.ceil(total * experiment.training.batch_size / count)
-    of_training_images = evaluation * count / len(images.held_out.labels)
-    return total * step + epochs * evaluation + of_training_images, peak_memory()
-
-
-def peak_memory() -> int:
-    """The most memory that this process has had resident, in bytes; 0 where the system does not tell."""
-    try:
-        import resource
-    except ImportError:
-        return 0
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak if platform.system() == "Darwin" else peak * 1024
 
 
 def environment(threads: int) -> dict[str, Any]:
@@ -282,13 +254,3 @@ def environment(threads: int) -> dict[str, Any]:
         "system": f"{platform.system()} {platform.machine()}",
         "instructions": torch.backends.cpu.get_cpu_capability(),
     }
-
-
-def processor() -> str:
-    """The processor's name, where the system tells it."""
-    info = Path("/proc/cpuinfo")
-    if info.is_file():
-        for line in info.read_text(encoding="utf-8").splitlines():
-            if line.startswith("model name"):
-                return line.partition(":")[2].strip()
-    return platform.processor() or "unknown"

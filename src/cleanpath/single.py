@@ -5,7 +5,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from cleanpath import assemble, networks, settings
+from cleanpath import assemble, costs, networks, settings
 from cleanpath.errors import Request
 from cleanpath.experiment import Experiment
 from cleanpath.grid.local import News
@@ -39,7 +39,9 @@ def plan_run(experiment: Experiment, out: Path | None, *, threads: int) -> dict[
     """What the run would be, with its time and memory from a few steps measured now."""
     folder = _folder(experiment, out, threads)
     check_folder(folder, experiment)
-    seconds, memory = assemble.measure(experiment, threads=threads)
+    found = costs.cost(experiment)
+    fits = found.free is None or found.memory <= found.free
+    seconds, memory = costs.measure(experiment, threads=threads) if fits else (None, found.memory)
     return {
         "schema": "cleanpath.run_plan",
         "version": 1,
@@ -49,6 +51,10 @@ def plan_run(experiment: Experiment, out: Path | None, *, threads: int) -> dict[
         "toml": settings.to_toml(experiment),
         "seconds": seconds,
         "memory": memory,
+        "memory_counted": found.memory,
+        "free_memory": found.free,
+        "disk": found.disk,
+        "largest_batch": found.largest_batch,
     }
 
 
@@ -74,6 +80,8 @@ def train(  # noqa: PLR0913 (keyword options)
         say(f"{folder} ended before; nothing to do (--fresh trains it again)")
         return cell.run
     told = callbacks(log, folder)
+    if line := costs.told(costs.cost(experiment)):
+        say(f"{cell.label}: {line}")
     with Watch([cell], done=0) as watch:
         watch.tell(News(cell=cell, event="started"))
 

@@ -202,10 +202,10 @@ def _check(experiments: tuple[Experiment, ...], news: Connection) -> None:
 
 
 def _measure(cell: Cell, news: Connection) -> None:
-    from cleanpath import assemble
+    from cleanpath import costs
 
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    _tell(news, assemble.measure(cell.experiment, threads=1))
+    _tell(news, costs.measure(cell.experiment, threads=1))
 
 
 def _tell(news: Connection, message: object) -> None:

@@ -72,11 +72,18 @@ def print_run_plan(plan: dict[str, Any]) -> None:
     """The experiment as TOML, and its cost."""
     console = _console()
     console.print(escape(plan["toml"]), highlight=False)
-    console.print(
-        f"run {escape(plan['folder'])}: about {clock(plan['seconds'])}, {_gigabytes(plan['memory'])} of memory "
-        "(measured from a few steps just now); nothing was written",
-        soft_wrap=True,
-    )
+    disk = f"{plan['disk'] / 1e6:,.1f} MB on disk"
+    if plan["seconds"] is None:
+        free = _gigabytes(plan["free_memory"])
+        found = f"{_gigabytes(plan['memory'])} of memory, and {free} are free: not tried; {disk}"
+    else:
+        found = (
+            f"about {clock(plan['seconds'])}, {_gigabytes(plan['memory'])} of memory (a few steps, just now), {disk}"
+        )
+    console.print(f"run {escape(plan['folder'])}: {found}; nothing was written", soft_wrap=True)
+    if plan["largest_batch"] is not None:
+        batches = ", ".join(f"{batch:,} with training.memory={way}" for way, batch in plan["largest_batch"].items())
+        console.print(f"largest batch that fits into {_gigabytes(plan['free_memory'])}: {batches}", soft_wrap=True)
 
 
 def print_run(run: Run) -> None:

@@ -9,13 +9,13 @@ import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from importlib import import_module
-from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from cleanpath.errors import UnknownNameError, UserError
+from cleanpath.machine import free_memory
 from cleanpath.targeting.seeded import seeded
 
 BATCH = 2
@@ -121,7 +121,7 @@ def _built(build: Callable[[], nn.Module], said: str, seed: int) -> nn.Module:
             needed = sum(value.numel() * value.element_size() for value in shadow.state_dict().values())
         except Exception:  # noqa: BLE001, S110 (foreign code that the meta device cannot build is not sized)
             pass
-        free = _free_memory()
+        free = free_memory()
         if free is not None and needed > free:
             raise UserError(f"{said} needs {needed / 2**30:.1f} GiB for its weights; {free / 2**30:.1f} GiB are free")
         try:
@@ -129,16 +129,6 @@ def _built(build: Callable[[], nn.Module], said: str, seed: int) -> nn.Module:
                 return build()
         except Exception as error:
             raise UserError(f"{said} cannot be built: {' '.join(str(error).split())[:200]}") from error
-
-
-def _free_memory() -> int | None:
-    path = Path("/proc/meminfo")
-    if not path.is_file():
-        return None
-    for line in path.read_text(encoding="ascii").splitlines():
-        if line.startswith("MemAvailable:"):
-            return int(line.split()[1]) * 1024
-    return None
 
 
 def _torchvision_inputs(name: str, seed: int) -> Iterator[Inputs]:

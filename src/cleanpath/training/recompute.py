@@ -16,8 +16,10 @@ from torch import Tensor, nn
 from torch.autograd import Function
 from torch.nn.modules.batchnorm import _BatchNorm
 
-LEAST = 4
-"""Modules of a chain from which on it is cut into segments."""
+from cleanpath.errors import SettingError
+
+LEAST = 2
+"""Members that are made of modules themselves, as units are, from which on a chain is cut into segments."""
 _INSIDE = 3.0
 
 Run = Callable[[Sequence[nn.Module], Tensor], Tensor]
@@ -34,6 +36,7 @@ class Recompute:
     """
 
     def __init__(self, network: nn.Module) -> None:
+        check(network)
         self._network = network
 
     @contextmanager
@@ -85,18 +88,33 @@ def in_segments(network: nn.Module, run: Run) -> Iterator[None]:
 
 
 def chains(network: nn.Module) -> list[nn.Sequential]:
-    """The `nn.Sequential`s that are long enough, the outermost ones whose members are not all such again."""
+    """The outermost `nn.Sequential`s of enough units; one whose members are all such again, as of stages, is looked into.
+
+    A unit is whatever is made of modules itself.
+    """
     found, waiting = list[nn.Sequential](), [network]
     while waiting:
         module = waiting.pop(0)
         members = list(module.children())
-        is_chain = isinstance(module, nn.Sequential) and any(not isinstance(m, nn.Sequential) for m in members)
-        if is_chain and len(members) >= LEAST:
-            assert isinstance(module, nn.Sequential)
+        units = [member for member in members if any(True for _ in member.children())]
+        if isinstance(module, nn.Sequential) and len(units) >= LEAST and not all(map(_of_units, units)):
             found.append(module)
         else:
             waiting = [*members, *waiting]
     return found
+
+
+def _of_units(module: nn.Module) -> bool:
+    return isinstance(module, nn.Sequential) and any(any(True for _ in member.children()) for member in module)
+
+
+def check(network: nn.Module) -> None:
+    """Raise `SettingError` if there is nothing that could be computed again."""
+    if not chains(network):
+        raise SettingError(
+            f"training.memory=recompute needs an nn.Sequential of at least {LEAST} units, and the network has none; "
+            "leave it out, or put its units into one"
+        )
 
 
 def segments(members: Sequence[nn.Module]) -> list[list[nn.Module]]:

@@ -1,0 +1,93 @@
+"""What a run will cost: memory and disk from shapes, time from a few steps."""
+
+import math
+import statistics
+import time
+from dataclasses import dataclass, replace
+from itertools import pairwise
+
+import torch
+
+from cleanpath import assemble, networks
+from cleanpath.data.sources import load
+from cleanpath.errors import UserError
+from cleanpath.experiment import Experiment
+from cleanpath.keeping import KEPT
+from cleanpath.machine import free_memory, peak_memory, resident_memory
+from cleanpath.training.loop import MOST_LINES, train
+from cleanpath.training.memory import memory_of
+from cleanpath.training.progress import Stepped
+from cleanpath.training.schedule import length
+
+_STEPS = 5
+_LINE = 150
+"""Bytes of a line of metrics."""
+_TOLD_FROM = 2e9
+_SPARE = 1.3
+"""The allocator holds more than is in use: what was measured beside what was counted (benchmarks/README.md)."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Cost:
+    """Bytes that a run has resident at its most, and writes at its most; the largest batches that fit now."""
+
+    memory: int
+    disk: int
+    free: int | None
+    largest_batch: dict[str, int] | None
+    """By `training.memory`."""
+
+
+def cost(experiment: Experiment) -> Cost:
+    """From one forward pass on two images; nothing is trained."""
+    training, images = experiment.training, load(experiment.data)
+    with torch.random.fork_rng(devices=[]):
+        network = networks.build(experiment.network, seed=experiment.seed)
+        counted = memory_of(network, images.train.plain(torch.arange(2)), training)
+    here, free = resident_memory(), free_memory()
+    weights = sum(value.numel() * value.element_size() for value in network.state_dict().values())
+    lines = min(MOST_LINES, length(training, len(images.train.labels)))
+    largest = None
+    if free is not None:
+        ways = {way: replace(training, memory=way) for way in ("plain", "recompute")}
+        largest = {way: counted.largest_batch(one, int(free / _SPARE)) for way, one in ways.items()}
+    return Cost(
+        memory=here + round(_SPARE * counted.of(training)),
+        disk=round(KEPT * counted.fixed + weights + lines * _LINE),
+        free=free,
+        largest_batch=largest,
+    )
+
+
+def told(found: Cost) -> str:
+    """A line for who starts a large run; empty for a small one. Raises `UserError` if it cannot fit."""
+    needed = found.memory - resident_memory()
+    if found.free is not None and needed > found.free:
+        said = " and ".join(
+            f"training.batch_size={batch} with training.memory={way}"
+            for way, batch in (found.largest_batch or {}).items()
+            if batch >= 2
+        )
+        remedy = f"what fits: {said}" if said else "nothing fits: use a smaller network, or more memory"
+        raise UserError(f"the run takes {needed / 1e9:.1f} GB and {found.free / 1e9:.1f} GB are free; {remedy}")
+    return f"takes about {found.memory / 1e9:.1f} GB of memory" if found.memory > _TOLD_FROM else ""
+
+
+def measure(experiment: Experiment, *, threads: int) -> tuple[float, int]:
+    """Seconds that a run of the experiment takes, from a few steps of it, and this process's peak memory in bytes."""
+    images = load(experiment.data)
+    moments: list[float] = []
+    on_step = Stepped(lambda _: moments.append(time.perf_counter()))
+    with assemble.threads_of_torch(threads), torch.random.fork_rng(devices=[]):
+        network = networks.build(experiment.network, seed=experiment.seed)
+        short = replace(experiment.training, iterations=_STEPS, epochs=None, warmup=0)
+        moments.append(time.perf_counter())
+        train(network, images, short, seed=0, callbacks=[on_step])
+    took = [later - sooner for sooner, later in pairwise(moments)]
+    step = statistics.median(took[1:-1])  # the first warms up, the last contains an evaluation
+    evaluation = max(0.0, took[-1] - step)
+    count = len(images.train.labels)
+    total = length(experiment.training, count)
+    epochs = math.ceil(total * experiment.training.batch_size / count)
+    of_training_images = evaluation * count / len(images.held_out.labels)
+    return total * step + epochs * evaluation + of_training_images, peak_memory()
