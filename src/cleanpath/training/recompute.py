@@ -88,7 +88,7 @@ def in_segments(network: nn.Module, run: Run) -> Iterator[None]:
 
 
 def chains(network: nn.Module) -> list[nn.Sequential]:
-    """The outermost `nn.Sequential`s of enough units; one whose members are all such again, as of stages, is looked into.
+    """The outermost `nn.Sequential`s of enough units; one with such a member, as of stages, is looked into.
 
     A unit is whatever is made of modules itself.
     """
@@ -97,7 +97,7 @@ def chains(network: nn.Module) -> list[nn.Sequential]:
         module = waiting.pop(0)
         members = list(module.children())
         units = [member for member in members if any(True for _ in member.children())]
-        if isinstance(module, nn.Sequential) and len(units) >= LEAST and not all(map(_of_units, units)):
+        if isinstance(module, nn.Sequential) and len(units) >= LEAST and not any(map(_of_units, units)):
             found.append(module)
         else:
             waiting = [*members, *waiting]
