@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from cleanpath import settings
 from cleanpath.errors import SettingError, UnknownNameError
-from cleanpath.experiment import BRANCHES, LAYOUTS, Data, Experiment, Network, Shortcut, Training
+from cleanpath.experiment import BRANCHES, LAYOUTS, Data, Experiment, Foreign, Network, Shortcut, Training
 from tests.helpers import examples, network_of, tiny
 
 WORDS = st.text(st.characters(codec="ascii", categories=["L", "N"], include_characters="_-"), min_size=1, max_size=12)
@@ -68,6 +68,9 @@ TRAINING = {
     "label_smoothing": INSIDE,
     "mixup": POSITIVE,
     "body_factor": POSITIVE,
+    "class_weights": st.sampled_from(("none", "balanced")),
+    "bn_images": st.integers(0, 1000),
+    "memory": st.sampled_from(("plain", "recompute")),
 }
 DATA: dict[str, Any] = {
     "held_out": st.sampled_from(("test", "validation")),
@@ -76,7 +79,8 @@ DATA: dict[str, Any] = {
 BROKEN = st.sampled_from(("refuse", "skip"))
 EXPERIMENTS = st.builds(
     Experiment,
-    network=st.builds(Network, **NETWORK),
+    network=st.builds(Network, **NETWORK)
+    | st.builds(Foreign, target=WORDS.map("{}:net".format), in_channels=COUNTS, code=WORDS),
     data=st.builds(Data, name=WORDS, **DATA)
     | st.builds(Data, name=WORDS.map("folder:{}".format), side=st.integers(8, 300), broken=BROKEN, **DATA),
     training=st.builds(Training, epochs=COUNTS, **TRAINING) | st.builds(Training, iterations=COUNTS, **TRAINING),
@@ -128,6 +132,8 @@ OTHER = {
     "training.accumulation": "2",
     "training.bn_group": "64",
     "training.average": "0.99",
+    "training.class_weights": "balanced",
+    "training.bn_images": "1000",
     "training.label_smoothing": "0.1",
     "training.mixup": "0.2",
     "training.body_factor": "0.1",
@@ -195,7 +201,23 @@ def test_digest_does_not_change_with_the_source() -> None:
 
 
 def test_every_setting_has_another_value_here() -> None:
-    assert set(settings.names()) == {*OTHER, "source", "data.side", "data.broken"}
+    others = {"source", "data.side", "data.broken", "network.target", "network.code", *settings.free()}
+    assert set(settings.names()) == {*OTHER, *others}
+
+
+def test_digest_does_not_change_with_settings_of_which_no_bit_depends() -> None:
+    assert settings.free() == {"training.memory"}
+    again = settings.override(PLAIN, ["training.memory=recompute"])
+    assert settings.digest(again) == settings.digest(PLAIN)
+    assert settings.from_data(settings.to_data(again)) == again
+
+
+def test_digest_changes_with_a_foreign_network_s_target_and_code() -> None:
+    made = [
+        dataclasses.replace(PLAIN, network=Foreign(target=target, code=code))
+        for target, code in (("timm:resnet18", ""), ("timm:resnet34", ""), ("a.py:f", "1"), ("a.py:f", "2"))
+    ]
+    assert len({settings.digest(experiment) for experiment in made}) == 4
 
 
 @pytest.mark.parametrize("key", OTHER)

@@ -11,9 +11,10 @@ import torch
 from cleanpath import assemble, networks
 from cleanpath.data.sources import load
 from cleanpath.errors import UserError
-from cleanpath.experiment import Experiment
+from cleanpath.experiment import Experiment, Network
 from cleanpath.keeping import KEPT
 from cleanpath.machine import free_memory, peak_memory, resident_memory
+from cleanpath.nn import resnet
 from cleanpath.training.loop import MOST_LINES, train
 from cleanpath.training.memory import memory_of
 from cleanpath.training.progress import Stepped
@@ -41,6 +42,7 @@ class Cost:
 def cost(experiment: Experiment) -> Cost:
     """From one forward pass on two images; nothing is trained."""
     training, images = experiment.training, load(experiment.data)
+    _check_weights(experiment)
     with torch.random.fork_rng(devices=[]):
         network = networks.build(experiment.network, seed=experiment.seed)
         counted = memory_of(network, images.train.plain(torch.arange(2)), training)
@@ -59,6 +61,20 @@ def cost(experiment: Experiment) -> Cost:
     )
 
 
+def _check_weights(experiment: Experiment) -> None:
+    """Raise `UserError` before a network is built whose weights alone are too many."""
+    free = free_memory()
+    if free is None or not isinstance(experiment.network, Network):
+        return  # others were built to be checked
+    with torch.device("meta"):
+        weights = sum(p.numel() * p.element_size() for p in resnet.build(experiment.network).parameters())
+    if weights > free:
+        raise UserError(
+            f"not enough memory: the weights alone take {weights / 1e9:.1f} GB and {free / 1e9:.1f} GB are free; "
+            "use a smaller network"
+        )
+
+
 def told(found: Cost) -> str:
     """A line for who starts a large run; empty for a small one. Raises `UserError` if it cannot fit."""
     needed = found.memory - resident_memory()
@@ -70,7 +86,7 @@ def told(found: Cost) -> str:
         )
         remedy = f"what fits: {said}" if said else "nothing fits: use a smaller network, or more memory"
         raise UserError(f"the run takes {needed / 1e9:.1f} GB and {found.free / 1e9:.1f} GB are free; {remedy}")
-    return f"takes about {found.memory / 1e9:.1f} GB of memory" if found.memory > _TOLD_FROM else ""
+    return f"takes about {found.memory / 1e9:.1f} GB of memory" if needed > _TOLD_FROM else ""
 
 
 def measure(experiment: Experiment, *, threads: int) -> tuple[float, int]:
