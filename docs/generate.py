@@ -34,6 +34,7 @@ PAGES = (
     "docs/gallery.md",
     "docs/reliability.md",
     "docs/training.md",
+    "docs/memory.md",
 )
 _BLOCK = re.compile(r"(<!-- begin: (\w+) -->\n).*?(<!-- end -->)", re.DOTALL)
 
@@ -270,6 +271,47 @@ def mixed() -> str:
     return "\n".join(lines) + "\n"
 
 
+def thousand_layers() -> str:
+    """Peak and seconds per step under the limit."""
+    lines = ["| network | images | iterations | peak, GB | seconds per step | threads | loss, first and last |"]
+    lines.append("| --- | --- | --: | --: | --: | --: | --- |")
+    for row in _lines("thousand-layers"):
+        losses = f"{row['losses'][0]:.2f}, {row['losses'][-1]:.2f}"
+        numbers = f"{row['peak'] / 1e9:.2f} | {row['seconds per step']:.1f} | {row['environment']['threads']}"
+        lines.append(f"| {row['network']} | {row['images']} | {row['iterations']} | {numbers} | {losses} |")
+    return "\n".join(lines) + "\n"
+
+
+def depth_memory() -> str:
+    """A row per network, and the fits against the number of units."""
+    found = json.loads((ROOT / "results" / "depth-memory.json").read_text(encoding="utf-8"))
+    where, by = found["environment"], {(row["network"], row["way"]): row for row in found["rows"]}
+    lines = [
+        f"Batch {found['batch']}, one thread, {where['processor']} ({where['instructions']}), torch {where['torch']}.",
+        "",
+        "| network | units | plain, s | recompute, s | ratio | plain, GB | recompute, GB | ratio | counted, GB |",
+        "| --- | --: | --: | --: | --: | --: | --: | --: | --- |",
+    ]
+    for name in dict.fromkeys(row["network"] for row in found["rows"]):
+        plain, again = by[name, "plain"], by[name, "recompute"]
+        numbers = [f"{one['seconds']:.2f}" for one in (plain, again)] + [f"{again['seconds'] / plain['seconds']:.2f}"]
+        numbers += [f"{one['memory'] / 1e9:.2f}" for one in (plain, again)]
+        numbers += [f"{again['memory'] / plain['memory']:.2f}"]
+        counted = ", ".join(f"{one['counted'] / 1e9:.2f}" for one in (plain, again))
+        lines.append(f"| {name} | {plain['units']} | {' | '.join(numbers)} | {counted} |")
+    lines += [
+        "",
+        "| fit against units | way | start | per unit | largest residual |",
+        "| --- | --- | --: | --: | --: |",
+    ]
+    for fit in found["fits"]:
+        scale, unit = (1.0, "s") if fit["quantity"] == "seconds" else (1e6, "MB")
+        numbers = " | ".join(f"{fit[key] / scale:.3g} {unit}" for key in ("start", "per unit"))
+        worst = max(fit["residuals"], key=abs)
+        lines.append(f"| {fit['family']}, {fit['quantity']} | {fit['way']} | {numbers} | {100 * worst:.0f}% |")
+    return "\n".join(lines) + "\n"
+
+
 def _lines(name: str) -> list[dict[str, Any]]:
     text = (ROOT / "results" / f"{name}.jsonl").read_text(encoding="utf-8")
     return [json.loads(line) for line in text.splitlines()]
@@ -300,6 +342,8 @@ BLOCKS: dict[str, Callable[[], str]] = {
     "kills": kills,
     "digits": lambda: command("show", "digits"),
     "mixed": mixed,
+    "thousand_layers": thousand_layers,
+    "depth_memory": depth_memory,
     "sweep": sweep,
     "sweep_rows": lambda: sweep("--rows"),
 }
