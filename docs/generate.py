@@ -306,9 +306,9 @@ def depth_memory() -> str:
     ]
     for fit in found["fits"]:
         scale, unit = (1.0, "s") if fit["quantity"] == "seconds" else (1e6, "MB")
-        numbers = " | ".join(f"{fit[key] / scale:.3g} {unit}" for key in ("start", "per unit"))
+        start, slope = (f"{fit[key] / scale:.3g} {unit}" for key in ("start", "per unit"))
         worst = max(fit["residuals"], key=abs)
-        lines.append(f"| {fit['family']}, {fit['quantity']} | {fit['way']} | {numbers} | {100 * worst:.0f}% |")
+        lines.append(f"| {fit['family']}, {fit['quantity']} | {fit['way']} | {start} | {slope} | {100 * worst:.0f}% |")
     return "\n".join(lines) + "\n"
 
 
