@@ -25,7 +25,7 @@ _LINE = 150
 """Bytes of a line of metrics."""
 _TOLD_FROM = 2e9
 _HELD, _FIRST = {"plain": 1.1, "recompute": 1.6}, 350_000_000
-"""The allocator holds more than is in use, and libraries take their own at the first step: as docs/memory.md measures."""
+"""The allocator holds more than is in use, and libraries take their own at the first step (docs/memory.md)."""
 
 
 @dataclass(frozen=True, kw_only=True)
