@@ -79,7 +79,7 @@ def _check_weights(experiment: Experiment) -> None:
 def told(found: Cost) -> str:
     """A line for who starts a large run; empty for a small one. Raises `UserError` if it cannot fit."""
     needed = found.memory - resident_memory()
-    if found.free is not None and needed > found.free:
+    if found.free is not None and needed - _FIRST > found.free:  # a small run needs less at its first step
         said = " and ".join(
             f"training.batch_size={batch} with training.memory={way}"
             for way, batch in (found.largest_batch or {}).items()
