@@ -44,6 +44,11 @@ EXTRAS: Sequence[tuple[str, ...]] = (
     ("network.shortcut.kind=dropout", "network.shortcut.rate=0.2"),
 )
 COMBINATIONS = [(*a, *b, *c) for a, b, c in itertools.product(OPTIMIZERS, SCHEDULES, EXTRAS)]
+# Every fifth is in the default tier: all optimizers, schedules and extras are among them.
+SOME = [
+    pytest.param(changes, id=" ".join(changes), marks=[pytest.mark.slow] if at % 5 else [])
+    for at, changes in enumerate(COMBINATIONS)
+]
 
 
 def run(folder: Path, experiment: Experiment, stops: Sequence[int] = (), loaders: int = 0) -> list[str]:
@@ -77,7 +82,7 @@ def assert_same(one: Path, other: Path) -> None:
     assert not checkpoints(Run(one))
 
 
-@pytest.mark.parametrize("changes", COMBINATIONS, ids=" ".join)
+@pytest.mark.parametrize("changes", SOME)
 def test_resumed_is_uninterrupted_bitwise(tmp_path: Path, changes: tuple[str, ...]) -> None:
     experiment = tiny(*changes, iterations=LENGTH)
     run(tmp_path / "whole", experiment)
