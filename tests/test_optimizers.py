@@ -6,7 +6,7 @@ from torch import nn
 from torch.nn import functional
 
 from cleanpath.experiment import Training
-from cleanpath.training.grouped import bn_groups
+from cleanpath.training.grouped import BnGroups
 from cleanpath.training.optimizers import optimizer_of
 from cleanpath.training.schedule import learning_rate
 from cleanpath.training.state import Learner
@@ -51,13 +51,14 @@ def test_groups_of_a_batch_are_normalised_apart() -> None:
     torch.manual_seed(0)
     norm = nn.BatchNorm2d(3)
     x = torch.randn(12, 3, 4, 4)
-    with bn_groups(norm, 4):
+    groups = BnGroups(norm, Training(iterations=1, batch_size=12, bn_group=4))
+    with groups():
         together = norm(x)
     apart = torch.cat([functional.batch_norm(part, None, None, training=True) for part in torch.split(x, 4)])
     assert torch.equal(together, apart)
     assert int(norm.num_batches_tracked or 0) == 3
     norm.eval()
-    with bn_groups(norm, 4):
+    with groups():
         assert torch.equal(norm(x), functional.batch_norm(x, norm.running_mean, norm.running_var))
     assert "forward" not in vars(norm)
 

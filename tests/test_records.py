@@ -221,7 +221,7 @@ def test_forgotten_run_is_one_to_train(tmp_path: Path) -> None:
 def lock(folder: Path, **changes: Any) -> None:
     """Write a lock as this process would, with changes."""
     folder.mkdir(exist_ok=True)
-    mine = {"host": socket.gethostname(), "pid": os.getpid(), "started": locking._started(os.getpid())}
+    mine = {"host": socket.gethostname(), "pid": os.getpid(), "started": locking.started(os.getpid())}
     (folder / "lock").write_text(json.dumps({**mine, **changes}))
 
 

@@ -71,6 +71,10 @@ TRAINING = {
     "class_weights": st.sampled_from(("none", "balanced")),
     "bn_images": st.integers(0, 1000),
     "memory": st.sampled_from(("plain", "recompute")),
+    "precision": st.sampled_from(("fp32", "bf16")),
+    "clip": st.none() | POSITIVE,
+    "compile": st.booleans(),
+    "fused": st.booleans(),
 }
 DATA: dict[str, Any] = {
     "held_out": st.sampled_from(("test", "validation")),
@@ -137,6 +141,10 @@ OTHER = {
     "training.label_smoothing": "0.1",
     "training.mixup": "0.2",
     "training.body_factor": "0.1",
+    "training.precision": "bf16",
+    "training.clip": "1",
+    "training.compile": "true",
+    "training.fused": "true",
     "init": "0123",
     "data.augment": "none",
     "data.name": "cifar10",

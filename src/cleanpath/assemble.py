@@ -5,7 +5,7 @@ import json
 import os
 import platform
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from importlib import metadata
 from pathlib import Path
@@ -15,7 +15,8 @@ import torch
 from safetensors.torch import save
 
 import cleanpath
-from cleanpath import networks
+from cleanpath import networks, settings
+from cleanpath.data.images import Images
 from cleanpath.data.sources import load
 from cleanpath.errors import NonFiniteError, Request, SettingError, Stopped, UserError
 from cleanpath.experiment import Data, Experiment, Network, Training
@@ -25,9 +26,11 @@ from cleanpath.nn import catalog, resnet
 from cleanpath.records import Run, Writer
 from cleanpath.targeting import weights
 from cleanpath.training import recompute
+from cleanpath.training.keeper import SharedKeeper
 from cleanpath.training.loop import train
 from cleanpath.training.optimizers import last_layer
 from cleanpath.training.progress import Callback
+from cleanpath.training.ranks import ALONE, Ranks, lost
 from cleanpath.training.schedule import length
 
 # A side of which 1/32 is left behind the stem and four stages.
@@ -65,24 +68,39 @@ def run(  # noqa: PLR0913 (keyword options)
     seconds_between: float = SECONDS_BETWEEN,
     init: Path | None = None,
     say: Callable[[str], None] = lambda _: None,
+    ranks: Ranks = ALONE,
 ) -> Run:
     """Train an experiment to its last iteration, from where an earlier try stopped, and record it in `folder`.
 
     `init` is the file of weights that the experiment begins with, if it names one. The run is saved every
     `seconds_between`. A `request` to stop is obeyed after the current step: the run is saved, and `Stopped` raised. A
     run that diverges ends too, with that as its result. torch's random state and number of threads are as before
-    afterwards.
+    afterwards. Of several `ranks` the first one alone writes and speaks.
+
+    Raises `RankLostError` if another rank is gone or does not answer.
     """
     check(experiment)
     images = load(experiment.data)
-    _say_what_differs(Run(folder), threads, say)
+    ranks.same("experiment", settings.digest(experiment))
+    ranks.same("images", _sample(images))
+    if not ranks.leads:
+        callbacks, say = (), lambda _: None
+    request = request or Request()
     with (
         threads_of_torch(threads),
         torch.random.fork_rng(devices=[]),
-        Writer(folder, experiment, environment(threads), resume=True) as writer,
+        ExitStack() as stack,
         _ending(callbacks),
     ):
-        try:
+        _say_what_differs(Run(folder), environment(threads, ranks.count), say)
+        opened = Writer(folder, experiment, environment(threads, ranks.count), resume=True)
+        writer = ranks.led(lambda: stack.enter_context(opened))
+        kept = None
+        if writer is not None:
+            callbacks = (_Lines(writer), *callbacks)
+            kept = RunKeeper(writer, request, seconds_between=seconds_between, say=say)
+        keeper = kept if ranks.count == 1 else SharedKeeper(ranks, kept, request, experiment.seed)
+        with _recorded(writer):
             torch.manual_seed(experiment.seed)
             network = networks.build(experiment.network, seed=experiment.seed)
             if init is not None:
@@ -92,26 +110,50 @@ def run(  # noqa: PLR0913 (keyword options)
                 images,
                 experiment.training,
                 seed=experiment.seed,
-                callbacks=(_Lines(writer), *callbacks),
-                keeper=RunKeeper(writer, request or Request(), seconds_between=seconds_between, say=say),
+                callbacks=callbacks,
+                keeper=keeper,
                 loaders=loaders,
+                ranks=ranks,
             )
-            digest = writer.save_weights(save({k: v.contiguous() for k, v in network.state_dict().items()}))
-            words = {"preparation": images.preparation.words(), "classes": json.dumps(list(images.classes))}
-            writer.save_preparation(save(images.preparation.tensors(), metadata=words))
-            writer.finish({"status": "finished", **result, "weights_sha256": digest, "peak_memory": peak_memory()})
-        except NonFiniteError as error:
+            if writer is not None:
+                _finish(writer, network, images, result)
+    return Run(folder)
+
+
+@contextmanager
+def _recorded(writer: Writer | None) -> Iterator[None]:
+    """Have the run say how it ended if not well; one that diverged has come to its end."""
+    try:
+        yield
+    except NonFiniteError as error:
+        if writer is not None:
             writer.finish({"status": "diverged", "reason": str(error), "iterations": error.iteration - 1})
-        except (Stopped, BrokenPipeError):
-            raise  # nobody waits for this run any more: it counts as interrupted, not as failed
-        except Exception as error:
+    except (Stopped, BrokenPipeError):
+        raise  # nobody waits for this run any more: it counts as interrupted, not as failed
+    except Exception as error:
+        if isinstance(error, RuntimeError) and (gone := lost(error)):
+            raise gone from None
+        if writer is not None:
             writer.fail(f"{type(error).__name__}: {error}")
-            if isinstance(error, RuntimeError) and "allocate memory" in str(error):
-                raise UserError(
-                    f"not enough memory: {str(error).splitlines()[0]}; use a smaller network or batch"
-                ) from error
-            raise
-    return writer.run
+        if isinstance(error, RuntimeError) and "allocate memory" in str(error):
+            raise UserError(
+                f"not enough memory: {str(error).splitlines()[0]}; use a smaller network or batch"
+            ) from error
+        raise
+
+
+def _finish(writer: Writer, network: torch.nn.Module, images: Images, result: Mapping[str, Any]) -> None:
+    digest = writer.save_weights(save({k: v.contiguous() for k, v in network.state_dict().items()}))
+    words = {"preparation": images.preparation.words(), "classes": json.dumps(list(images.classes))}
+    writer.save_preparation(save(images.preparation.tensors(), metadata=words))
+    writer.finish({"status": "finished", **result, "weights_sha256": digest, "peak_memory": peak_memory()})
+
+
+def _sample(images: Images) -> str:
+    """What tells one data set from another: its labels, and its first images."""
+    few = images.train.plain(torch.arange(min(8, len(images.train.labels))))
+    parts = (images.train.labels, images.held_out.labels, few)
+    return hashlib.sha256(b"".join(part.contiguous().numpy().tobytes() for part in parts)).hexdigest()
 
 
 def fit(
@@ -155,12 +197,13 @@ def _ending(callbacks: Sequence[Callback]) -> Iterator[None]:
             each.ended()
 
 
-def _say_what_differs(run: Run, threads: int, say: Callable[[str], None]) -> None:
+def _say_what_differs(run: Run, now: Mapping[str, Any], say: Callable[[str], None]) -> None:
     """Tell what a run that goes on does not share with its earlier part, though bits depend on it."""
     if not checkpoints(run):
         return
-    before, now = run.environment, environment(threads)
-    for key in ("threads", "torch", "processor", "instructions"):
+    before = {"processes": 1, **run.environment}
+    now = {"processes": 1, **now}
+    for key in ("threads", "processes", "torch", "processor", "instructions"):
         if key in before and before[key] != now[key]:
             say(f"{key} was {before[key]} and is now {now[key]}: the run goes on, its last bits may differ")
 
@@ -242,13 +285,14 @@ def threads_of_torch(count: int) -> Iterator[None]:
         torch.set_num_threads(before)
 
 
-def environment(threads: int) -> dict[str, Any]:
-    """What a run's numbers may depend on besides the experiment: versions, threads, processor."""
+def environment(threads: int, processes: int = 1) -> dict[str, Any]:
+    """What a run's numbers may depend on besides the experiment: versions, threads, processes, processor."""
     return {
         "cleanpath": cleanpath.__version__,
         "python": platform.python_version(),
         **{library: metadata.version(library) for library in _LIBRARIES},
         "threads": threads,
+        **({"processes": processes} if processes > 1 else {}),
         "cores": os.cpu_count(),
         "processor": processor(),
         "system": f"{platform.system()} {platform.machine()}",

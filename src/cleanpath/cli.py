@@ -14,6 +14,7 @@ from typer.exceptions import TyperException
 
 from cleanpath import __version__, options, showing, verbs
 from cleanpath.errors import CleanpathError, SettingError, UserError
+from cleanpath.launched import PATIENCE, check_alone, joined, processes_here, speaks
 from cleanpath.options import (
     AsJson,
     Columns,
@@ -45,11 +46,14 @@ app = typer.Typer(
 
 @app.callback(invoke_without_command=True)
 def _main(
+    context: typer.Context,
     version: Annotated[bool, typer.Option("--version", help="Print the version.")] = False,
 ) -> None:
     if version:
         typer.echo(f"cleanpath {__version__}")
         raise typer.Exit
+    if context.invoked_subcommand != "train":
+        check_alone(str(context.invoked_subcommand))
 
 
 @app.command("list")
@@ -100,11 +104,14 @@ def train(
         typer.Option("--log", metavar="tensorboard|FILE.py:FACTORY", help="Tell this callback too; repeatable."),
     ] = None,
     save_every: Annotated[float, typer.Option(metavar="SECONDS", min=0, help="Between two checkpoints.")] = 60.0,
+    patience: Annotated[
+        float, typer.Option(metavar="SECONDS", min=1, help="Of processes that torchrun started, for each other.")
+    ] = PATIENCE,
     fresh: Fresh = False,
     dry_run: DryRun = False,
     as_json: AsJson = False,
 ) -> None:
-    """Train a network and record the run.
+    """Train a network and record the run; `torchrun … -m cleanpath train` shares it among processes.
 
     Examples: cleanpath train preresnet20 --set training.epochs=5; cleanpath train run.toml --out runs/mine
     """
@@ -112,7 +119,8 @@ def train(
     from cleanpath.grid.local import cores
     from cleanpath.report import terminal
 
-    threads = threads or cores()
+    here = processes_here()
+    threads = threads or max(1, cores() // here)
 
     extra = [f"data.name={data}"] if data is not None else []
     extra += [f"seed={seed}"] if seed is not None else []
@@ -123,10 +131,12 @@ def train(
         extra.append(f"init={digest}")
     experiment = single.experiment_of(network, [*(settings or []), *extra], recipe)
     if dry_run:
+        check_alone("train --dry-run")
         plan = single.plan_run(experiment, out, threads=threads)
         options.show(plan, as_json, lambda: terminal.print_run_plan(plan))
         return
-    with stop_requests(f"go on with: {this_command(without='--fresh')}") as request:
+    go_on = f"go on with: {this_command(without='--fresh')}"
+    with joined(patience) as ranks, stop_requests(go_on, torchrun=ranks.count > 1) as request:
         run = single.train(
             experiment,
             out,
@@ -137,7 +147,11 @@ def train(
             seconds_between=save_every,
             init=init,
             log=log or (),
+            ranks=ranks,
+            here=here,
         )
+        if not ranks.leads:
+            return
     options.show(run.to_data(), as_json, lambda: terminal.print_run(run))
     if run.status == "diverged":
         raise typer.Exit(1)
@@ -336,7 +350,8 @@ def main() -> None:
         if sys.stdout is not None:
             sys.stdout.flush()
     except CleanpathError as error:
-        typer.echo(f"error: {error}", err=True)
+        if speaks(str(error)):
+            typer.echo(f"error: {error}", err=True)
         code = error.exit_code
     except TyperException as error:
         told = error.format_message()

@@ -18,6 +18,7 @@ from cleanpath.nn import resnet
 from cleanpath.training.loop import MOST_LINES, train
 from cleanpath.training.memory import memory_of
 from cleanpath.training.progress import Stepped
+from cleanpath.training.ranks import ALONE, Ranks
 from cleanpath.training.schedule import length
 
 _STEPS = 5
@@ -39,8 +40,8 @@ class Cost:
     """By `training.memory`."""
 
 
-def cost(experiment: Experiment) -> Cost:
-    """From one forward pass on two images; nothing is trained."""
+def cost(experiment: Experiment, ranks: Ranks = ALONE) -> Cost:
+    """Of one process, from one forward pass on two images; nothing is trained."""
     training, images = experiment.training, load(experiment.data)
     _check_weights(experiment)
     with torch.random.fork_rng(devices=[]):
@@ -55,7 +56,7 @@ def cost(experiment: Experiment) -> Cost:
         room = max(0, free - _FIRST)
         largest = {way: counted.largest_batch(one, int(room / _HELD[way])) for way, one in ways.items()}
     return Cost(
-        memory=here + _FIRST + round(_HELD[training.memory] * counted.of(training)),
+        memory=here + _FIRST + round(_HELD[training.memory] * counted.of(training, len(ranks.share(training)))),
         disk=round(KEPT * counted.fixed + weights + lines * _LINE),
         free=free,
         largest_batch=largest,
@@ -76,10 +77,14 @@ def _check_weights(experiment: Experiment) -> None:
         )
 
 
-def told(found: Cost) -> str:
-    """A line for who starts a large run; empty for a small one. Raises `UserError` if it cannot fit."""
-    needed = found.memory - resident_memory()
-    if found.free is not None and needed - _FIRST > found.free:  # a small run needs less at its first step
+def told(found: Cost, processes: int = 1) -> str:
+    """A line for who starts a large run; empty for a small one. Raises `UserError` if it cannot fit.
+
+    For so many `processes` on this machine.
+    """
+    needed = processes * (found.memory - resident_memory())
+    # A small run needs less at its first step.
+    if found.free is not None and needed - processes * _FIRST > found.free:
         said = " and ".join(
             f"training.batch_size={batch} with training.memory={way}"
             for way, batch in (found.largest_batch or {}).items()
@@ -87,7 +92,8 @@ def told(found: Cost) -> str:
         )
         remedy = f"what fits: {said}" if said else "nothing fits: use a smaller network, or more memory"
         raise UserError(f"the run takes {needed / 1e9:.1f} GB and {found.free / 1e9:.1f} GB are free; {remedy}")
-    return f"takes about {found.memory / 1e9:.1f} GB of memory" if needed > _TOLD_FROM else ""
+    each = f" in each of {processes} processes" if processes > 1 else ""
+    return f"takes about {found.memory / 1e9:.1f} GB of memory{each}" if needed > _TOLD_FROM else ""
 
 
 def measure(experiment: Experiment, *, threads: int) -> tuple[float, int]:

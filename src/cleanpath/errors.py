@@ -7,6 +7,7 @@
     │   ├── DataError
     │   └── RunError
     ├── NonFiniteError
+    ├── RankLostError
     └── Stopped
 
 A message says what was asked, what was found and what to do, in one or two lines.
@@ -58,6 +59,12 @@ class NonFiniteError(CleanpathError):
         self.quantity, self.value, self.iteration, self.where = quantity, value, iteration, where
         self.tested = tested
         """Whether it appeared in a test, on held-out images; else in training."""
+
+
+class RankLostError(CleanpathError):
+    """Another process of the run is gone or does not answer; what was saved is kept, and the same command goes on."""
+
+    exit_code = 1
 
 
 class Stopped(CleanpathError):  # noqa: N818 (a request, not an error)

@@ -166,6 +166,10 @@ class Training:
     `bn_images`: training images over which BN's mean and variance are taken anew, as plain averages, before every test
     (README of the first paper's Caffe models); 0: the running averages are tested.
     `memory`: `plain`, or `recompute`: units are computed again in the backward pass, the same bits in less memory.
+    `precision`: `fp32`, or `bf16`: torch's autocast in the two passes of a step; weights, sums and tests stay fp32.
+    `clip`: the most that the norm of all gradients together may be, to which it is scaled down; None: whatever it is.
+    `compile`: units run as `torch.compile` makes them, in training; numbers differ in their last bits.
+    `fused`: the optimizer's step is one operation over all weights; numbers differ in their last bits.
     """
 
     epochs: int | None = None
@@ -192,6 +196,10 @@ class Training:
     class_weights: str = field(default="none", metadata=LATER)
     bn_images: int = field(default=0, metadata=LATER)
     memory: str = field(default="plain", metadata=SAME_BITS)
+    precision: str = field(default="fp32", metadata=LATER)
+    clip: float | None = field(default=None, metadata=LATER)
+    compile: bool = field(default=False, metadata=LATER)
+    fused: bool = field(default=False, metadata=LATER)
 
     def __post_init__(self) -> None:
         if (self.epochs is None) == (self.iterations is None):
@@ -218,6 +226,13 @@ class Training:
         _one_of("training.class_weights", self.class_weights, ("none", "balanced"))
         _at_least("training.bn_images", self.bn_images, 0)
         _one_of("training.memory", self.memory, ("plain", "recompute"))
+        _one_of("training.precision", self.precision, ("fp32", "bf16"))
+        clip = self.clip
+        _require(clip is None or (math.isfinite(clip) and clip > 0), f"training.clip is {clip}; must be finite and > 0")
+        _require(
+            not self.fused or self.optimizer != "caffe_sgd",
+            "training.fused is for sgd and adamw; caffe_sgd has no such form",
+        )
         for drop in self.lr_drops:
             _require(0 < drop < 1, f"training.lr_drops has {drop}; each is a fraction of the length, > 0 and < 1")
         _at_least("training.accumulation", self.accumulation, 1)

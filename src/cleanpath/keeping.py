@@ -69,15 +69,19 @@ class RunKeeper:
         return self.stopping or time.monotonic() - self._last >= self._between
 
     def save(self, course: Course, tensors: Mapping[str, Tensor]) -> None:
-        """Write a checkpoint, forget those before the last two; raise `Stopped` if that was asked."""
+        """Write a checkpoint; raise `Stopped` if that was asked."""
+        self.write(course, tensors)
+        if self._request.signal_number is not None:
+            raise Stopped(self._request.message, signal_number=self._request.signal_number)
+
+    def write(self, course: Course, tensors: Mapping[str, Tensor]) -> None:
+        """Write a checkpoint, forget those before the last two."""
         metrics = self._writer.settled()
         data = save(dict(tensors), metadata={"course": course.to_text(), "metrics": str(metrics)})
         self._writer.save_checkpoint(_name(course.iteration, data), data)
         for old in checkpoints(self._writer.run)[KEPT:]:
             old.unlink(missing_ok=True)
         self._last = time.monotonic()
-        if self._request.signal_number is not None:
-            raise Stopped(self._request.message, signal_number=self._request.signal_number)
 
     def diverged(self, error: NonFiniteError, tensors: Mapping[str, Tensor], indices: Tensor, epochs: Tensor) -> None:
         """Write the post-mortem: the weights before the step, and the images of its batch."""

@@ -11,7 +11,7 @@ from cleanpath.errors import RunError
 
 def acquire(lock: Path) -> Path:
     """Create the lock; take it over from a process of this host that is gone."""
-    mine = json.dumps({"host": socket.gethostname(), "pid": os.getpid(), "started": _started(os.getpid())}).encode()
+    mine = json.dumps({"host": socket.gethostname(), "pid": os.getpid(), "started": started(os.getpid())}).encode()
     for _ in range(2):
         try:
             descriptor = os.open(lock, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o644)
@@ -58,15 +58,15 @@ def holder_of(lock: Path) -> str | None:
         return f"a process that is just starting (if there is none, remove {lock})"
     if host != socket.gethostname():
         return f"process {pid} on {host} (if it is gone, remove {lock})"
-    started = _started(pid)
-    return f"process {pid}" if started is not None and started == since else None
+    return f"process {pid}" if since is not None and started(pid) == since else None
 
 
-def _started(pid: int) -> str | None:
-    """When a process started, to tell it from a later one with the same number; None if there is none."""
+def started(pid: int) -> str | None:
+    """When a process started, to tell it from a later one with the same number; None if there is none, or it ended."""
     stat = Path(f"/proc/{pid}/stat")
     with contextlib.suppress(FileNotFoundError, ProcessLookupError):
-        return stat.read_text().rpartition(")")[2].split()[19]
+        state, *rest = stat.read_text().rpartition(")")[2].split()
+        return None if state in "ZX" else rest[18]
     if Path("/proc/self/stat").exists():
         return None
     try:

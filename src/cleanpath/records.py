@@ -283,11 +283,15 @@ def check_folder(folder: Path, experiment: Experiment) -> None:
         raise RunError(f"{folder} holds another experiment: {listed}; choose another --out, or drop the change")
 
 
-def default_name(experiment: Experiment, *, threads: int = 1) -> str:
-    """A run's name: network, data, seed, digest, and the number of threads, since bits depend on it."""
+def default_name(experiment: Experiment, *, threads: int = 1, ranks: bool = False) -> str:
+    """A run's name: network, data, seed, digest, and on what its bits depend: threads, and whether `ranks` share it.
+
+    Not how many: a run goes on with another number of them.
+    """
     network, data = _plain(catalog.name_of(experiment.network)), _plain(experiment.data.name)
     name = f"{network}-{data}-s{experiment.seed}-{settings.digest(experiment)}"
-    return name if threads == 1 else f"{name}-t{threads}"
+    name = name if threads == 1 else f"{name}-t{threads}"
+    return f"{name}-ranks" if ranks else name
 
 
 def _plain(name: str) -> str:

@@ -1,6 +1,7 @@
 """A single run, as `cleanpath train` asks for it."""
 
 from collections.abc import Sequence
+from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ from cleanpath.nn import catalog
 from cleanpath.paper.recipes import recipe
 from cleanpath.records import Run, check_folder, default_name, forget
 from cleanpath.training.progress import Progress, Stepped
+from cleanpath.training.ranks import ALONE, Ranks
 from cleanpath.watch import Watch, say
 
 
@@ -69,25 +71,28 @@ def train(  # noqa: PLR0913 (keyword options)
     seconds_between: float = 60.0,
     init: Path | None = None,
     log: Sequence[str] = (),
+    ranks: Ranks = ALONE,
+    here: int = 1,
 ) -> Run:
-    """Train and record, from where an earlier try stopped; a run that ended is not trained again unless `fresh`."""
-    folder = _folder(experiment, out, threads)
-    check_folder(folder, experiment)
+    """Train and record, from where an earlier try stopped; a run that ended is not trained again unless `fresh`.
+
+    Of several `ranks`, so many of which are `here`, the first one alone looks at the folder, writes and speaks.
+    """
+    folder = _folder(experiment, out, threads, ranks=ranks.count > 1)
     cell = Cell(experiment=experiment, folder=folder, label=folder.name)
-    if fresh:
-        forget([cell.run])
-    if cell.status in DONE:
-        say(f"{folder} ended before; nothing to do (--fresh trains it again)")
+    if ranks.shared(ranks.led(lambda: _is_done(cell, fresh=fresh))):
         return cell.run
-    told = callbacks(log, folder)
-    if line := costs.told(costs.cost(experiment)):
-        say(f"{cell.label}: {line}")
-    with Watch([cell], done=0) as watch:
-        watch.tell(News(cell=cell, event="started"))
+    ranks.led(lambda: _tell_cost(cell, ranks, here))
+    told = ranks.led(lambda: callbacks(log, folder)) or []
+    with ExitStack() as stack:
+        watch = stack.enter_context(Watch([cell], done=0)) if ranks.leads else None
 
         def on_step(progress: Progress) -> None:
+            assert watch is not None
             watch.tell(News(cell=cell, event="step", progress=progress))
 
+        if watch is not None:
+            watch.tell(News(cell=cell, event="started"))
         run = assemble.run(
             experiment,
             folder,
@@ -98,10 +103,27 @@ def train(  # noqa: PLR0913 (keyword options)
             seconds_between=seconds_between,
             init=init,
             say=say,
+            ranks=ranks,
         )
-        watch.tell(News(cell=cell, event="ended"))
+        if watch is not None:
+            watch.tell(News(cell=cell, event="ended"))
     return run
 
 
-def _folder(experiment: Experiment, out: Path | None, threads: int) -> Path:
-    return out if out is not None else Path("runs") / default_name(experiment, threads=threads)
+def _is_done(cell: Cell, *, fresh: bool) -> bool:
+    """Whether nothing is left to do. Raises `RunError` for a folder that is not this experiment's."""
+    check_folder(cell.folder, cell.experiment)
+    if fresh:
+        forget([cell.run])
+    if done := cell.status in DONE:
+        say(f"{cell.folder} ended before; nothing to do (--fresh trains it again)")
+    return done
+
+
+def _tell_cost(cell: Cell, ranks: Ranks, here: int) -> None:
+    if line := costs.told(costs.cost(cell.experiment, ranks), here):
+        say(f"{cell.label}: {line}")
+
+
+def _folder(experiment: Experiment, out: Path | None, threads: int, *, ranks: bool = False) -> Path:
+    return out if out is not None else Path("runs") / default_name(experiment, threads=threads, ranks=ranks)

@@ -58,12 +58,18 @@ def stoppable(how_to_go_on: str) -> Iterator[None]:
 
 
 @contextmanager
-def stop_requests(how_to_go_on: str) -> Iterator[Request]:
-    """Note Ctrl-C, SIGTERM or SIGUSR1 for whoever looks; a second one stops at once."""
+def stop_requests(how_to_go_on: str, *, torchrun: bool = False) -> Iterator[Request]:
+    """Note Ctrl-C, SIGTERM or SIGUSR1 for whoever looks; a second one stops at once.
+
+    Under `torchrun` it does not: a Ctrl-C comes from the terminal and as a SIGTERM from torchrun, which ends by force
+    what has not ended after half a minute.
+    """
     request = Request()
 
     def ask(number: int, frame: FrameType | None) -> None:  # noqa: ARG001
         message = f"stopped by {signal.Signals(number).name}; {how_to_go_on}"
+        if request.signal_number is not None and torchrun:
+            return
         if request.signal_number is not None:
             raise Stopped(message, signal_number=number)
         request.signal_number, request.message = number, message

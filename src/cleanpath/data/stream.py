@@ -15,21 +15,25 @@ _AHEAD = 4
 
 
 class _Batches(Dataset[tuple[Tensor, Tensor]]):
-    """Iteration → its batch."""
+    """Iteration → its batch, or the images at some places of it."""
 
-    def __init__(self, split: Split, size: int, seed: int) -> None:
-        self.split, self.size, self.seed = split, size, seed
+    def __init__(self, split: Split, size: int, seed: int, places: Tensor) -> None:
+        self.split, self.size, self.seed, self.places = split, size, seed, places
 
     def __getitem__(self, iteration: int) -> tuple[Tensor, Tensor]:
-        indices, epochs = batch(len(self.split.labels), self.size, seed=self.seed, iteration=iteration)
+        whole = batch(len(self.split.labels), self.size, seed=self.seed, iteration=iteration)
+        indices, epochs = (one[self.places] for one in whole)
         return self.split.drawn(indices, epochs, self.seed), self.split.labels[indices]
 
 
-def batches(
-    split: Split, size: int, *, seed: int, start: int, end: int, loaders: int
+def batches(  # noqa: PLR0913
+    split: Split, size: int, *, seed: int, start: int, end: int, loaders: int, places: Tensor | None = None
 ) -> Iterator[tuple[Tensor, Tensor]]:
-    """Images and labels of iterations `start` to `end`; `loaders` processes prepare them, 0: this one does."""
-    found = _Batches(split, size, seed)
+    """Images and labels of iterations `start` to `end`, at these places of each batch; None: all.
+
+    `loaders` processes prepare them, 0: this one does.
+    """
+    found = _Batches(split, size, seed, torch.arange(size) if places is None else places)
     if not loaders:
         return (found[iteration] for iteration in range(start, end + 1))
     return iter(

@@ -1,7 +1,7 @@
 """How good a network is on a split: the network as it is tested, its outputs, its error and loss."""
 
 import math
-from collections.abc import Iterator
+from collections.abc import Generator
 from dataclasses import dataclass
 
 import torch
@@ -13,6 +13,7 @@ from cleanpath.errors import NonFiniteError
 from cleanpath.experiment import Training
 from cleanpath.training.keeper import Keeper
 from cleanpath.training.nonfinite import first_non_finite
+from cleanpath.training.ranks import ALONE, Ranks
 from cleanpath.training.state import Learner
 from cleanpath.training.statistics import as_tested
 
@@ -39,13 +40,14 @@ def tested(  # noqa: PLR0913
     *,
     seed: int,
     keeper: Keeper,
+    ranks: Ranks,
 ) -> Tested | None:
     """Test what is learnt on a split; None if the `keeper` was asked to stop meanwhile.
 
     Raises `NonFiniteError` for a loss, called `quantity`, that is not finite.
     """
     network = as_tested(learner.tested, images.train, training, seed=seed, keeper=keeper)
-    found = None if network is None else evaluate(network, split, keeper)
+    found = None if network is None else evaluate(network, split, keeper, ranks)
     if network is None or found is None:
         return None
     error, loss = found
@@ -58,27 +60,43 @@ def tested(  # noqa: PLR0913
     return Tested(network, error, loss)
 
 
-def evaluate(network: nn.Module, split: Split, keeper: Keeper | None = None) -> tuple[float, float] | None:
+def evaluate(
+    network: nn.Module, split: Split, keeper: Keeper | None = None, ranks: Ranks = ALONE
+) -> tuple[float, float] | None:
     """Error in percent and mean cross-entropy in nats, in eval mode; the training flags are as before afterwards.
 
-    None if the `keeper` was asked to stop meanwhile.
+    Several `ranks` share the batches, and the sums are those of one process. None if the `keeper` was asked to stop
+    meanwhile.
     """
-    wrong, loss = 0, 0.0
-    for logits, y in outputs(network, split):
-        wrong += int((logits.argmax(dim=1) != y).sum())
-        loss += float(functional.cross_entropy(logits, y, reduction="sum"))
+    count = -(-len(split.labels) // _batch_size(split))
+    wrong, losses = 0, list[float]()
+    mine = outputs(network, split, first=ranks.rank, step=ranks.count)
+    for _ in range(-(-count // ranks.count)):
+        if (found := next(mine, None)) is not None:
+            logits, y = found
+            wrong += int((logits.argmax(dim=1) != y).sum())
+            losses.append(float(functional.cross_entropy(logits, y, reduction="sum")))
         if keeper is not None and keeper.stopping:
+            mine.close()
             return None
-    return 100 * wrong / len(split.labels), loss / len(split.labels)
+    mine.close()
+    theirs = ranks.gathered((wrong, losses))
+    loss = sum((theirs[number % ranks.count][1][number // ranks.count] for number in range(count)), 0.0)
+    return 100 * sum(one for one, _ in theirs) / len(split.labels), loss / len(split.labels)
 
 
-def outputs(network: nn.Module, split: Split) -> Iterator[tuple[Tensor, Tensor]]:
-    """Logits and labels of a split, batch by batch, in eval mode; the training flags are as before afterwards."""
+def outputs(
+    network: nn.Module, split: Split, *, first: int = 0, step: int = 1
+) -> Generator[tuple[Tensor, Tensor], None, None]:
+    """Logits and labels of a split, batch by batch, in eval mode; the training flags are as before afterwards.
+
+    From the `first` batch on, every `step`-th.
+    """
     flags = {module: module.training for module in network.modules()}
     network.eval()
     try:
         with torch.inference_mode():
-            for indices in torch.split(torch.arange(len(split.labels)), _batch_size(split)):
+            for indices in torch.split(torch.arange(len(split.labels)), _batch_size(split))[first::step]:
                 yield network(split.plain(indices)), split.labels[indices]
     finally:
         for module, flag in flags.items():

@@ -1,36 +1,133 @@
-"""BN over groups of a batch, as on several cards: each takes its statistics over its own images."""
+"""BN over groups of a batch, as on several cards, and the same over several processes."""
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 
 import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from cleanpath.errors import SettingError
+from cleanpath.experiment import Training
+from cleanpath.training.ranks import ALONE, Ranks
 
-@contextmanager
-def bn_groups(network: nn.Module, size: int | None) -> Iterator[None]:
-    """While it lasts, every BN of the network normalises `size` images at a time in training mode.
+Forward = Callable[[Tensor], Tensor]
 
-    Deviations: the running statistics follow all groups one after another; cards keep those of the first.
+
+class BnGroups:
+    """Has every BN of a network take its statistics in training over `bn_group` images, or over the micro-batch.
+
+    The running statistics follow all groups one after another, wherever they are: n processes come to those of one.
+    Without `bn_group` several processes take the statistics over the micro-batch together (synchronised BN).
+
+    Deviations: cards keep the running statistics of the first one's groups.
     """
-    norms = [module for module in network.modules() if isinstance(module, _BatchNorm)] if size else []
-    for norm in norms:
-        assert size is not None
-        norm.forward = _in_groups(norm.forward, norm, size)  # type: ignore[method-assign, assignment]
-    try:
+
+    def __init__(self, network: nn.Module, training: Training, ranks: Ranks = ALONE) -> None:
+        self._ranks, self._share = ranks, ranks.share(training)
+        self._micro, self._size = training.batch_size // training.accumulation, training.bn_group
+        self._norms = [module for module in network.modules() if isinstance(module, _BatchNorm)]
+        self._forwards: dict[_BatchNorm, Forward] = {}
+        if self._size is not None:
+            self._forwards = {norm: partial(_in_groups, norm.forward, norm, self._size) for norm in self._norms}
+        elif ranks.count > 1:
+            _check_plain(self._norms)
+            self._forwards = {norm: partial(self._together, norm) for norm in self._norms}
+
+    @contextmanager
+    def __call__(self) -> Iterator[None]:
+        """For one step."""
+        for norm, forward in self._forwards.items():
+            norm.forward = forward  # type: ignore[method-assign, assignment]
+        try:
+            yield
+        finally:
+            for norm in self._forwards:
+                del norm.forward  # what the class has comes back
+
+    @contextmanager
+    def agreeing(self) -> Iterator[None]:
+        """For the forward pass of one micro-batch, behind which all ranks have the same running statistics."""
+        moving = [norm for norm in self._norms if norm.training and norm.running_mean is not None]
+        if self._ranks.count == 1 or self._size is None or not moving:
+            yield
+            return
+        if any(norm.momentum is None for norm in moving):
+            raise SettingError("a BN with momentum=None cannot be trained by several processes; give it a momentum")
+        before = _running(moving)
+        counts = torch.stack([norm.num_batches_tracked for norm in moving])  # type: ignore[misc]
         yield
-    finally:
-        for norm in norms:
-            del norm.forward  # what the class has comes back
-
-
-def _in_groups(forward: Callable[[Tensor], Tensor], norm: nn.Module, size: int) -> Callable[[Tensor], Tensor]:
-    def of(x: Tensor) -> Tensor:
-        return (
-            torch.cat([forward(part) for part in torch.split(x, size)])
-            if norm.training and len(x) > size
-            else forward(x)
+        moved = torch.stack([norm.num_batches_tracked for norm in moving]) - counts  # type: ignore[misc]
+        kept = torch.cat(
+            [torch.full((2 * n.num_features,), 1 - (n.momentum or 0.0), dtype=before.dtype) for n in moving]
         )
+        every = self._micro // self._size
+        own, behind = len(self._share) // self._size, every - self._share.stop // self._size
+        if not all(int(number) in (0, own) for number in moved):
+            raise SettingError(
+                "a BN is used more than once in a pass, and its running statistics cannot be those of one process; "
+                "leave training.bn_group out, or train with one process"
+            )
+        used = torch.cat([torch.full((2 * n.num_features,), bool(m)) for n, m in zip(moving, moved, strict=True)])
+        # One after another: r ← kept·r + (1 − kept)·s for each group's s. What this rank's groups add is what is left
+        # without r, shrunk by the groups behind.
+        added = (_running(moving) - kept.pow(own) * before) * kept.pow(behind)
+        found = torch.where(used, kept.pow(every) * before + self._ranks.total(added), before)
+        _set_running(moving, found)
+        for norm, count, number in zip(moving, counts, moved, strict=True):
+            assert norm.num_batches_tracked is not None
+            norm.num_batches_tracked.copy_(count + (every if number else 0))
 
-    return of
+    @torch.compiler.disable  # type: ignore[untyped-decorator]
+    def _together(self, norm: _BatchNorm, x: Tensor) -> Tensor:
+        """Synchronised BN: mean and variance over the micro-batch of all ranks."""
+        if not norm.training:
+            return type(norm).forward(norm, x)
+        dims = [dim for dim in range(x.dim()) if dim != 1]
+        shape = [1, -1, *[1] * (x.dim() - 2)]
+        given, x = x.dtype, x if x.dtype == torch.float64 else x.float()
+        # What is not images (positions, time) has the same length on every rank.
+        count = x.numel() // x.shape[1] * self._micro / len(self._share)
+        mean = self._ranks.total(x.sum(dims)) / count
+        centred = x - mean.view(shape)
+        variance = self._ranks.total(centred.square().sum(dims)) / count
+        if norm.running_mean is not None and norm.running_var is not None:
+            assert norm.num_batches_tracked is not None
+            norm.num_batches_tracked.add_(1)
+            weight = norm.momentum if norm.momentum is not None else 1 / int(norm.num_batches_tracked)
+            norm.running_mean.lerp_(mean.detach().to(norm.running_mean.dtype), weight)
+            norm.running_var.lerp_((variance.detach() * count / (count - 1)).to(norm.running_var.dtype), weight)
+        y = centred * torch.rsqrt(variance + norm.eps).view(shape)
+        if norm.weight is not None:
+            y = y * norm.weight.view(shape) + norm.bias.view(shape)
+        return y.to(given)
+
+
+def _in_groups(forward: Forward, norm: nn.Module, size: int, x: Tensor) -> Tensor:
+    if not norm.training or len(x) <= size:
+        return forward(x)
+    return torch.cat([forward(part) for part in torch.split(x, size)])
+
+
+def _check_plain(norms: list[_BatchNorm]) -> None:
+    """Raise `SettingError` for a BN with a forward pass of its own, as timm's with an activation in it."""
+    for norm in norms:
+        if type(norm).forward is not _BatchNorm.forward:
+            raise SettingError(
+                f"several processes cannot take the statistics of a {type(norm).__name__} together; "
+                "set training.bn_group to the images over which each takes its own"
+            )
+
+
+def _running(norms: list[_BatchNorm]) -> Tensor:
+    return torch.cat([t for n in norms for t in (n.running_mean, n.running_var) if t is not None])
+
+
+def _set_running(norms: list[_BatchNorm], values: Tensor) -> None:
+    start = 0
+    for norm in norms:
+        for buffer in (norm.running_mean, norm.running_var):
+            assert buffer is not None
+            buffer.copy_(values[start : start + len(buffer)])
+            start += len(buffer)

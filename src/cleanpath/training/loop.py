@@ -8,18 +8,19 @@ from functools import partial
 
 import torch
 from torch import nn
-from torch.nn.utils import get_total_norm
+from torch.nn.utils import clip_grads_with_norm_, get_total_norm
 
 from cleanpath.data.images import Images, batch
 from cleanpath.data.stream import batches
 from cleanpath.errors import NonFiniteError
 from cleanpath.experiment import Training
 from cleanpath.training.evaluation import tested
-from cleanpath.training.grouped import bn_groups
 from cleanpath.training.keeper import Keeper, NoKeeper
-from cleanpath.training.losses import Batch, Loss, mixed
+from cleanpath.training.losses import Batch, Loss, Mixing
 from cleanpath.training.nonfinite import first_non_finite
+from cleanpath.training.passes import Passes
 from cleanpath.training.progress import Callback, Progress
+from cleanpath.training.ranks import ALONE, Ranks
 from cleanpath.training.schedule import learning_rate, length
 from cleanpath.training.state import Course, Learner
 
@@ -36,18 +37,21 @@ def train(  # noqa: PLR0913 (keyword options of the one loop)
     callbacks: Sequence[Callback] = (),
     keeper: Keeper | None = None,
     loaders: int = 0,
+    ranks: Ranks = ALONE,
 ) -> dict[str, float | int]:
     """Train `network` in place; the last iteration's errors and losses, in percent and nats.
 
     `callbacks` are told one line per iteration (or mean over several) and one per epoch; all but the `seconds` in them
     is a function of network, images, training, seed and number of threads, however often the `keeper` stopped the run
-    and it went on. Dropout draws from torch's global generator.
+    and it went on. Dropout draws from torch's global generator. Several `ranks` each take a share of every batch, and
+    all come to the same weights: those of one process, to float rounding, but for dropout.
 
     Raises `NonFiniteError` before the optimizer step in which a loss or a gradient is not finite.
     """
     keeper = keeper or NoKeeper()
-    learner, loss_of = Learner(network, training), Loss(training, images.train.labels)
-    test = partial(tested, learner, images, training, seed=seed, keeper=keeper)
+    learner, loss_of = Learner(network, training), Loss(training, images.train.labels, ranks)
+    mixing, passes = Mixing(training, seed, ranks), Passes(network, training, ranks)
+    test = partial(tested, learner, images, training, seed=seed, keeper=keeper, ranks=ranks)
     count, size = len(images.train.labels), training.batch_size
     total = length(training, count)
     every = math.ceil(total / MOST_LINES)
@@ -59,7 +63,8 @@ def train(  # noqa: PLR0913 (keyword options of the one loop)
     for each in callbacks:
         each.began(network, first)
     loss = math.nan
-    stream = batches(images.train, size, seed=seed, start=first + 1, end=total, loaders=loaders)
+    steps = {"start": first + 1, "end": total}
+    stream = batches(images.train, size, seed=seed, **steps, loaders=loaders, places=mixing.places)
     network.train()
     with _post_mortem(keeper, learner, images, training, seed):
         while True:
@@ -79,8 +84,8 @@ def train(  # noqa: PLR0913 (keyword options of the one loop)
                 break
             iteration = course.iteration + 1
             lr = learning_rate(training, iteration, total)
-            drawn = mixed(*next(stream), training.mixup, seed, iteration)
-            loss, norm = _step(learner, drawn, loss_of, training, iteration, lr)
+            drawn = mixing(*next(stream), iteration)
+            loss, norm = _step(learner, passes, drawn, loss_of, iteration, lr)
 
             course.iteration = iteration
             course.losses.append(loss)
@@ -98,13 +103,15 @@ def train(  # noqa: PLR0913 (keyword options of the one loop)
 
 
 def _step(
-    learner: Learner, drawn: Batch, loss_of: Loss, training: Training, iteration: int, lr: float
+    learner: Learner, passes: Passes, drawn: Batch, loss_of: Loss, iteration: int, lr: float
 ) -> tuple[float, float]:
     """One step of the optimizer; the loss before it and the norm of its gradient."""
     for group in learner.optimizer.param_groups:
         group["lr"] = lr * group["factor"]
-    with bn_groups(learner.network, training.bn_group), learner.saving():
-        loss, norm = _gradients(learner.network, drawn, loss_of, training.accumulation, iteration)
+    with passes():
+        loss, norm = _gradients(passes, drawn, loss_of, iteration)
+    if passes.clip is not None:
+        clip_grads_with_norm_(learner.network.parameters(), passes.clip, torch.tensor(norm))
     learner.optimizer.step()
     learner.optimizer.zero_grad()
     if learner.average is not None:
@@ -112,22 +119,24 @@ def _step(
     return loss, norm
 
 
-def _gradients(network: nn.Module, drawn: Batch, loss_of: Loss, parts: int, iteration: int) -> tuple[float, float]:
+def _gradients(passes: Passes, drawn: Batch, loss_of: Loss, iteration: int) -> tuple[float, float]:
     """Loss and gradient norm of one batch; the gradients are left in the parameters."""
-    loss, norm = 0.0, math.nan
+    loss, norm, ranks, parts = 0.0, math.nan, passes.ranks, passes.parts
     pieces = zip(*(t.chunk(parts) for t in (drawn.images, drawn.labels, drawn.mixed_in)), strict=True)
-    for images, labels, mixed_in in pieces:
+    for number, (images, labels, mixed_in) in enumerate(pieces, start=1):
         random_state = torch.get_rng_state()
         of_logits = partial(loss_of, labels=labels, mixed_in=mixed_in, share=drawn.share)
-        tensor = of_logits(network(images))
-        loss += tensor.item()
+        tensor = of_logits(passes.forward(images, last=number == parts))
+        loss += ranks.mean(tensor.item())
         if math.isfinite(loss):
             tensor.backward()  # type: ignore[no-untyped-call]
-            norm = float(get_total_norm([p.grad for p in network.parameters() if p.grad is not None]))
-        if not (math.isfinite(loss) and math.isfinite(norm)):
+            norm = float(get_total_norm([p.grad for p in passes.network.parameters() if p.grad is not None]))
+        # Before the last micro-batch each rank has a norm of its own.
+        if ranks.any(not (math.isfinite(loss) and math.isfinite(norm))):
             torch.set_rng_state(random_state)
-            quantity, value = ("gradient norm", norm) if math.isfinite(loss) else ("loss", loss)
-            where = first_non_finite(network, images, of_logits)
+            quantity, value = ("gradient norm", ranks.shared(norm)) if math.isfinite(loss) else ("loss", loss)
+            with passes.plain():
+                where = first_non_finite(passes.network, images, of_logits, ranks)
             raise NonFiniteError(quantity, value, iteration=iteration, where=where)
     return loss, norm
 

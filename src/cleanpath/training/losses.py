@@ -8,6 +8,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from cleanpath.experiment import Training
+from cleanpath.training.ranks import ALONE, Ranks
 
 
 @dataclass(frozen=True)
@@ -20,23 +21,41 @@ class Batch:
     share: float
 
 
-def mixed(x: Tensor, y: Tensor, alpha: float, seed: int, iteration: int) -> Batch:
-    """Pairs of images, α·x + (1 − α)·x' with one share per batch (Zhang et al. 2018); alpha 0 mixes nothing."""
-    if not alpha:
-        return Batch(x, y, y, 1.0)
-    share = float(np.random.default_rng([seed, iteration, 1]).beta(alpha, alpha))
-    return Batch(share * x + (1 - share) * x.flip(0), y, y.flip(0), share)
+class Mixing:
+    """Pairs of images, α·x + (1 − α)·x' with one share per batch (Zhang et al. 2018); `mixup=0` mixes nothing.
+
+    The partner of an image is the one as far from the batch's end as it is from its beginning.
+    """
+
+    def __init__(self, training: Training, seed: int, ranks: Ranks = ALONE) -> None:
+        self._alpha, self._seed, self._apart = training.mixup, seed, ranks.count > 1
+        own = ranks.places(training)
+        self.places = torch.cat([own, training.batch_size - 1 - own]) if self._alpha and self._apart else own
+        """Which images of a batch are needed: this rank's, and where others have their partners, these."""
+
+    def __call__(self, x: Tensor, y: Tensor, iteration: int) -> Batch:
+        """The rank's part of an iteration's batch, of the images at `places`."""
+        if not self._alpha:
+            return Batch(x, y, y, 1.0)
+        share = float(np.random.default_rng([self._seed, iteration, 1]).beta(self._alpha, self._alpha))
+        if self._apart:
+            (x, other), (y, of_other) = x.chunk(2), y.chunk(2)
+        else:
+            other, of_other = x.flip(0), y.flip(0)
+        return Batch(share * x + (1 - share) * other, y, of_other, share)
 
 
 class Loss:
     """The mean loss of a batch in nats.
 
     With `class_weights=balanced` an image of class c counts N / (K·N_c), which is 1 on average over the N training
-    images of K classes; the mean divides by the images of the batch, so that micro-batches add up to it.
+    images of K classes; the mean divides by the images of the batch, so that micro-batches add up to it. Of several
+    ranks the mean over all of them is the batch's, however many images each has.
     """
 
-    def __init__(self, training: Training, labels: Tensor) -> None:
+    def __init__(self, training: Training, labels: Tensor, ranks: Ranks = ALONE) -> None:
         self._smoothing, self._parts = training.label_smoothing, training.accumulation
+        self._part = len(ranks.share(training)) * ranks.count / (training.batch_size // training.accumulation)
         self._weights: Tensor | None = None
         if training.class_weights == "balanced":
             counts = torch.bincount(labels)
@@ -47,6 +66,7 @@ class Loss:
         found = self._mean(logits, labels)
         if share < 1:
             found = share * found + (1 - share) * self._mean(logits, mixed_in)
+        found = found if self._part == 1 else self._part * found
         return found if self._parts == 1 else found / self._parts
 
     def _mean(self, logits: Tensor, labels: Tensor) -> Tensor:

@@ -27,9 +27,10 @@ class Memory:
     recompute: float
     """Per image, with the inputs of segments and the inside of one of them kept."""
 
-    def of(self, training: Training) -> int:
-        """Of the settings' batch and way, in bytes."""
-        return round(self.fixed + self._each(training) * training.batch_size / training.accumulation)
+    def of(self, training: Training, images: int | None = None) -> int:
+        """Of the settings' way and so many images at a time, None: their micro-batch; in bytes."""
+        images = images or training.batch_size // training.accumulation
+        return round(self.fixed + self._each(training) * images)
 
     def largest_batch(self, training: Training, limit: int) -> int:
         """The most images that fit into `limit` bytes at a time; 0 if not even one does."""

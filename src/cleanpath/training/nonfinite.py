@@ -8,27 +8,33 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from cleanpath.training.ranks import ALONE, Ranks, first
 
-def first_non_finite(network: nn.Module, images: Tensor, loss_of: Callable[[Tensor], Tensor]) -> str:
-    """The first place, in the order of computation, whose value is not finite.
+
+def first_non_finite(
+    network: nn.Module, images: Tensor, loss_of: Callable[[Tensor], Tensor], ranks: Ranks = ALONE
+) -> str:
+    """The first place, in the order of computation, whose value is not finite, on the first rank that finds one.
 
     Looks at the images, the parameters, the output of every unit and leaf module going forward, then at the
     gradients of those outputs going backward. The caller restores the state of the random generator beforehand.
     """
-    if not images.isfinite().all():
-        return "the images of the batch"
+
+    def agreed(here: str | None) -> str | None:
+        return first(ranks.gathered(here))
+
+    if there := agreed(None if images.isfinite().all() else "the images of the batch"):
+        return there
     for name, parameter in network.named_parameters():
         if not parameter.isfinite().all():
             return f"parameter {name}"
     found: list[str] = []
     with _watched(network, found):
         loss = loss_of(network(images))
-        if found:
-            return found[0]
-        if not loss.isfinite():
-            return "the loss"
+        if there := agreed(next(iter(found), None if loss.isfinite() else "the loss")):
+            return there
         loss.backward()  # type: ignore[no-untyped-call]
-    return found[0] if found else "the sum over all gradients"
+    return agreed(next(iter(found), None)) or "the sum over all gradients"
 
 
 @contextmanager

@@ -67,6 +67,7 @@ def optimizer_of(network: nn.Module, training: Training) -> torch.optim.Optimize
     groups = [group for group in groups if group["params"]]
     if training.optimizer == "caffe_sgd":
         return CaffeSGD(groups, lr=training.lr, momentum=training.momentum)
+    fused = training.fused or None  # None: as torch chooses
     if training.optimizer == "adamw":
-        return torch.optim.AdamW(groups, lr=training.lr, betas=(training.momentum, 0.999))
-    return torch.optim.SGD(groups, lr=training.lr, momentum=training.momentum, nesterov=training.nesterov)
+        return torch.optim.AdamW(groups, lr=training.lr, betas=(training.momentum, 0.999), fused=fused)
+    return torch.optim.SGD(groups, lr=training.lr, momentum=training.momentum, nesterov=training.nesterov, fused=fused)

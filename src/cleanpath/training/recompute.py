@@ -76,6 +76,7 @@ class _Segment(Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor, anchor: Tensor, members: Sequence[nn.Module]) -> Tensor:  # noqa: ARG004
         ctx.members, ctx.random = members, torch.get_rng_state()
+        ctx.autocast = torch.is_autocast_enabled("cpu"), torch.get_autocast_dtype("cpu")
         ctx.save_for_backward(x)
         return through(members, x)
 
@@ -84,7 +85,9 @@ class _Segment(Function):
         (kept,) = ctx.saved_tensors
         x = kept.detach().requires_grad_(ctx.needs_input_grad[0])
         norms = [module for member in ctx.members for module in member.modules() if isinstance(module, _BatchNorm)]
-        with torch.enable_grad(), torch.random.fork_rng(devices=[]), _on_copies(norms):
+        enabled, dtype = ctx.autocast
+        autocast = torch.autocast("cpu", dtype, enabled=enabled)
+        with torch.enable_grad(), torch.random.fork_rng(devices=[]), _on_copies(norms), autocast:
             torch.set_rng_state(ctx.random)
             y = through(ctx.members, x)
         torch.autograd.backward(y, gradient)

@@ -3,7 +3,6 @@
 import json
 import math
 from collections.abc import Mapping
-from contextlib import nullcontext
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -13,7 +12,6 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from cleanpath.experiment import Training
 from cleanpath.training.optimizers import optimizer_of
-from cleanpath.training.recompute import Recompute
 
 
 @dataclass(kw_only=True)
@@ -46,8 +44,6 @@ class Learner:
     def __init__(self, network: nn.Module, training: Training) -> None:
         self.network = network
         self.optimizer = optimizer_of(network, training)
-        self.saving = Recompute(network) if training.memory == "recompute" else nullcontext
-        """The context of a step's two passes, which may save memory."""
         self.average: AveragedModel | None = None
         if training.average is not None:
             moving = get_ema_multi_avg_fn(training.average)  # type: ignore[no-untyped-call]

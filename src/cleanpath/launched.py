@@ -1,0 +1,150 @@
+"""Processes that torchrun started for one run: how they meet, who speaks, and what becomes of the rest if one dies."""
+
+import hashlib
+import os
+import signal
+import socket
+import sys
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import TYPE_CHECKING, Any
+
+from cleanpath.errors import RankLostError, UserError
+from cleanpath.locking import started
+
+if TYPE_CHECKING:
+    from torch._C._distributed_c10d import Store
+
+    from cleanpath.training.ranks import Ranks
+
+PATIENCE = 300.0
+"""Seconds that an exchange waits for a process that is alive and does not answer."""
+_LOOK = 0.25
+"""Seconds between two looks at the neighbours."""
+
+
+def processes() -> int:
+    """How many torchrun started on all machines; 1 without it."""
+    return int(os.environ.get("WORLD_SIZE", "1")) if "TORCHELASTIC_RUN_ID" in os.environ else 1
+
+
+def processes_here() -> int:
+    """How many of them share this machine."""
+    return int(os.environ.get("LOCAL_WORLD_SIZE", "1")) if processes() > 1 else 1
+
+
+def check_alone(verb: str) -> None:
+    """Raise `UserError` if torchrun started several processes for a verb that is for one."""
+    if processes() > 1:
+        raise UserError(f"cleanpath {verb} is one process; give it without torchrun (torchrun is for `train`)")
+
+
+def speaks(message: str) -> bool:
+    """Whether this process is the first of a run's that has this to say; all of them may have met the same error."""
+    if processes() == 1:
+        return True
+    with suppress(Exception):  # with the launcher gone nobody can be asked, and twice is better than never
+        digest = hashlib.sha256(message.encode()).hexdigest()
+        return _store().add(f"said/{digest}", 1) == 1
+    return True
+
+
+@contextmanager
+def joined(patience: float) -> Iterator["Ranks"]:
+    """The ranks of this run, for as long as it lasts; this process alone if torchrun did not start it.
+
+    Whoever dies on this machine takes the others with it within half a second, whatever they are doing: they say so
+    and end, and what was saved is kept. One that is stopped, or dies elsewhere, is found by the next exchange, after
+    `patience` seconds at most. If torchrun itself is gone, the run saves and ends.
+
+    Raises `RankLostError` if the others do not come.
+    """
+    from cleanpath.training.ranks import ALONE, Ranks
+
+    if processes() == 1:
+        yield ALONE
+        return
+    from torch import distributed
+
+    rank, count = int(os.environ["RANK"]), processes()
+    launcher, store = os.getppid(), _store()
+    group: Any = distributed.PrefixStore("group", store)  # type: ignore[attr-defined]
+    try:
+        distributed.init_process_group(
+            "gloo", store=group, rank=rank, world_size=count, timeout=timedelta(seconds=patience)
+        )
+    except RuntimeError:
+        raise RankLostError(
+            f"of {count} processes not all came within {patience:g} seconds; look for the error of the others, or "
+            "give more time with --patience"
+        ) from None
+    ranks = Ranks(rank, count)
+    neighbours = _neighbours(ranks)
+    ended = threading.Event()
+    watch = threading.Thread(target=_watch, args=(neighbours, launcher, store, ended), daemon=True)
+    watch.start()
+    try:
+        yield ranks
+    finally:
+        with suppress(Exception):  # the launcher, who keeps the store, may be gone
+            store.set(f"left/{rank}", "")
+        ended.set()
+        watch.join()
+        distributed.destroy_process_group()
+
+
+def _store() -> "Store":
+    """What torchrun keeps for its processes, under a name of this try's own: it outlives the tries."""
+    from torch.distributed import PrefixStore, TCPStore  # type: ignore[attr-defined]
+
+    address, port = os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"])
+    hosts = os.environ.get("TORCHELASTIC_USE_AGENT_STORE") != "True" and os.environ["RANK"] == "0"
+    found = TCPStore(address, port, is_master=hosts, wait_for_workers=False)
+    name = f"cleanpath/{os.environ.get('TORCHELASTIC_RESTART_COUNT', '0')}"
+    return PrefixStore(name, found)
+
+
+@dataclass(frozen=True)
+class _Neighbour:
+    """Another process of the run on this machine."""
+
+    rank: int
+    pid: int
+    since: str | None
+
+    @property
+    def alive(self) -> bool:
+        return started(self.pid) == self.since
+
+
+def _neighbours(ranks: "Ranks") -> list[_Neighbour]:
+    here = socket.gethostname()
+    told = ranks.gathered((here, os.getpid(), started(os.getpid())))
+    found = [_Neighbour(rank, pid, since) for rank, (host, pid, since) in enumerate(told) if host == here]
+    return [one for one in found if one.rank != ranks.rank]
+
+
+def _watch(neighbours: list[_Neighbour], launcher: int, store: "Store", ended: threading.Event) -> None:
+    asked = False
+    while not ended.wait(_LOOK):
+        if os.getppid() != launcher and not asked:
+            asked = True
+            os.kill(os.getpid(), signal.SIGTERM)
+        for one in [one for one in neighbours if not one.alive]:
+            neighbours.remove(one)
+            try:
+                left, first = store.check([f"left/{one.rank}"]), store.add(f"lost/{one.rank}", 1) == 1
+            except Exception:  # noqa: BLE001 (with the launcher gone nobody can be asked)
+                left, first = False, True
+            if left or ended.is_set():
+                continue
+            if first:
+                sys.stderr.write(
+                    f"error: process {one.rank} of this run (pid {one.pid}) is gone, and the others end with it; "
+                    "what was saved is kept: give the same command again\n"
+                )
+                sys.stderr.flush()
+            os._exit(RankLostError.exit_code)

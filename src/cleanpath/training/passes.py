@@ -1,0 +1,97 @@
+"""How the two passes of a step are made: precision, BN's groups, memory, compilation, and together with other ranks."""
+
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager, nullcontext
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
+
+from cleanpath.errors import SettingError
+from cleanpath.experiment import Training
+from cleanpath.training.grouped import BnGroups
+from cleanpath.training.ranks import ALONE, Ranks
+from cleanpath.training.recompute import Recompute
+
+_COMPILED = {"recompile_limit": 100, "fail_on_recompile_limit_hit": True}
+"""Units of one class share their code, and each width, stride and mode is compiled for itself; else torch would go back
+to plain passes without a word."""
+
+
+class Passes:
+    """The passes of a network as its training says; outside a step the network is the plain one.
+
+    Raises `SettingError` or `RunError` for a network that several ranks cannot train together.
+    """
+
+    def __init__(self, network: nn.Module, training: Training, ranks: Ranks = ALONE) -> None:
+        ranks.same("weights and buffers", _outline(network))
+        self.network, self.ranks = network, ranks
+        self.parts, self.clip = training.accumulation, training.clip
+        self._groups = BnGroups(network, training, ranks)
+        self._saving = Recompute(network) if training.memory == "recompute" else nullcontext
+        self._bf16 = training.precision == "bf16"
+        self._compiled = {unit: torch.compile(unit.forward) for unit in _units(network)} if training.compile else {}
+        self._run, self._ddp = network, None
+        if ranks.count > 1:
+            # Every rank has its own buffers: `BnGroups` brings the running statistics together.
+            self._run = self._ddp = DistributedDataParallel(network, broadcast_buffers=False)
+
+    @contextmanager
+    def __call__(self) -> Iterator[None]:
+        """For one step: forward and backward."""
+        with ExitStack() as stack:
+            stack.enter_context(self._groups())
+            stack.enter_context(self._saving())
+            if self._compiled:
+                stack.enter_context(_forwards(self._compiled))
+                stack.enter_context(torch._dynamo.config.patch(_COMPILED))  # noqa: SLF001
+            yield
+
+    def forward(self, images: Tensor, *, last: bool) -> Tensor:
+        """The logits of a micro-batch in fp32; the `last` one's backward pass brings the ranks' gradients together."""
+        apart = nullcontext() if self._ddp is None or last else self._ddp.no_sync()
+        with self._groups.agreeing(), apart, self._autocast():
+            try:
+                logits: Tensor = self._run(images)
+            except RuntimeError as error:
+                if "finished reduction in the prior iteration" in str(error):
+                    raise SettingError(
+                        "some weights get no gradient, and several processes would wait for it; "
+                        "freeze them with requires_grad_(False)"
+                    ) from None
+                raise
+        return logits.float() if self._bf16 else logits
+
+    @contextmanager
+    def plain(self) -> Iterator[None]:
+        """For another look at a micro-batch: the same precision and groups, not compiled."""
+        stance: Any = torch.compiler.set_stance("force_eager") if self._compiled else nullcontext()
+        with stance, self._autocast():
+            yield
+
+    def _autocast(self) -> Any:
+        return torch.autocast("cpu", torch.bfloat16) if self._bf16 else nullcontext()
+
+
+def _outline(network: nn.Module) -> dict[str, tuple[int, ...]]:
+    return {name: tuple(value.shape) for name, value in network.state_dict().items()}
+
+
+def _units(network: nn.Module) -> list[nn.Module]:
+    """What is compiled by itself: units, so that equal ones are compiled once; else the network."""
+    find = getattr(network, "units", None)
+    found: Mapping[str, nn.Module] = find() if callable(find) else {}
+    return [*found.values()] or [network]
+
+
+@contextmanager
+def _forwards(of: Mapping[nn.Module, Any]) -> Iterator[None]:
+    for module, forward in of.items():
+        module.forward = forward
+    try:
+        yield
+    finally:
+        for module in of:
+            del module.forward  # what the class has comes back
