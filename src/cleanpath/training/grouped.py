@@ -28,6 +28,7 @@ class BnGroups:
         self._ranks, self._share = ranks, ranks.share(training)
         self._micro, self._size = training.batch_size // training.accumulation, training.bn_group
         self._norms = [module for module in network.modules() if isinstance(module, _BatchNorm)]
+        self._before: tuple[list[_BatchNorm], Tensor, Tensor] | None = None
         self._forwards: dict[_BatchNorm, Forward] = {}
         if self._size is not None:
             self._forwards = {norm: partial(_in_groups, norm.forward, norm, self._size) for norm in self._norms}
@@ -46,18 +47,22 @@ class BnGroups:
             for norm in self._forwards:
                 del norm.forward  # what the class has comes back
 
-    @contextmanager
-    def agreeing(self) -> Iterator[None]:
-        """For the forward pass of one micro-batch, behind which all ranks have the same running statistics."""
+    def remember(self) -> None:
+        """Before a micro-batch passes, on each of several ranks."""
         moving = [norm for norm in self._norms if norm.training and norm.running_mean is not None]
         if self._ranks.count == 1 or self._size is None or not moving:
-            yield
             return
         if any(norm.momentum is None for norm in moving):
             raise SettingError("a BN with momentum=None cannot be trained by several processes; give it a momentum")
-        before = _running(moving)
         counts = torch.stack([norm.num_batches_tracked for norm in moving])  # type: ignore[misc]
-        yield
+        self._before = moving, _running(moving), counts
+
+    def agree(self) -> None:
+        """Behind the way back of a micro-batch, for which BN keeps its statistics: those of all ranks."""
+        if self._before is None:
+            return
+        assert self._size is not None
+        moving, before, counts = self._before
         moved = torch.stack([norm.num_batches_tracked for norm in moving]) - counts  # type: ignore[misc]
         kept = torch.cat(
             [torch.full((2 * n.num_features,), 1 - (n.momentum or 0.0), dtype=before.dtype) for n in moving]

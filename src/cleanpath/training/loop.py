@@ -129,7 +129,7 @@ def _gradients(passes: Passes, drawn: Batch, loss_of: Loss, iteration: int) -> t
         tensor = of_logits(passes.forward(images, last=number == parts))
         loss += ranks.mean(tensor.item())
         if math.isfinite(loss):
-            tensor.backward()  # type: ignore[no-untyped-call]
+            passes.backward(tensor)
             norm = float(get_total_norm([p.grad for p in passes.network.parameters() if p.grad is not None]))
         # Before the last micro-batch each rank has a norm of its own.
         if ranks.any(not (math.isfinite(loss) and math.isfinite(norm))):

@@ -1,5 +1,6 @@
 """How the two passes of a step are made: precision, BN's groups, memory, compilation, and together with other ranks."""
 
+import inspect
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager, nullcontext
 from typing import Any
@@ -17,6 +18,12 @@ from cleanpath.training.recompute import Recompute
 _COMPILED = {"recompile_limit": 100, "fail_on_recompile_limit_hit": True}
 """Units of one class share their code, and each width, stride and mode is compiled for itself; else torch would go back
 to plain passes without a word."""
+
+_BUFFERS = next(
+    name
+    for name in ("forward_sync_buffers", "broadcast_buffers")  # the second until torch 2.13
+    if name in inspect.signature(DistributedDataParallel).parameters
+)
 
 
 class Passes:
@@ -36,7 +43,7 @@ class Passes:
         self._run, self._ddp = network, None
         if ranks.count > 1:
             # Every rank has its own buffers: `BnGroups` brings the running statistics together.
-            self._run = self._ddp = DistributedDataParallel(network, broadcast_buffers=False)
+            self._run = self._ddp = DistributedDataParallel(network, **{_BUFFERS: False})
 
     @contextmanager
     def __call__(self) -> Iterator[None]:
@@ -52,7 +59,8 @@ class Passes:
     def forward(self, images: Tensor, *, last: bool) -> Tensor:
         """The logits of a micro-batch in fp32; the `last` one's backward pass brings the ranks' gradients together."""
         apart = nullcontext() if self._ddp is None or last else self._ddp.no_sync()
-        with self._groups.agreeing(), apart, self._autocast():
+        self._groups.remember()
+        with apart, self._autocast():
             try:
                 logits: Tensor = self._run(images)
             except RuntimeError as error:
@@ -63,6 +71,11 @@ class Passes:
                     ) from None
                 raise
         return logits.float() if self._bf16 else logits
+
+    def backward(self, loss: Tensor) -> None:
+        """The way back of what `forward` gave."""
+        loss.backward()  # type: ignore[no-untyped-call]
+        self._groups.agree()
 
     @contextmanager
     def plain(self) -> Iterator[None]:
