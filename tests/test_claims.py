@@ -130,6 +130,20 @@ def test_claims_within_tables_need_no_other() -> None:
     assert claims_within(CLAIMS, everything) == CLAIMS
 
 
+def test_formula_tells_what_is_compared() -> None:
+    assert claim_of("H2b").formula == "d > 0, d = table1/conv_1x1/ResNet-110 − table1/original/ResNet-110"
+    assert claim_of("H6a").formula.startswith("|d| < 0.5, d = table2/relu_only_preactivation/ResNet-110 − ")
+    assert claim_of("H2c").formula == (
+        "d > 0, d = (shortcuts/conv_1x1/ResNet-110 − shortcuts/original/ResNet-110) − "
+        "(shortcuts/conv_1x1/ResNet-32 − shortcuts/original/ResNet-32)"
+    )
+    assert claim_of("H1d").formula.startswith(
+        "d < 0, d = table1/original/ResNet-110 − (table1/constant_0_1/ResNet-110 or"
+    )
+    assert " or table2/bn_after_addition/ResNet-164 − table2/original/ResNet-164" in claim_of("H4b").formula
+    assert claim_of("H14a").formula.startswith("d > 0, d = rising − falling along depth/")
+
+
 def test_unknown_claim_names_the_nearest() -> None:
     assert claim_of("H1a").hypothesis == "H1"
     with pytest.raises(UnknownNameError, match="did you mean"):

@@ -4,6 +4,7 @@ import json
 import math
 from dataclasses import replace
 from itertools import product
+from typing import Any
 
 import numpy as np
 import pytest
@@ -272,23 +273,30 @@ def test_difference_of_differences_compares_what_a_choice_costs() -> None:
     assert tie.results[0].differences == (0.0,) * 6
 
 
-def wrong_verdicts(rng: np.random.Generator, *, claims: int, n: int, lattice: bool) -> tuple[bool, bool]:
-    """Whether any claim is confirmed or contradicted where all rows are exchangeable, all against one baseline."""
+def wrong_verdicts(rng: np.random.Generator, *, true: int = 0, lattice: bool = False) -> tuple[bool, bool]:
+    """Whether any of five claims is wrongly confirmed or contradicted: rows are exchangeable, all against one baseline.
+
+    Before them stand claims that are `true`, which Holm rejects first.
+    """
+    claims, n = 5 + true, 10
     columns = rng.normal(6, 1, size=(claims + 1, n)) + rng.normal(0, 1, size=n)
+    columns[1 : true + 1] += 9
     if lattice:
         columns = np.round(columns)
     cells = [("table1", f"row {i}", "ResNet-110") for i in range(claims + 1)]
     values = {(*cell, "error"): dict(enumerate(map(float, row))) for cell, row in zip(cells, columns, strict=True)}
     asked = [claim(LOWER, (Contrast(plus=(cells[0],), minus=(cell,)),)) for cell in cells[1:]]
-    verdicts = {verdict.verdict for verdict in judge(asked, values)}
+    told = [verdict.verdict for verdict in judge(asked, values)]
+    assert told[:true] == [CONFIRMED] * true
+    verdicts = set(told[true:])
     return CONFIRMED in verdicts, CONTRADICTED in verdicts
 
 
-@pytest.mark.parametrize("lattice", [False, True], ids=["continuous", "with ties"])
-def test_familywise_error_under_the_null_is_at_most_alpha_of_each_kind(lattice: bool) -> None:  # noqa: FBT001
+@pytest.mark.parametrize("null", [{}, {"lattice": True}, {"true": 5}], ids=["continuous", "with ties", "some true"])
+def test_familywise_error_under_the_null_is_at_most_alpha_of_each_kind(null: dict[str, Any]) -> None:
     rng = np.random.default_rng(11)
     tries = 300
-    found = np.array([wrong_verdicts(rng, claims=5, n=8, lattice=lattice) for _ in range(tries)])
+    found = np.array([wrong_verdicts(rng, **null) for _ in range(tries)])
     # Three standard errors above α.
     limit = 0.05 + 3 * math.sqrt(0.05 * 0.95 / tries)
     confirmed, contradicted = found.mean(axis=0)
@@ -327,11 +335,13 @@ def test_words_of_other_verdicts() -> None:
     )
     few = one(claim(), runs(a=[6.0, 6.0], b=[7.0, 8.0])).in_words()
     assert few == (
-        "undecided: original 6.00 lower than conv 1x1 7.50 by 1.50 [−∞, ∞], 2 of 2 seeds as claimed, p = 0.25 after "
+        "undecided: original 6.00 and conv 1x1 7.50: difference −1.50 [−∞, ∞], 2 of 2 seeds as claimed, p = 0.25 after "
         "Holm over 1 (2 seeds, and 5 are needed to confirm one of 1)"
     )
     tie = one(claim(), runs(a=a, b=a)).in_words()
-    assert tie.startswith("undecided: original 6.17 like conv 1x1 6.17 [0.00, 0.00], 0 of 10 seeds as claimed, p = 1")
+    assert tie.startswith(
+        "undecided: original 6.17 and conv 1x1 6.17: difference 0.00 [0.00, 0.00], 0 of 10 seeds as claimed, p = 1"
+    )
     like = one(claim(EQUAL, margin=0.5), runs(a=a, b=[x + 0.1 for x in a])).in_words()
     assert "margin 0.50: difference −0.10 [−0.10, −0.10], 10 of 10 seeds, p" in like
     order = one(claim(HIGHER, (Order(order=(A, B, C), name="A to C"),)), runs(a=a, b=a, c=[x + 1 for x in a]))
@@ -342,7 +352,7 @@ def test_words_name_columns_where_those_differ() -> None:
     other = ("table1", "original", "ResNet-164")
     values = {(*A, "error"): {0: 6.6}, (*other, "error"): {0: 5.9}}
     words = one(claim(HIGHER, (Contrast(plus=(A,), minus=(other,)),)), values).in_words()
-    assert "ResNet-110 6.60 higher than ResNet-164 5.90" in words
+    assert "ResNet-110 6.60 and ResNet-164 5.90: difference 0.70" in words
 
 
 def test_all_claims_of_the_paper_are_judged_and_told() -> None:

@@ -124,6 +124,14 @@ class Contrast:
         """All cells that are needed."""
         return (*self.plus, *self.minus)
 
+    @property
+    def formula(self) -> str:
+        """The number in terms of its cells."""
+        if len(self.cells) == 2:
+            return f"{_path(*self.plus)} − {_path(*self.minus)}"
+        (a, d), (b, c) = self.plus, self.minus
+        return f"({_path(a)} − {_path(b)}) − ({_path(c)} − {_path(d)})"
+
 
 @dataclass(frozen=True, kw_only=True)
 class Order:
@@ -136,6 +144,11 @@ class Order:
     def cells(self) -> tuple[Cell, ...]:
         """All cells that are needed."""
         return self.order
+
+    @property
+    def formula(self) -> str:
+        """The number in terms of its cells."""
+        return f"rising − falling along {', '.join(map(_path, self.order))}"
 
 
 Comparison = Contrast | Order
@@ -174,6 +187,15 @@ class Claim:
         """All cells that are needed, each once."""
         return tuple(dict.fromkeys(cell for comparison in self.comparisons for cell in comparison.cells))
 
+    @property
+    def formula(self) -> str:
+        """What is claimed of its cells: `d < 0, d = table2/a/ResNet-110 − table2/b/ResNet-110`."""
+        way = DIRECTIONS[self.direction].replace("margin", f"{self.margin:g}")
+        if len(self.comparisons) > 1 and len({comparison.cells[0] for comparison in self.comparisons}) == 1:
+            others = " or ".join(_path(cell) for cell in self.cells[1:])
+            return f"{way}, d = {_path(self.cells[0])} − ({others})"
+        return f"{way}, d = {' or '.join(comparison.formula for comparison in self.comparisons)}"
+
     def to_data(self) -> dict[str, Any]:
         """As plain data."""
         return {
@@ -187,8 +209,13 @@ class Claim:
             "refuted_if": self.refuted_if,
             "source": self.source,
             "decisive": self.decisive,
+            "formula": self.formula,
             "cells": [list(cell) for cell in self.cells],
         }
+
+
+def _path(cell: Cell) -> str:
+    return "/".join(cell)
 
 
 def cells_of(claims: Iterable[Claim]) -> tuple[Cell, ...]:

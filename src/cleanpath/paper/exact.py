@@ -103,5 +103,5 @@ def _tails(ranks: tuple[int, ...]) -> np.ndarray[tuple[int], np.dtype[np.float64
     ways = np.zeros(sum(ranks) + 1)
     ways[0] = 1.0
     for rank in ranks:
-        ways[rank:] += ways[:-rank].copy()
+        ways[rank:] += ways[:-rank]
     return np.cumsum(ways[::-1])[::-1] / 2.0 ** len(ranks)

@@ -10,7 +10,18 @@ from itertools import combinations
 from typing import Any
 
 from cleanpath.paper import exact
-from cleanpath.paper.claims import EQUAL, HIGHER, LOWER, NOT_HIGHER, QUANTITIES, Cell, Claim, Comparison, Contrast
+from cleanpath.paper.claims import (
+    EQUAL,
+    HIGHER,
+    LOWER,
+    NOT_HIGHER,
+    QUANTITIES,
+    Cell,
+    Claim,
+    Comparison,
+    Contrast,
+    Order,
+)
 from cleanpath.paper.columns import ceiling, floor
 
 CONFIRMED, CONTRADICTED, UNDECIDED, NOT_RUN = "confirmed", "contradicted", "undecided", "not_run"
@@ -123,7 +134,7 @@ class Verdict:
         p = self.holm_against if self.verdict == CONTRADICTED else self.holm_for
         assert p is not None
         several = f"closest of {len(self.results)} comparisons: " if len(self.results) > 1 else ""
-        found = _found(self.claim, result, labels or {})
+        found = _found(self.claim, self.verdict, result, labels or {})
         seeds = f"{result.favourable} of {result.n} seeds" + (" as claimed" if self.verdict != CONFIRMED else "")
         doubt = f" ({self.doubt})" if self.doubt else ""
         return f"{self.verdict}: {several}{found}, {seeds}, p = {p:.2g} after Holm over {self.family}{doubt}"
@@ -256,28 +267,29 @@ def _missing(claim: Claim, values: Values) -> tuple[Cell, ...]:
     return tuple(cell for cell in claim.cells if not values.get((*cell, claim.quantity))) or claim.cells
 
 
-def _found(claim: Claim, result: Result, labels: Labels) -> str:
+def _found(claim: Claim, verdict: str, result: Result, labels: Labels) -> str:
     """What was measured: both sides and how far they are apart, with the interval."""
-    quantity = QUANTITIES[claim.quantity]
-    low, high = result.interval
-    if not isinstance(result.comparison, Contrast) or len(result.comparison.cells) > 2:
-        digits = quantity.digits if isinstance(result.comparison, Contrast) else 2
-        what = "difference" if isinstance(result.comparison, Contrast) else "rising less falling pairs"
-        numbers = (_number(x, digits) for x in (result.difference, low, high))
-        return "{}: {} {} [{}, {}]".format(result.comparison.name, what, *numbers)
-    left, right = (
-        f"{words} {_number(middle, quantity.digits)}"
-        for words, middle in zip(_sides(result.comparison, labels), result.medians, strict=True)
-    )
-    if claim.direction in (EQUAL, NOT_HIGHER):
-        numbers = (_number(x, quantity.digits) for x in (claim.margin, result.difference, low, high))
-        return "{} and {}, margin {}: difference {} [{}, {}]".format(left, right, *numbers)
-    if result.difference == 0:
-        return f"{left} like {right} [{_number(low, quantity.digits)}, {_number(high, quantity.digits)}]"
-    if result.difference < 0:
-        low, high = -high, -low
-    numbers = (_number(x, quantity.digits) for x in (abs(result.difference), low, high))
-    return "{} {} than {} by {} [{}, {}]".format(left, LOWER if result.difference < 0 else HIGHER, right, *numbers)
+    comparison, digits = result.comparison, QUANTITIES[claim.quantity].digits
+    if isinstance(comparison, Order):
+        return f"{comparison.name}: rising less falling pairs {_span(result, 2)}"
+    if len(comparison.cells) > 2:
+        return f"{comparison.name}: difference {_span(result, digits)}"
+    sides = zip(_sides(comparison, labels), result.medians, strict=True)
+    left, right = (f"{words} {_number(middle, digits)}" for words, middle in sides)
+    if claim.margin:
+        return f"{left} and {right}, margin {_number(claim.margin, digits)}: difference {_span(result, digits)}"
+    if verdict == UNDECIDED:
+        return f"{left} and {right}: difference {_span(result, digits)}"
+    way = LOWER if result.difference < 0 else HIGHER
+    return f"{left} {way} than {right} by {_span(result, digits, turned=way == LOWER)}"
+
+
+def _span(result: Result, digits: int, *, turned: bool = False) -> str:
+    """The difference and its interval; `turned`, what the second side has more."""
+    middle, (low, high) = result.difference, result.interval
+    if turned:
+        middle, low, high = -middle, -high, -low
+    return f"{_number(middle, digits)} [{_number(low, digits)}, {_number(high, digits)}]"
 
 
 def _sides(contrast: Contrast, labels: Labels) -> list[str]:
