@@ -38,6 +38,7 @@ from cleanpath.auditing.unseen import unreached, unseen
 from cleanpath.auditing.values import NotSeen, UnitRow
 from cleanpath.auditing.verdict import verdict
 from cleanpath.errors import SettingError, UserError
+from cleanpath.kernels import sound
 
 Loss = Callable[[Any], Tensor]
 
@@ -96,7 +97,7 @@ def audit(  # noqa: PLR0913 (keyword options of the one public function)
     refusal = refusal_of(parts, batch)
     if refusal is not None:
         return unread(parts, refusal)
-    with Patient(parts) as patient, warnings.catch_warnings(), uncollected():
+    with Patient(parts) as patient, warnings.catch_warnings(), uncollected(), sound(model):
         warnings.simplefilter("ignore")
         seeds = [
             (each, seed + draw + 1000 * at)

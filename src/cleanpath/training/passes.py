@@ -11,6 +11,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from cleanpath.errors import SettingError
 from cleanpath.experiment import Training
+from cleanpath.kernels import sound
 from cleanpath.training.grouped import BnGroups
 from cleanpath.training.ranks import ALONE, Ranks
 from cleanpath.training.recompute import Recompute
@@ -43,12 +44,14 @@ class Passes:
         self._run, self._ddp = network, None
         if ranks.count > 1:
             # Every rank has its own buffers: `BnGroups` brings the running statistics together.
-            self._run = self._ddp = DistributedDataParallel(network, **{_BUFFERS: False})
+            options: dict[str, Any] = {_BUFFERS: False}
+            self._run = self._ddp = DistributedDataParallel(network, **options)
 
     @contextmanager
     def __call__(self) -> Iterator[None]:
         """For one step: forward and backward."""
         with ExitStack() as stack:
+            stack.enter_context(sound(self.network))
             stack.enter_context(self._groups())
             stack.enter_context(self._saving())
             if self._compiled:
