@@ -88,6 +88,10 @@ def joined(patience: float) -> Iterator["Ranks"]:
     watch.start()
     try:
         yield ranks
+    except RankLostError:
+        # torchrun is about to end this process, which has something to say first.
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
+        raise
     finally:
         with suppress(Exception):  # the launcher, who keeps the store, may be gone
             store.set(f"left/{rank}", "")

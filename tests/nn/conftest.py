@@ -12,5 +12,5 @@ def plain_kernels() -> Iterator[None]:
     if torch.backends.cpu.get_cpu_capability() != "AVX2":
         yield
         return
-    with torch.backends.mkldnn.flags(enabled=False, allow_tf32=None, fp32_precision=None):  # type: ignore[arg-type]
+    with torch.backends.mkldnn.flags(enabled=False, allow_tf32=None, fp32_precision=None):
         yield
