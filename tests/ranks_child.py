@@ -95,7 +95,6 @@ def diverged(what: str, ranks: Ranks) -> str:
         # Of the first batch's images one of the last rank's share.
         images = replace(images, train=Doubled(images.train.split, _last_of_first_batch(images)))  # type: ignore[attr-defined]
     elif what == "gradient":
-        images = images
         network = nn.Sequential(network, _NoWayBack())
     else:
         next(iter(network.parameters())).data.fill_(torch.nan)

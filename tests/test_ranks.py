@@ -10,7 +10,7 @@ import sys
 import time
 from pathlib import Path
 
-import psutil
+import psutil  # type: ignore[import-untyped]
 import pytest
 import torch
 from hypothesis import given
@@ -20,10 +20,20 @@ from safetensors.torch import load_file
 from cleanpath import settings
 from cleanpath.errors import RankLostError, RunError, SettingError
 from cleanpath.experiment import Training
-from cleanpath.records import Run
+from cleanpath.records import Run, default_name
 from cleanpath.training.losses import Loss, Mixing
 from cleanpath.training.ranks import ALONE, Ranks, lost
-from tests.helpers import PATIENCE, assert_same_run, assert_user_error, examples, here, measured, outside, wait_until
+from tests.helpers import (
+    PATIENCE,
+    assert_same_run,
+    assert_user_error,
+    examples,
+    here,
+    measured,
+    outside,
+    tiny,
+    wait_until,
+)
 from tests.ranks_child import CASES, diverged, trained
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -232,7 +242,7 @@ def test_a_killed_rank_takes_the_others_with_it_in_seconds(tmp_path: Path) -> No
 
 @pytest.mark.slow
 def test_torchrun_starts_again_what_was_killed_and_the_run_is_the_same(tmp_path: Path) -> None:
-    words = (*TRAIN, *GROUPS, "--set", "training.iterations=1500", "--save-every", "0.3")
+    words: tuple[str, ...] = (*TRAIN, *GROUPS, "--set", "training.iterations=1500", "--save-every", "0.3")
     words += ("--set", "network.shortcut.kind=dropout", "--set", "network.shortcut.rate=0.1")
     code, _, err = ended(launch(2, "cleanpath", *words, "--out", "whole", cwd=tmp_path))
     assert code == 0, err
@@ -254,7 +264,7 @@ def test_torchrun_starts_again_what_was_killed_and_the_run_is_the_same(tmp_path:
 
 
 def _pid(process: psutil.Process) -> int:
-    return process.pid
+    return int(process.pid)
 
 
 @pytest.mark.slow
@@ -322,10 +332,7 @@ class _Pretended(Ranks):
         return [value, *self.values[1:]]  # type: ignore[attr-defined]
 
 
-def test_the_folder_of_ranks_has_a_name_of_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from cleanpath.records import default_name
-    from tests.helpers import tiny
-
+def test_the_folder_of_ranks_has_a_name_of_its_own() -> None:
     name = default_name(tiny(), ranks=True)
     assert name == f"{default_name(tiny())}-ranks"
     assert settings.digest(tiny()) in name

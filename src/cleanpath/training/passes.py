@@ -40,7 +40,7 @@ class Passes:
         self._groups = BnGroups(network, training, ranks)
         self._saving = Recompute(network) if training.memory == "recompute" else nullcontext
         self._bf16 = training.precision == "bf16"
-        self._compiled = {unit: torch.compile(unit.forward) for unit in _units(network)} if training.compile else {}
+        self._compiled = _compiled(network) if training.compile else {}
         self._run, self._ddp = network, None
         if ranks.count > 1:
             # Every rank has its own buffers: `BnGroups` brings the running statistics together.
@@ -93,6 +93,11 @@ class Passes:
 
 def _outline(network: nn.Module) -> dict[str, tuple[int, ...]]:
     return {name: tuple(value.shape) for name, value in network.state_dict().items()}
+
+
+def _compiled(network: nn.Module) -> dict[nn.Module, Any]:
+    # A step's shapes do not change, and torch 2.14 stumbles over widths that it takes for variable.
+    return {unit: torch.compile(unit.forward, dynamic=False) for unit in _units(network)}
 
 
 def _units(network: nn.Module) -> list[nn.Module]:

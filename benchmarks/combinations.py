@@ -1,0 +1,157 @@
+"""Every combination of precision, compilation, memory, BN's statistics and processes: one step beside the plain one.
+
+    python -m benchmarks.combinations    writes results/combinations.json
+
+Each is one step of training from the same weights on the same images. It is compared with the plain step of the same
+batch and BN (one process, fp32, not compiled, everything kept): the loss before the step, and the step of all weights
+together, as ‖step − plain step‖ / ‖plain step‖; and with the least combined one of the same precision.
+"""
+
+import argparse
+import itertools
+import json
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from cleanpath import networks, settings
+from cleanpath.assemble import environment, threads_of_torch
+from cleanpath.data.sources import load
+from cleanpath.experiment import Experiment, Training
+from cleanpath.launched import joined
+from cleanpath.nn import catalog
+from cleanpath.training.loop import train
+from cleanpath.training.progress import Callback
+from cleanpath.training.ranks import ALONE, Ranks
+
+RESULTS = Path("results/combinations.json")
+PRECISIONS, COMPILED, MEMORIES = ("fp32", "bf16"), ("false", "true"), ("plain", "recompute")
+WAYS: Mapping[str, tuple[str, ...]] = {
+    "BN over groups of 8": ("training.bn_group=8",),
+    "BN over the batch": (),
+    "2 micro-batches, fused, clipped": (
+        *("training.accumulation=2", "training.bn_group=8"),
+        *("training.fused=true", "training.clip=0.5"),
+    ),
+}
+ALLOWED = {"fp32": (1e-5, 1e-3), "bf16": (0.01, 0.5)}
+"""Of the loss in nats, and of the step. bf16 has 8 bits of precision, and a gradient is a delicate thing at the start:
+noise of 0.001 on the images moves the fp32 step of this network by about a quarter."""
+ALLOWED_BESIDE = {"fp32": 1e-3, "bf16": 0.1}
+"""Of the step, beside the same precision."""
+
+
+@dataclass(frozen=True)
+class Row:
+    """A combination."""
+
+    precision: str
+    compile: str
+    memory: str
+    way: str
+
+    @property
+    def changes(self) -> tuple[str, ...]:
+        """As settings."""
+        own = (f"training.{name}={getattr(self, name)}" for name in ("precision", "compile", "memory"))
+        return (*own, *WAYS[self.way])
+
+    def plainest(self, precision: str) -> "Row":
+        """The row to compare with."""
+        return Row(precision, "false", "plain", self.way)
+
+
+ROWS = tuple(itertools.starmap(Row, itertools.product(PRECISIONS, COMPILED, MEMORIES, WAYS)))
+
+
+def step(row: Row, ranks: Ranks = ALONE) -> tuple[float, Tensor]:
+    """The loss of one step, and what it added to all weights."""
+    network = catalog.network("preresnet20", in_channels=1, width=8)
+    experiment = Experiment(network=network, training=Training(iterations=1, batch_size=32, lr=0.05, lr_drops=()))
+    experiment = settings.override(experiment, row.changes)
+    with threads_of_torch(1):
+        torch.manual_seed(0)
+        built = networks.build(experiment.network, seed=0)
+        before = _weights(built)
+        loss = _Loss()
+        train(built, load(experiment.data), experiment.training, seed=0, callbacks=[loss], ranks=ranks)
+    return loss.value, _weights(built) - before
+
+
+def compared(rows: Sequence[Row], ranks: Ranks = ALONE) -> Iterator[dict[str, Any]]:
+    """Each row's distances, and whether they are within what is allowed."""
+    plain: dict[tuple[str, str], tuple[float, Tensor]] = {}
+    for row in rows:
+        for precision in PRECISIONS:
+            if (precision, row.way) not in plain:
+                plain[precision, row.way] = step(row.plainest(precision))
+        began = time.perf_counter()
+        loss, moved = step(row, ranks)
+        took = time.perf_counter() - began
+        expected, reference = plain["fp32", row.way]
+        beside = plain[row.precision, row.way][1]
+        found = {
+            "loss": abs(loss - expected),
+            "step": float((moved - reference).norm() / reference.norm()),
+            "step beside the same precision": float((moved - beside).norm() / beside.norm()),
+        }
+        limits = (*ALLOWED[row.precision], ALLOWED_BESIDE[row.precision])
+        within = all(value <= most for value, most in zip(found.values(), limits, strict=True))
+        yield {**vars(row), "processes": ranks.count, **found, "seconds": took, "within": within}
+
+
+class _Loss(Callback):
+    value = float("nan")
+
+    def measured(self, line: Mapping[str, float | int]) -> None:
+        if "loss" in line:
+            self.value = float(line["loss"])
+
+
+def _weights(network: torch.nn.Module) -> Tensor:
+    return torch.cat([parameter.detach().flatten() for parameter in network.parameters()])
+
+
+def on(processes: int, rows: Sequence[Row]) -> list[dict[str, Any]]:
+    """The rows' comparisons, with so many processes."""
+    if processes == 1:
+        return list(compared(rows))
+    with tempfile.TemporaryDirectory() as place:
+        out = Path(place) / "found.json"
+        words = ["torch.distributed.run", "--standalone", f"--nproc-per-node={processes}", "-m", __spec__.name]
+        chosen = [str(ROWS.index(row)) for row in rows]
+        subprocess.run([sys.executable, "-m", *words, "--child", str(out), *chosen], check=True)
+        found: list[dict[str, Any]] = json.loads(out.read_text(encoding="utf-8"))
+    return found
+
+
+def main() -> None:
+    """Compare all, record."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--child", type=Path, help="one of several processes: writes what it finds to this file")
+    parser.add_argument("rows", nargs="*", type=int)
+    asked = parser.parse_args()
+    if asked.child is not None:
+        with joined(600) as ranks:
+            found = list(compared([ROWS[number] for number in asked.rows], ranks))
+            if ranks.leads:
+                asked.child.write_text(json.dumps(found), encoding="utf-8")
+        return
+    rows = [row for processes in (1, 2) for row in on(processes, ROWS)]
+    data = {"rows": rows, "environment": environment(1), "date": time.strftime("%Y-%m-%d")}
+    RESULTS.write_text(json.dumps(data, indent=1) + "\n", encoding="utf-8")
+    wrong = [row for row in rows if not row["within"]]
+    print(json.dumps(wrong, indent=1))
+    sys.exit(bool(wrong))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,79 @@
+"""Precision, compilation, memory, BN's statistics and processes in every combination: one step beside the plain one."""
+
+import json
+
+import pytest
+import torch
+
+from benchmarks.combinations import RESULTS, ROWS, Row, compared, on, step
+from cleanpath.errors import SettingError
+from cleanpath.experiment import Training
+
+PLAIN = [row for row in ROWS if row.compile == "false"]
+
+
+def assert_within(rows: list[dict[str, object]]) -> None:
+    assert [row for row in rows if not row["within"]] == []
+
+
+def test_combinations_come_to_the_plain_step() -> None:
+    found = list(compared(PLAIN))
+    assert_within(found)
+    # Each does something: bf16 rounds, and computing again gives the same bits.
+    assert all(row["step"] > 1e-3 for row in found if row["precision"] == "bf16")
+    assert all(row["step"] == 0 for row in found if row["precision"] == "fp32")
+    assert all(row["step beside the same precision"] == 0 for row in found)
+
+
+@pytest.mark.slow
+def test_compiled_combinations_come_to_the_plain_step() -> None:
+    found = list(compared([row for row in ROWS if row.compile == "true"]))
+    assert_within(found)
+    assert any(row["step"] > 0 for row in found)
+
+
+@pytest.mark.slow
+def test_combinations_on_two_processes_come_to_the_plain_step() -> None:
+    assert_within(on(2, ROWS))
+
+
+def test_the_recorded_table_has_every_combination() -> None:
+    rows = json.loads(RESULTS.read_text(encoding="utf-8"))["rows"]
+    assert {(row["processes"], *(row[key] for key in vars(ROWS[0]))) for row in rows} == {
+        (processes, *vars(row).values()) for processes in (1, 2) for row in ROWS
+    }
+    assert_within(rows)
+
+
+def test_clipping_scales_the_step_to_the_most_that_is_asked() -> None:
+    way = "2 micro-batches, fused, clipped"
+    row = Row("fp32", "false", "plain", way)
+    _, moved = step(row)
+    # One step of SGD from nothing: lr · (gradient + decay · weights), and the gradient's norm is the clip.
+    assert float(moved.norm()) == pytest.approx(0.05 * 0.5, rel=0.05)
+
+
+def test_what_does_not_go_together_is_refused() -> None:
+    with pytest.raises(SettingError, match="caffe_sgd has no such form"):
+        Training(iterations=1, optimizer="caffe_sgd", fused=True)
+    with pytest.raises(SettingError, match=r"training.clip is 0.0; must be finite and > 0"):
+        Training(iterations=1, clip=0.0)
+    with pytest.raises(SettingError, match=r"training.precision is 'fp16'; choose one of fp32, bf16"):
+        Training(iterations=1, precision="fp16")
+
+
+def test_the_network_is_the_plain_one_behind_a_step() -> None:
+    from cleanpath import build
+    from cleanpath.training.passes import Passes
+
+    network = build("preresnet14", width=8)
+    training = Training(iterations=1, batch_size=32, memory="recompute", bn_group=8, compile=True, precision="bf16")
+    passes = Passes(network, training)
+    before = {name: dict(vars(module)) for name, module in network.named_modules()}
+    with passes():
+        assert any("forward" in vars(module) for module in network.modules())
+    assert all("forward" not in vars(module) for module in network.modules())
+    assert {name: set(vars(module)) for name, module in network.named_modules()} == {
+        name: set(held) for name, held in before.items()
+    }
+    assert not torch.is_autocast_enabled("cpu")
