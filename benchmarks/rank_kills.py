@@ -2,9 +2,9 @@
 
     python -m benchmarks.rank_kills --kills 50    appends a line to results/rank-kills.jsonl
 
-Two processes train; torchrun starts a killed try anew by itself, and where torchrun was killed the same command is given
-again. Recorded: how long the survivors of each kill lived, and whether every run that ended is, bit for bit, the one
-that was left alone: metrics (but for the clock), weights and result.
+Two processes train; torchrun starts a killed try anew by itself, and where torchrun was killed the same command is
+given again. Recorded: how long the survivors of each kill lived, and whether every run that ended is, bit for bit, the
+one that was left alone: metrics (but for the clock), weights and result.
 """
 
 import argparse

@@ -2,7 +2,6 @@
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from functools import partial
 
 import torch
 from torch import Tensor, nn
@@ -11,8 +10,6 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from cleanpath.errors import SettingError
 from cleanpath.experiment import Training
 from cleanpath.training.ranks import ALONE, Ranks
-
-Forward = Callable[[Tensor], Tensor]
 
 
 class BnGroups:
@@ -29,23 +26,28 @@ class BnGroups:
         self._micro, self._size = training.batch_size // training.accumulation, training.bn_group
         self._norms = [module for module in network.modules() if isinstance(module, _BatchNorm)]
         self._before: tuple[list[_BatchNorm], Tensor, Tensor] | None = None
-        self._forwards: dict[_BatchNorm, Forward] = {}
+        self._classes: dict[type[_BatchNorm], type[_BatchNorm]] = {}
+        kinds = {type(norm) for norm in self._norms}
         if self._size is not None:
-            self._forwards = {norm: partial(_in_groups, norm.forward, norm, self._size) for norm in self._norms}
+            self._classes = {kind: _in_groups(kind, self._size) for kind in kinds}
         elif ranks.count > 1:
             _check_plain(self._norms)
-            self._forwards = {norm: partial(self._together, norm) for norm in self._norms}
+            self._classes = {kind: _kind(kind, self._together) for kind in kinds}
 
     @contextmanager
     def __call__(self) -> Iterator[None]:
-        """For one step."""
-        for norm, forward in self._forwards.items():
-            norm.forward = forward  # type: ignore[method-assign, assignment]
+        """For one step, in which each BN is of a class that has this forward pass.
+
+        A class and not an attribute: compiled units are alike then, and are compiled once.
+        """
+        before = {norm: type(norm) for norm in self._norms if self._classes}
+        for norm, kind in before.items():
+            norm.__class__ = self._classes[kind]
         try:
             yield
         finally:
-            for norm in self._forwards:
-                del norm.forward  # what the class has comes back
+            for norm, kind in before.items():
+                norm.__class__ = kind
 
     def remember(self) -> None:
         """Before a micro-batch passes, on each of several ranks."""
@@ -88,7 +90,7 @@ class BnGroups:
     def _together(self, norm: _BatchNorm, x: Tensor) -> Tensor:
         """Synchronised BN: mean and variance over the micro-batch of all ranks."""
         if not norm.training:
-            return type(norm).forward(norm, x)
+            return _BatchNorm.forward(norm, x)
         dims = [dim for dim in range(x.dim()) if dim != 1]
         shape = [1, -1, *[1] * (x.dim() - 2)]
         given, x = x.dtype, x if x.dtype == torch.float64 else x.float()
@@ -109,10 +111,20 @@ class BnGroups:
         return y.to(given)
 
 
-def _in_groups(forward: Forward, norm: nn.Module, size: int, x: Tensor) -> Tensor:
-    if not norm.training or len(x) <= size:
-        return forward(x)
-    return torch.cat([forward(part) for part in torch.split(x, size)])
+def _in_groups(kind: type[_BatchNorm], size: int) -> type[_BatchNorm]:
+    def forward(norm: _BatchNorm, x: Tensor) -> Tensor:
+        if not norm.training or len(x) <= size:
+            return kind.forward(norm, x)
+        return torch.cat([kind.forward(norm, part) for part in torch.split(x, size)])
+
+    return _kind(kind, forward)
+
+
+def _kind(kind: type[_BatchNorm], forward: Callable[[_BatchNorm, Tensor], Tensor]) -> type[_BatchNorm]:
+    def passed(norm: _BatchNorm, x: Tensor) -> Tensor:  # a bound method would not be given the norm
+        return forward(norm, x)
+
+    return type(kind.__name__, (kind,), {"forward": passed})
 
 
 def _check_plain(norms: list[_BatchNorm]) -> None:
