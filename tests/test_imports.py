@@ -22,7 +22,7 @@ FREE_OF_TORCH = (
         "cleanpath.paper.*",
     ),
     *("cleanpath.grid.*", "cleanpath.report.*", "cleanpath.watch", "cleanpath.reproduction", "cleanpath.cli"),
-    *("cleanpath.usage", "cleanpath.health", "cleanpath.training.progress", "cleanpath.__main__"),
+    *("cleanpath.usage", "cleanpath.health", "cleanpath.launched", "cleanpath.training.progress", "cleanpath.__main__"),
     *("cleanpath.auditing.profile", "cleanpath.auditing.values", "cleanpath.auditing.text"),
     *("cleanpath.auditing.verdict", "cleanpath.auditing.finding", "cleanpath.auditing.judging"),
     *("cleanpath.auditing.rules.*", "cleanpath.options", "cleanpath.showing", "cleanpath.verbs"),
