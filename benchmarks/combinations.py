@@ -45,8 +45,8 @@ WAYS: Mapping[str, tuple[str, ...]] = {
 ALLOWED = {"fp32": (1e-5, 1e-3), "bf16": (0.01, 0.5)}
 """Of the loss in nats, and of the step. bf16 has 8 bits of precision, and a gradient is a delicate thing at the start:
 noise of 0.001 on the images moves the fp32 step of this network by about a quarter."""
-ALLOWED_BESIDE = {"fp32": 1e-3, "bf16": 0.1}
-"""Of the step, beside the same precision."""
+ALLOWED_BESIDE = {"fp32": 1e-3, "bf16": 0.3}
+"""Of the step, beside the same precision: a compiled BN, and one over several processes, does not round to bf16 midway."""
 
 
 @dataclass(frozen=True)
@@ -87,7 +87,7 @@ def step(row: Row, ranks: Ranks = ALONE) -> tuple[float, Tensor]:
 
 
 def compared(rows: Sequence[Row], ranks: Ranks = ALONE) -> Iterator[dict[str, Any]]:
-    """Each row's distances, and whether they are within what is allowed."""
+    """Each row's distances."""
     plain: dict[tuple[str, str], tuple[float, Tensor]] = {}
     for row in rows:
         for precision in PRECISIONS:
@@ -103,9 +103,15 @@ def compared(rows: Sequence[Row], ranks: Ranks = ALONE) -> Iterator[dict[str, An
             "step": float((moved - reference).norm() / reference.norm()),
             "step beside the same precision": float((moved - beside).norm() / beside.norm()),
         }
-        limits = (*ALLOWED[row.precision], ALLOWED_BESIDE[row.precision])
-        within = all(value <= most for value, most in zip(found.values(), limits, strict=True))
-        yield {**vars(row), "processes": ranks.count, **found, "seconds": took, "within": within}
+        yield {**vars(row), "processes": ranks.count, **found, "seconds": took}
+
+
+def within(found: Mapping[str, Any]) -> bool:
+    """Whether a row's distances are what is allowed."""
+    precision = found["precision"]
+    limits = (*ALLOWED[precision], ALLOWED_BESIDE[precision])
+    keys = ("loss", "step", "step beside the same precision")
+    return all(found[key] <= most for key, most in zip(keys, limits, strict=True))
 
 
 class _Loss(Callback):
@@ -148,7 +154,7 @@ def main() -> None:
     rows = [row for processes in (1, 2) for row in on(processes, ROWS)]
     data = {"rows": rows, "environment": environment(1), "date": time.strftime("%Y-%m-%d")}
     RESULTS.write_text(json.dumps(data, indent=1) + "\n", encoding="utf-8")
-    wrong = [row for row in rows if not row["within"]]
+    wrong = [row for row in rows if not within(row)]
     print(json.dumps(wrong, indent=1))
     sys.exit(bool(wrong))
 

@@ -296,7 +296,11 @@ def ranks() -> str:
             for name, number in sorted(row["kills"].items())
         ]
         wrong = "; ".join(row["wrong"]) or "nothing"
-        lines += ["", f"{row['runs ended']} runs ended among these kills; different from an undisturbed one: {wrong}.", ""]
+        lines += [
+            "",
+            f"{row['runs ended']} runs ended among these kills; different from an undisturbed one: {wrong}.",
+            "",
+        ]
     found = _recorded("two-processes")
     lines += [f"One epoch of `preresnet20`, {found['images']}, batch 128, BN over 64:", ""]
     lines += ["| | images per second | test error | training loss |", "| --- | --: | --: | --: |"]
@@ -304,7 +308,10 @@ def ranks() -> str:
         numbers = f"{row['images per second']:.0f} | {row['error']:.2f}% | {row['train_loss']:.4f}"
         lines.append(f"| {side} | {numbers} |")
     first, median = found["loss apart, iteration 1"], found["loss apart, median"]
-    lines += ["", f"The losses of one and of two processes are {first:.1e} apart in iteration 1, {median:.1e} in the median."]
+    lines += [
+        "",
+        f"The losses of one and of two processes are {first:.1e} apart in iteration 1, {median:.1e} in the median.",
+    ]
     return "\n".join(lines) + "\n"
 
 
