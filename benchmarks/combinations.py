@@ -46,7 +46,7 @@ ALLOWED = {"fp32": (1e-5, 1e-3), "bf16": (0.01, 0.5)}
 """Of the loss in nats, and of the step. bf16 has 8 bits of precision, and a gradient is a delicate thing at the start:
 noise of 0.001 on the images moves the fp32 step of this network by about a quarter."""
 ALLOWED_BESIDE = {"fp32": 1e-3, "bf16": 0.3}
-"""Of the step, beside the same precision: a compiled BN, and one over several processes, does not round to bf16 midway."""
+"""Of the step, beside the same precision: a compiled BN, and one over processes, does not round to bf16 midway."""
 
 
 @dataclass(frozen=True)
