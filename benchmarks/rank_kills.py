@@ -27,11 +27,11 @@ from cleanpath.assemble import environment
 from cleanpath.records import Run
 
 RESULTS = Path("results/rank-kills.jsonl")
-WORDS = ("train", "preresnet8", "--threads", "1", "--save-every", "0.5", "--set", "training.iterations=6000")
+WORDS = ("train", "preresnet8", "--threads", "1", "--save-every", "0.5", "--set", "training.iterations=3000")
 MORE = ("--set", "network.width=8", "--set", "training.bn_group=32", "--set", "training.batch_size=64")
 LAST = ("--set", "network.shortcut.kind=dropout", "--set", "network.shortcut.rate=0.1")
 VICTIMS = ("rank 0", "rank 1", "torchrun")
-LONGEST = 8.0
+LONGEST = 4.0
 
 
 def main() -> None:

@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 
 PATIENCE = 300.0
 """Seconds that an exchange waits for a process that is alive and does not answer."""
+_SOON, _AT_ONCE = 10.0, 2.0
+"""Seconds to reach what torchrun keeps, at the start and at the end."""
 _LOOK = 0.25
 """Seconds between two looks at the neighbours."""
 
@@ -48,7 +50,7 @@ def speaks(message: str) -> bool:
         return True
     with suppress(Exception):  # with the launcher gone nobody can be asked, and twice is better than never
         digest = hashlib.sha256(message.encode()).hexdigest()
-        return _store().add(f"said/{digest}", 1) == 1
+        return _store(_AT_ONCE).add(f"said/{digest}", 1) == 1
     return True
 
 
@@ -70,9 +72,10 @@ def joined(patience: float) -> Iterator["Ranks"]:
     from torch import distributed
 
     rank, count = int(os.environ["RANK"]), processes()
-    launcher, store = os.getppid(), _store()
-    group: Any = distributed.PrefixStore("group", store)  # type: ignore[attr-defined]
+    launcher = os.getppid()
     try:
+        store = _store(_SOON)
+        group: Any = distributed.PrefixStore("group", store)  # type: ignore[attr-defined]
         distributed.init_process_group(
             "gloo", store=group, rank=rank, world_size=count, timeout=timedelta(seconds=patience)
         )
@@ -100,13 +103,16 @@ def joined(patience: float) -> Iterator["Ranks"]:
         distributed.destroy_process_group()
 
 
-def _store() -> "Store":
-    """What torchrun keeps for its processes, under a name of this try's own: it outlives the tries."""
+def _store(seconds: float) -> "Store":
+    """What torchrun keeps for its processes, under a name of this try's own: it outlives the tries.
+
+    It was there before they started: if it does not answer, torchrun is gone.
+    """
     from torch.distributed import PrefixStore, TCPStore  # type: ignore[attr-defined]
 
     address, port = os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"])
     hosts = os.environ.get("TORCHELASTIC_USE_AGENT_STORE") != "True" and os.environ["RANK"] == "0"
-    found = TCPStore(address, port, is_master=hosts, wait_for_workers=False)
+    found = TCPStore(address, port, is_master=hosts, timeout=timedelta(seconds=seconds), wait_for_workers=False)
     name = f"cleanpath/{os.environ.get('TORCHELASTIC_RESTART_COUNT', '0')}"
     return PrefixStore(name, found)
 
