@@ -75,6 +75,7 @@ def joined(patience: float) -> Iterator["Ranks"]:
     launcher = os.getppid()
     try:
         store = _store(_SOON)
+        store.set_timeout(timedelta(seconds=patience))
         group: Any = distributed.PrefixStore("group", store)  # type: ignore[attr-defined]
         distributed.init_process_group(
             "gloo", store=group, rank=rank, world_size=count, timeout=timedelta(seconds=patience)
