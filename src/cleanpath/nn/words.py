@@ -20,6 +20,10 @@ def describe(module: nn.Module) -> str:
         return f"conv{kernel}×{kernel}" + (f"/{stride}" if stride != 1 else "")
     if isinstance(module, nn.Dropout):
         return f"dropout {module.p:g} (inverted)"
+    if isinstance(module, nn.AvgPool2d):
+        return f"avgpool{module.kernel_size}×{module.kernel_size}/{module.stride}"
+    if isinstance(module, nn.GroupNorm):
+        return "LN" if module.num_groups == 1 else f"GN{module.num_groups}"
     return _WORDS.get(type(module), type(module).__name__)
 
 
