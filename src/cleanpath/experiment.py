@@ -106,9 +106,7 @@ class Network:
         _one_of("network.widening", self.widening, ("A", "B", "D"))
         _one_of("network.normalisation", self.normalisation, NORMALISATIONS)
         _one_of("network.activation", self.activation, ACTIVATIONS)
-        _require(
-            math.isfinite(self.inner) and self.inner > 0, f"network.inner is {self.inner}; must be finite and > 0"
-        )
+        _require(math.isfinite(self.inner) and self.inner > 0, f"network.inner is {self.inner}; must be finite and > 0")
         _one_of("network.widening_input", self.widening_input, ("activated", "raw"))
         _one_of("network.padding", self.padding, ("after", "both"))
         _one_of("network.stride_on", self.stride_on, ("first", "middle"))
@@ -177,8 +175,8 @@ class Training:
 
     `optimizer`: `sgd` (torch's form), `caffe_sgd` (the authors' Caffe: the rate inside the velocity) or `adamw`.
     `decay_on`: `all` parameters (the authors' Torch code), the `weights` of convolutions and linear layers only
-    (the first paper, as the Torch code's README reports it), or `all_but_gate_bias` (decay alone opens a gate that starts
-    at −6).
+    (the first paper, as the Torch code's README reports it), or `all_but_gate_bias` (decay alone closes a
+    shortcut whose gate starts at −6).
     `schedule`: `steps` (`lr_drops` are fractions of the length at which the rate is multiplied by `lr_drop_factor`)
     or `cosine` (to zero). The first `warmup` iterations run at `warmup_factor` of the rate (`warmup_shape`
     `constant`, the paper) or rise from there (`linear`).

@@ -1,10 +1,11 @@
 """Units beyond the paper: what stands on F, on h or behind the sum, by kind, each with its reference.
 
-Any kind goes with any placement unless it says otherwise; where a reference has an order of its own, the docstring names
-the placement that is that order.
+Any kind goes with any placement unless it says otherwise; where a reference has an order of its own, the docstring
+names the placement that is that order.
 """
 
 from collections import OrderedDict
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import torch
@@ -23,7 +24,6 @@ if TYPE_CHECKING:
     from cleanpath.nn.resnet import ResNet
 
 _USUAL_REDUCTION = 16
-_ACTIVATIONS = (nn.ReLU, nn.GELU, nn.SiLU)
 # A gate as deep as F: its layers, of which the last has a norm and no ReLU behind it, since σ follows.
 _GATE = Placement(trail=("norm",))
 
@@ -33,7 +33,7 @@ _GATE = Placement(trail=("norm",))
 
 @kind("skip_init", takes=["start"])
 def skip_init(parts: Parts, setting: Shortcut) -> nn.Module:
-    """y = x + αF(x) with one learnt scalar α per unit, 0 at the start (or `start`).
+    """One learnt scalar on F: y = x + αF(x), α = 0 at the start (or `start`).
 
     De and Smith 2020, "Batch normalization biases residual blocks towards the identity function in deep networks", as
     SkipInit, for networks without BN (`network.normalisation=none`); Bachlechner et al. 2020, "ReZero is all you need",
@@ -46,7 +46,7 @@ def skip_init(parts: Parts, setting: Shortcut) -> nn.Module:
 
 @kind("layer_scale", needs=["start"])
 def layer_scale(parts: Parts, setting: Shortcut) -> nn.Module:
-    """y = x + diag(γ) F(x) with one learnt γ per channel, `start` at the start.
+    """One learnt scale per channel of F: y = x + diag(γ) F(x), γ = `start` at the start.
 
     Touvron et al. 2021, "Going deeper with image transformers" (LayerScale), where γ starts at 0.1 up to 18 layers, at
     1e-5 at 24 and at 1e-6 beyond.
@@ -59,7 +59,7 @@ def layer_scale(parts: Parts, setting: Shortcut) -> nn.Module:
 
 @kind("weighted_residual", takes=["start"])
 def weighted_residual(parts: Parts, setting: Shortcut) -> nn.Module:
-    """y = x + λF(x) with one learnt λ per unit, kept in [−1, 1], 0 at the start (or `start`).
+    """One learnt weight on F in [−1, 1]: y = x + λF(x), λ = 0 at the start (or `start`).
 
     Shen and Zeng 2016, "Weighted residuals for very deep networks": no ReLU after the sum
     (`network.placement=relu_before_addition`), λ in (−1, 1) by projected gradient descent.
@@ -75,11 +75,11 @@ def weighted_residual(parts: Parts, setting: Shortcut) -> nn.Module:
 
 @kind("stochastic_depth", needs=["rate"], takes=["inverted"])
 def stochastic_depth(parts: Parts, setting: Shortcut) -> nn.Module:
-    """y = x + b_l F(x), b_l from Bernoulli(p_l) in training; y = x + p_l F(x) in the test.
+    """F dropped by chance: y = x + b_l F(x), b_l from Bernoulli(p_l) in training; y = x + p_l F(x) in the test.
 
     Huang et al. 2016, "Deep networks with stochastic depth": p_l = 1 − (l/L)(1 − p_L) for the l-th of L units, and
-    `rate` is 1 − p_L (0.5 there). One draw per unit for the whole batch, as there; with `training.accumulation` or
-    `training.memory` one per micro-batch. `inverted` divides by p_l in training instead (torchvision's and timm's form).
+    `rate` is 1 − p_L (0.5 there). One draw per unit for the whole batch, as there; with `training.accumulation` one per
+    micro-batch. `inverted` divides by p_l in training instead (torchvision's and timm's form).
 
     Deviations: the F of a dropped unit is computed and multiplied by 0, so that the running averages of its BN move;
     there it is skipped.
@@ -94,7 +94,7 @@ def stochastic_depth(parts: Parts, setting: Shortcut) -> nn.Module:
 
 @kind("squeeze_excitation", takes=["reduction"])
 def squeeze_excitation(parts: Parts, setting: Shortcut) -> nn.Module:
-    """y = x + s(F(x)) ⊙ F(x), s(u) = σ(W₂ ReLU(W₁ mean(u))), one factor per channel of an image.
+    """A gate per channel at the end of F: y = x + s(F(x)) ⊙ F(x), s(u) = σ(W₂ ReLU(W₁ mean(u))).
 
     Hu, Shen and Sun 2018, "Squeeze-and-excitation networks": at the end of F, before the sum; W₁ narrows by `reduction`
     (16 there, and if not set).
@@ -108,12 +108,13 @@ def squeeze_excitation(parts: Parts, setting: Shortcut) -> nn.Module:
 
 @kind("highway", needs=["bias"])
 def highway(parts: Parts, setting: Shortcut) -> nn.Module:
-    """y = (1 − g(x)) ⊙ x + g(x) ⊙ F(x) with a gate as deep as F, whose last BN has the bias b at the start.
+    """A gate as deep as F: y = (1 − g(x)) ⊙ x + g(x) ⊙ F(x), the gate's last BN with the bias b = `bias` at the start.
 
     Srivastava, Greff and Schmidhuber 2015, "Highway networks", in the form in which R. K. Srivastava trained it in
-    January 2025 against the paper's conclusion: F = ReLU BN conv ReLU BN conv, g = σ BN conv ReLU BN conv, b = −6, no ReLU
-    after the sum (`network.placement=relu_before_addition`), and x itself or option B (`network.widening=B`). That run has
-    2,649,918 parameters; `cleanpath.nn.matching` finds the `network.inner` with as many as a residual network.
+    January 2025 against the paper's conclusion: F is conv BN ReLU conv BN ReLU, g is σ behind conv BN ReLU conv BN with
+    b = −6, no ReLU follows the sum (`network.placement=relu_before_addition`), h is x itself or option B
+    (`network.widening=B`). That run has 2,649,918 parameters (ours at width 14: 2,648,936), the residual network beside
+    it 1,727,962; `cleanpath.nn.matching` finds the `network.inner` with as many.
     """
     if parts.network.normalisation == "none":
         raise SettingError("a highway gate has its bias in its last norm; network.normalisation=none leaves it out")
@@ -132,10 +133,10 @@ def highway(parts: Parts, setting: Shortcut) -> nn.Module:
 
 def _fixup_start(built: "ResNet", setting: Shortcut) -> None:  # noqa: ARG001
     """Biases in stem and head, F's layers at L^(−1/(2m−2)) of their start, its last layer and the classifier at 0."""
-    built.stem.activation = _with_biases(built.stem.activation)
-    built.head.activation = _with_biases(built.head.activation)
-    layers = list(built.head.named_children())
-    built.head = nn.Sequential(OrderedDict([*layers[:-1], ("bias", Bias()), layers[-1]]))
+    for part in (built.stem, built.head):
+        part.add_module("activation", _with_biases(part.get_submodule("activation")))
+    *ahead, classifier = built.head.named_children()
+    built.head = nn.Sequential(OrderedDict([*ahead, ("bias", Bias()), classifier]))
     units = built.units().values()
     with torch.no_grad():
         for unit in units:
@@ -143,17 +144,17 @@ def _fixup_start(built: "ResNet", setting: Shortcut) -> None:  # noqa: ARG001
             last.weight.zero_()
             for layer in layers:
                 layer.weight.mul_(len(units) ** (-1 / (2 * len(layers))))
-        for parameter in built.head.linear.parameters():
+        for parameter in classifier[1].parameters():
             parameter.zero_()
 
 
 @kind("fixup", finish=_fixup_start)
 def fixup(parts: Parts, setting: Shortcut) -> nn.Module:  # noqa: ARG001
-    """y = x + aF(x) + b without any norm: a scalar bias before every convolution, activation and the classifier.
+    """No norm, but scalars: y = x + aF(x) + b, a scalar bias before every convolution, activation and the classifier.
 
-    Zhang, Dauphin and Ma 2019, "Fixup initialization: residual learning without normalization": a starts at 1, biases at
-    0, F's last layer and the classifier at 0, F's other layers at L^(−1/(2m−2)) of their usual start, for L units of m
-    layers. Where the width changes h and F share the bias of the first convolution, as in the authors' code.
+    Zhang, Dauphin and Ma 2019, "Fixup initialization: residual learning without normalization": a starts at 1, biases
+    at 0, F's last layer and the classifier at 0, F's other layers at L^(−1/(2m−2)) of their usual start, for L units of
+    m layers. Where the width changes h and F share the bias of the first convolution, as in the authors' code.
     Needs `network.normalisation=none`; with `network.placement=original` it is the authors' unit.
     """
     if parts.network.normalisation != "none":
@@ -161,24 +162,27 @@ def fixup(parts: Parts, setting: Shortcut) -> nn.Module:  # noqa: ARG001
             f"fixup is for networks without a norm, and network.normalisation is {parts.network.normalisation}; "
             "set network.normalisation=none"
         )
-    before, layers = _with_biases(parts.before), [*_with_biases(parts.branch).children()]
-    if parts.changes_width and isinstance(layers[1], nn.Conv2d):
-        before, layers = then(before, layers[0]), layers[1:]
-    layers.append(Multiplier(1.0, "a"))
-    after = parts.after
-    if not isinstance(after, nn.Identity):
-        layers.append(Bias())  # before the ReLU after the sum: the same number, on F
-    return unit_of(
-        Parts(**{**vars(parts), "before": before, "after": after}), parts.shortcut, nn.Sequential(*layers)
-    )
+    before = _with_biases(parts.before)
+    (_, first), *layers = _with_biases(parts.branch).named_children()
+    if parts.changes_width and layers[0][0] == "conv1":
+        before = then(before, first)
+    else:
+        layers = [("bias1", first), *layers]
+    layers.append(("scale", Multiplier(1.0, "a")))
+    if not isinstance(parts.after, nn.Identity):
+        layers.append(("bias", Bias()))  # before the ReLU after the sum, of which F is a part
+    return unit_of(replace(parts, before=before), parts.shortcut, nn.Sequential(OrderedDict(layers)))
 
 
 def _with_biases(module: nn.Module) -> nn.Module:
-    """The operations with a scalar bias before every convolution and activation."""
-    found = list[nn.Module]()
-    for part in module.children() if isinstance(module, nn.Sequential) else [module]:
-        found += [Bias(), part] if isinstance(part, (nn.Conv2d, *_ACTIVATIONS)) else [part]
-    return found[0] if len(found) == 1 else nn.Sequential(*found)
+    """The operations with a scalar bias before every convolution and activation; an identity stays one."""
+    if isinstance(module, nn.Identity):
+        return module
+    named = module.named_children() if isinstance(module, nn.Sequential) else [("activation", module)]
+    found = OrderedDict[str, nn.Module]()
+    for number, (name, part) in enumerate(named, start=1):
+        found |= {f"bias{number}": Bias(), name: part}
+    return nn.Sequential(found)
 
 
 def _deepnorm_start(built: "ResNet", setting: Shortcut) -> None:  # noqa: ARG001
@@ -192,14 +196,14 @@ def _deepnorm_start(built: "ResNet", setting: Shortcut) -> None:  # noqa: ARG001
 
 @kind("deepnorm", finish=_deepnorm_start)
 def deepnorm(parts: Parts, setting: Shortcut) -> nn.Module:  # noqa: ARG001
-    """y = norm(αx + F(x)) with α = (2N)^(1/4), and F's layers at β = (8N)^(−1/4) of their start; 2N is the depth in units.
+    """A norm behind a sum that favours h: y = norm(αx + F(x)), α = (2N)^(1/4), F's layers at β = (8N)^(−1/4) of usual.
 
     Wang et al. 2022, "DeepNet: scaling transformers to 1,000 layers", the encoder's formula; a layer there has two
-    residual units, so that N layers have 2N. Needs a placement with a norm behind the sum: `post_norm`, which has no
-    other, or `bn_after_addition`, where the BN within F undoes β on all layers but the last.
+    residual units, so that 2N is the number of units. Needs a placement with a norm behind the sum: `post_norm`, which
+    has no other, or `bn_after_addition`, where the BN within F undoes β on all layers but the last.
 
-    Deviations: F is convolutional and the norm is the network's (`network.normalisation=layer` is nearest); β acts on all
-    of F's layers, there on the feed-forward network and on the values and outputs of attention.
+    Deviations: F is convolutional and the norm is the network's (`network.normalisation=layer` is nearest); β acts on
+    all of F's layers, there on the feed-forward network and on the values and outputs of attention.
     """
     first = next(iter(parts.after.children()), parts.after)
     if not isinstance(first, nn.BatchNorm2d | nn.GroupNorm):

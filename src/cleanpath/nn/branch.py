@@ -85,7 +85,10 @@ def convolution(in_channels: int, layer: WeightLayer) -> nn.Conv2d:
 
 def _made(kinds: Iterable[str], channels: int, of: Network) -> list[tuple[str, nn.Module]]:
     """The operations under their names; norms are left out where the network has none."""
-    norms = {"norm": lambda: NORM[of.normalisation](channels)} if of.normalisation != "none" else {}
-    makers = {"relu": ACTIVATION[of.activation], **norms}
-    names = {"relu": of.activation}
-    return [(names.get(kind, kind), makers[kind]()) for kind in kinds if kind in makers]
+    made = list[tuple[str, nn.Module]]()
+    for kind in kinds:
+        if kind == "relu":
+            made.append((of.activation, ACTIVATION[of.activation]()))
+        elif of.normalisation != "none":
+            made.append((kind, NORM[of.normalisation](channels)))
+    return made

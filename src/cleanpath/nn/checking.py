@@ -7,19 +7,23 @@ from torch import Tensor, nn
 
 from cleanpath.errors import SettingError
 from cleanpath.experiment import Network
-from cleanpath.nn import catalog
+from cleanpath.nn import catalog, own
 from cleanpath.nn.resnet import ResNet
 
 
 def check_units(of: Network, built: ResNet, images: Tensor) -> None:
     """Raise `SettingError` for a unit that gives another shape than its place asks for, or writes into its input."""
     shapes = [shape for stage in catalog.stages(of) for shape in stage]
-    handles = []
+    handles, begun = [], list[str]()
     for (name, unit), shape in zip(built.units().items(), shapes, strict=True):
-        check = _Check(name, shape)
+        check = _Check(name, shape, begun)
         handles += [unit.register_forward_pre_hook(check.before), unit.register_forward_hook(check.behind)]
     try:
         built(images)
+    except SettingError:
+        raise
+    except Exception as error:
+        raise SettingError(f"unit {begun[-1]} failed: {own.told(error)}") from error
     finally:
         for handle in handles:
             handle.remove()
@@ -28,11 +32,12 @@ def check_units(of: Network, built: ResNet, images: Tensor) -> None:
 class _Check:
     """Looks at one unit's input before, and at its input and output behind."""
 
-    def __init__(self, name: str, shape: catalog.UnitShape) -> None:
-        self._name, self._shape, self._given = name, shape, torch.empty(0)
+    def __init__(self, name: str, shape: catalog.UnitShape, begun: list[str]) -> None:
+        self._name, self._shape, self._begun, self._given = name, shape, begun, torch.empty(0)
 
     def before(self, unit: nn.Module, inputs: tuple[Tensor, ...]) -> None:  # noqa: ARG002
         """What goes in."""
+        self._begun.append(self._name)
         self._given = inputs[0].detach().clone()
 
     def behind(self, unit: nn.Module, inputs: tuple[Tensor, ...], output: object) -> None:  # noqa: ARG002
@@ -46,7 +51,9 @@ class _Check:
                 "that is N×out_channels×⌈H/stride⌉×⌈W/stride⌉"
             )
         if not torch.equal(inputs[0], given):
-            raise SettingError(f"unit {self._name} writes into its input, which changes h unseen; leave out inplace=True")
+            raise SettingError(
+                f"unit {self._name} writes into its input, which changes h unseen; leave out inplace=True"
+            )
 
 
 def _times(shape: tuple[int, ...]) -> str:

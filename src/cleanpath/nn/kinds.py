@@ -140,8 +140,8 @@ def unit(name: str) -> Callable[[OwnMaker], OwnMaker]:
 
         @cleanpath.unit("halved")
         def halved(parts):
-            \"\"\"y = x/2 + F(x).\"\"\"
-            return ResidualUnit(before=parts.before, shortcut=Half(parts.shortcut), branch=parts.branch, after=parts.after)
+            h = Half(parts.shortcut)
+            return ResidualUnit(before=parts.before, shortcut=h, branch=parts.branch, after=parts.after)
 
     The unit takes (N, in_channels, H, W) to (N, out_channels, ⌈H/stride⌉, ⌈W/stride⌉). Afterwards
     `Shortcut(kind="halved")` builds networks with it; from elsewhere it is `Shortcut(kind="path/to/file.py:halved")`.

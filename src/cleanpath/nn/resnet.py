@@ -50,9 +50,7 @@ def build(network: Network) -> ResNet:
             units[f"unit{index}"] = kind.make(parts, network.shortcut)
         stages[f"stage{number}"] = nn.Sequential(units)
     last = shapes[-1][-1].out_channels
-    built = ResNet(
-        stem=_stem(network, placement), stages=nn.Sequential(stages), head=_head(network, placement, last)
-    )
+    built = ResNet(stem=_stem(network, placement), stages=nn.Sequential(stages), head=_head(network, placement, last))
     initialise(built)
     kind.finish(built, network.shortcut)
     return built

@@ -6,24 +6,24 @@ from torch.nn import functional
 
 from cleanpath.experiment import Shortcut
 from cleanpath.nn.kinds import Parts, kind
-from cleanpath.nn.unit import ExclusivelyGatedUnit, PlainUnit, ResidualUnit, Unit
+from cleanpath.nn.unit import ExclusivelyGatedUnit, PlainUnit, ResidualUnit
 from cleanpath.nn.words import describe, gated
 
 
 @kind("identity")
-def identity(parts: Parts, setting: Shortcut) -> Unit:  # noqa: ARG001
+def identity(parts: Parts, setting: Shortcut) -> nn.Module:  # noqa: ARG001
     """h(x) = x, equation (3); where the width changes, option A or B."""
     return unit_of(parts, parts.shortcut, parts.branch)
 
 
 @kind("none")
-def none(parts: Parts, setting: Shortcut) -> Unit:  # noqa: ARG001
+def none(parts: Parts, setting: Shortcut) -> nn.Module:  # noqa: ARG001
     """No shortcut: the first paper's plain network."""
     return PlainUnit(before=parts.before, branch=parts.branch, after=parts.after)
 
 
 @kind("scaling", needs=["scale"], takes=["branch_scale"])
-def scaling(parts: Parts, setting: Shortcut) -> Unit:
+def scaling(parts: Parts, setting: Shortcut) -> nn.Module:
     """h(x) = λx, equation (6); with `branch_scale`, F is scaled too, behind its last BN.
 
     Deviations: at a width change λ multiplies the output of option A or B; the paper does not say.
@@ -34,14 +34,14 @@ def scaling(parts: Parts, setting: Shortcut) -> Unit:
 
 
 @kind("branch_scaling", needs=["branch_scale"])
-def branch_scaling(parts: Parts, setting: Shortcut) -> Unit:
+def branch_scaling(parts: Parts, setting: Shortcut) -> nn.Module:
     """h(x) = x with F scaled by a constant: equation (8) has no product for it. Not in the paper's tables."""
     assert setting.branch_scale is not None
     return unit_of(parts, parts.shortcut, then(parts.branch, Scale(setting.branch_scale)))
 
 
 @kind("exclusive_gating", needs=["bias"], takes=["norm", "gate_widening"])
-def exclusive_gating(parts: Parts, setting: Shortcut) -> Unit:
+def exclusive_gating(parts: Parts, setting: Shortcut) -> nn.Module:
     """h(x) = (1 − g(x)) ⊙ x and F scaled by g(x), Figure 2(c)."""
     if parts.changes_width and not setting.gate_widening:
         return identity(parts, setting)
@@ -55,7 +55,7 @@ def exclusive_gating(parts: Parts, setting: Shortcut) -> Unit:
 
 
 @kind("shortcut_only_gating", needs=["bias"], takes=["norm", "gate_widening"])
-def shortcut_only_gating(parts: Parts, setting: Shortcut) -> Unit:
+def shortcut_only_gating(parts: Parts, setting: Shortcut) -> nn.Module:
     """h(x) = (1 − g(x)) ⊙ x with F unscaled, Figure 2(d)."""
     if parts.changes_width and not setting.gate_widening:
         return identity(parts, setting)
@@ -63,7 +63,7 @@ def shortcut_only_gating(parts: Parts, setting: Shortcut) -> Unit:
 
 
 @kind("conv_1x1", takes=["norm"])
-def conv_1x1(parts: Parts, setting: Shortcut) -> Unit:
+def conv_1x1(parts: Parts, setting: Shortcut) -> nn.Module:
     """h(x) = W_s x, a 1×1 convolution in every unit, Figure 2(e): option C of the first paper.
 
     `norm` puts a BN behind it. The paper draws none and says that BN follows the weight layers of all units
@@ -74,7 +74,7 @@ def conv_1x1(parts: Parts, setting: Shortcut) -> Unit:
 
 
 @kind("dropout", needs=["rate"], takes=["inverted"])
-def dropout(parts: Parts, setting: Shortcut) -> Unit:
+def dropout(parts: Parts, setting: Shortcut) -> nn.Module:
     """h(x) = dropout(x), Figure 2(f)."""
     assert setting.rate is not None
     shortcut = nn.Dropout(setting.rate) if setting.inverted else Dropout(setting.rate)

@@ -2,11 +2,11 @@
 
     X_{l+1} = f(H_res h(X_l) + H_postᵀ F(H_pre X_l)),  X of n streams, H_res n×n, H_pre and H_post 1×n
 
-The streams are the channels of one tensor, (N, n·C, H, W), so that a unit is the ordinary `ResidualUnit`. Behind the stem
-the signal is copied into every stream; before the head the streams are summed.
+The streams are the channels of one tensor, (N, n·C, H, W), so that a unit is the ordinary `ResidualUnit`. Behind the
+stem the signal is copied into every stream; before the head the streams are summed.
 
-Where the width changes, h (option A, B or D) acts on every stream, with weights that the streams share; so do `before` and
-`after`. A norm there takes its statistics over all streams.
+Where the width changes, h (option A, B or D) acts on every stream, with weights that the streams share; so do `before`
+and `after`. A BN there takes its statistics over all streams.
 """
 
 from collections import OrderedDict
@@ -37,13 +37,13 @@ def _copy_and_sum(built: "ResNet", setting: Shortcut) -> None:
 
 @kind("hyper_connections", needs=["streams"], finish=_copy_and_sum)
 def hyper_connections(parts: Parts, setting: Shortcut) -> nn.Module:
-    """X' = H_res X + H_postᵀ F(H_pre X) with learnt matrices, of `streams` streams.
+    """Learnt matrices between `streams` streams: X' = H_res X + H_postᵀ F(H_pre X).
 
-    Zhu et al. 2024, "Hyper-connections", the static form. At the start H_res is the identity, H_post is all ones and H_pre
-    reads one stream, another in each unit (l mod n): F reads and every stream gets what a residual network's would.
+    Zhu et al. 2024, "Hyper-connections", the static form. At the start H_res is the identity, H_post is all ones and
+    H_pre reads one stream, another in each unit (l mod n): what F reads and adds is then that of a residual network.
 
-    Deviations: the matrices have the weight decay that `training.decay_on` says; our units have one F where a layer there
-    has two.
+    Deviations: F is convolutional, there it is attention or a feed-forward network; the matrices have the weight decay
+    that `training.decay_on` says.
     """
     assert setting.streams is not None
     n = setting.streams
@@ -54,15 +54,15 @@ def hyper_connections(parts: Parts, setting: Shortcut) -> nn.Module:
 
 @kind("manifold_hyper_connections", needs=["streams"], finish=_copy_and_sum)
 def manifold_hyper_connections(parts: Parts, setting: Shortcut) -> nn.Module:
-    """X' = H_res X + H_postᵀ F(H_pre X), H_res doubly stochastic, H_pre in (0, 1), H_post in (0, 2).
+    """The same with bounded matrices: H_res doubly stochastic, H_pre in (0, 1), H_post in (0, 2).
 
     Xie et al. 2025, "mHC: manifold-constrained hyper-connections": H_res is what 20 steps of Sinkhorn and Knopp make of
     exp(learnt logits), H_pre = σ and H_post = 2σ of learnt logits. Products of doubly stochastic matrices are such
     matrices, so that the direct path neither grows nor dies; with one stream H_res is 1.
 
-    Deviations: the part of the logits that depends on X is left out, as in static hyper-connections. At the start H_res is
-    near the identity (off-diagonal logits −8), H_pre reads one stream almost alone (logits ±8) and H_post is all ones; that
-    paper starts its static part otherwise or does not say.
+    Deviations: the part of the logits that depends on X is left out, as in static hyper-connections. Without it equal
+    streams would stay equal for ever, so each H_pre starts reading one stream almost alone (logits ±8); H_res starts
+    near the identity (off-diagonal logits −8), H_post at all ones.
     """
     assert setting.streams is not None
     n = setting.streams
@@ -89,7 +89,8 @@ def _each(module: nn.Module, streams: int) -> nn.Module:
 
 def apart(x: Tensor, streams: int) -> Tensor:
     """(N, n·C, H, W) to (N, n, C, H, W)."""
-    return x.unflatten(1, (streams, -1))
+    count, channels, *sides = x.shape
+    return x.reshape(count, streams, channels // streams, *sides)
 
 
 class Copy(nn.Module):
@@ -123,7 +124,7 @@ class Each(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         y = self.module(apart(x, self.streams).flatten(0, 1))
-        return y.unflatten(0, (-1, self.streams)).flatten(1, 2)
+        return y.reshape(x.shape[0], self.streams * y.shape[1], *y.shape[2:])
 
     def in_words(self) -> str:
         """What is on each."""
