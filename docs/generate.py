@@ -18,6 +18,8 @@ from pathlib import Path
 from typing import Any
 
 from cleanpath.auditing import finding, judging, profile, values
+from cleanpath.paper.claims import QUANTITIES, Claim
+from cleanpath.paper.hypotheses import CLAIMS, HYPOTHESES
 from cleanpath.paper.published import published_table
 from cleanpath.paper.tables import RECIPES
 from cleanpath.report.page import answer
@@ -35,6 +37,7 @@ PAGES = (
     "docs/reliability.md",
     "docs/training.md",
     "docs/memory.md",
+    "docs/claims.md",
 )
 _BLOCK = re.compile(r"(<!-- begin: (\w+) -->\n).*?(<!-- end -->)", re.DOTALL)
 
@@ -312,6 +315,32 @@ def depth_memory() -> str:
     return "\n".join(lines) + "\n"
 
 
+def claims() -> str:
+    """Every claim with what it compares, under its hypothesis."""
+    lines = []
+    for hypothesis, about in HYPOTHESES.items():
+        lines.append(f"**{hypothesis}: {about}**\n")
+        lines += [_claim(claim) for claim in CLAIMS if claim.hypothesis == hypothesis]
+        lines.append("")
+    return "\n".join(lines)
+
+
+def _claim(claim: Claim) -> str:
+    margin = f" Margin: {claim.why_margin}." if claim.margin else ""
+    presumed = "" if claim.decisive else " Not decisive: presumed or implied."
+    return (
+        f"- **{claim.id}** {claim.sentence} `{claim.formula}` for {QUANTITIES[claim.quantity].words}.{margin} "
+        f"Refuted if {claim.refuted_if}. Source: {claim.source}.{presumed}"
+    )
+
+
+def quantities() -> str:
+    """What each quantity of a claim is."""
+    lines = ["| quantity | what |", "| --- | --- |"]
+    lines += [f"| `{one.key}` | {one.definition} |" for one in QUANTITIES.values()]
+    return "\n".join(lines) + "\n"
+
+
 def _lines(name: str) -> list[dict[str, Any]]:
     text = (ROOT / "results" / f"{name}.jsonl").read_text(encoding="utf-8")
     return [json.loads(line) for line in text.splitlines()]
@@ -344,6 +373,8 @@ BLOCKS: dict[str, Callable[[], str]] = {
     "mixed": mixed,
     "thousand_layers": thousand_layers,
     "depth_memory": depth_memory,
+    "claims": claims,
+    "quantities": quantities,
     "sweep": sweep,
     "sweep_rows": lambda: sweep("--rows"),
 }

@@ -1,0 +1,310 @@
+"""Verdicts on claims: an exact paired test each, corrected for all that are judged together; values in, verdicts out.
+
+How a verdict is reached, with the formulae: docs/claims.md.
+"""
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import combinations
+from typing import Any
+
+from cleanpath.paper import exact
+from cleanpath.paper.claims import (
+    EQUAL,
+    HIGHER,
+    LOWER,
+    NOT_HIGHER,
+    QUANTITIES,
+    Cell,
+    Claim,
+    Comparison,
+    Contrast,
+    Order,
+)
+from cleanpath.paper.columns import ceiling, floor
+
+CONFIRMED, CONTRADICTED, UNDECIDED, NOT_RUN = "confirmed", "contradicted", "undecided", "not_run"
+
+# (Table, row, column, quantity) to seed to value; ∞ for a run that diverged, no entry for a run that there is not.
+Values = Mapping[tuple[str, str, str, str], Mapping[int, float]]
+# What a page calls a row: (table, row) to words.
+Labels = Mapping[tuple[str, str], str]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Result:
+    """What the seeds of one comparison come to; differences in the unit of the claim's quantity."""
+
+    comparison: Comparison
+    differences: tuple[float, ...]
+    """One per seed that all cells have, by seed."""
+    medians: tuple[float, ...]
+    """Of each cell, over these seeds."""
+    favourable: int
+    """Seeds whose difference goes the claim's way."""
+    difference: float
+    """Their median."""
+    interval: tuple[float, float]
+    """All shifts that the test does not reject at 5%, two-sided: not corrected for other claims."""
+    rank_biserial: float
+    """The difference without a unit: −1 if all seeds are below 0, 1 if all are above."""
+    p_for: float
+    p_against: float
+
+    @property
+    def n(self) -> int:
+        """How many seeds."""
+        return len(self.differences)
+
+    def to_data(self) -> dict[str, Any]:
+        """As plain data; infinite numbers as words."""
+        return {
+            "cells": [list(cell) for cell in self.comparison.cells],
+            "name": self.comparison.name,
+            "n": self.n,
+            "differences": [_plain(d) for d in self.differences],
+            "medians": [_plain(m) for m in self.medians],
+            "favourable": self.favourable,
+            "difference": _plain(self.difference),
+            "interval": [_plain(end) for end in self.interval],
+            "rank_biserial": self.rank_biserial,
+            "p_for": self.p_for,
+            "p_against": self.p_against,
+        }
+
+
+@dataclass(frozen=True, kw_only=True)
+class Verdict:
+    """A claim, what became of it, and all numbers behind that; without results where it was not run."""
+
+    claim: Claim
+    verdict: str
+    results: tuple[Result, ...] = ()
+    p_for: float | None = None
+    p_against: float | None = None
+    holm_for: float | None = None
+    holm_against: float | None = None
+    family: int = 0
+    """How many claims were judged together."""
+    needed: int = 0
+    """The least number of seeds with which one of so many can be confirmed."""
+    doubt: str = ""
+    """Why values that look alike decide nothing: a ceiling, a floor, too few seeds."""
+    missing: tuple[Cell, ...] = ()
+
+    @property
+    def n(self) -> int:
+        """The seeds of the comparison that has fewest."""
+        return min((result.n for result in self.results), default=0)
+
+    @property
+    def leading(self) -> Result | None:
+        """The comparison that decides: the one that contradicts most, else the one that confirms least."""
+        if not self.results:
+            return None
+        if self.verdict == CONTRADICTED:
+            return min(self.results, key=lambda result: result.p_against)
+        return max(self.results, key=lambda result: (result.p_for, -abs(result.rank_biserial), -abs(result.difference)))
+
+    def to_data(self) -> dict[str, Any]:
+        """As plain data."""
+        return {
+            "claim": self.claim.to_data(),
+            "verdict": self.verdict,
+            "n": self.n,
+            "p_for": self.p_for,
+            "p_against": self.p_against,
+            "holm_for": self.holm_for,
+            "holm_against": self.holm_against,
+            "family": self.family,
+            "seeds_needed": self.needed,
+            "doubt": self.doubt,
+            "missing": [list(cell) for cell in self.missing],
+            "results": [result.to_data() for result in self.results],
+            "in_words": self.in_words(),
+        }
+
+    def in_words(self, labels: Labels | None = None) -> str:
+        """One line; `labels` are what the page calls the rows."""
+        result = self.leading
+        if result is None:
+            cells = ", ".join("/".join(cell) for cell in self.missing)
+            return f"not run: no seed of {cells}"
+        p = self.holm_against if self.verdict == CONTRADICTED else self.holm_for
+        assert p is not None
+        several = f"closest of {len(self.results)} comparisons: " if len(self.results) > 1 else ""
+        found = _found(self.claim, self.verdict, result, labels or {})
+        seeds = f"{result.favourable} of {result.n} seeds" + (" as claimed" if self.verdict != CONFIRMED else "")
+        doubt = f" ({self.doubt})" if self.doubt else ""
+        return f"{self.verdict}: {several}{found}, {seeds}, p = {p:.2g} after Holm over {self.family}{doubt}"
+
+
+def judge(claims: Iterable[Claim], values: Values, alpha: float = 0.05) -> list[Verdict]:
+    """A verdict on every claim, in their order; those whose comparisons all have a seed are judged together.
+
+    Each claim gives two one-sided p-values, that it holds and that it is the other way. The first of all claims are one
+    family for Holm, the second another: the chance that any claim is wrongly confirmed is at most `alpha`, and so is
+    the chance that any is wrongly contradicted.
+    """
+    tested = [(claim, tuple(_result(claim, one, values) for one in claim.comparisons)) for claim in claims]
+    judged = [results for _, results in tested if all(result.n for result in results)]
+    # All comparisons must hold: the largest p. One the other way suffices: the smallest, times how many there are.
+    p_for = [max(result.p_for for result in results) for results in judged]
+    p_against = [min(1.0, len(results) * min(result.p_against for result in results)) for results in judged]
+    numbers = zip(p_for, p_against, exact.holm(p_for), exact.holm(p_against), strict=True)
+    return [
+        _decided(claim, results, next(numbers), family=len(judged), alpha=alpha)
+        if all(result.n for result in results)
+        else Verdict(claim=claim, verdict=NOT_RUN, missing=_missing(claim, values))
+        for claim, results in tested
+    ]
+
+
+def _decided(
+    claim: Claim, results: tuple[Result, ...], p: tuple[float, float, float, float], *, family: int, alpha: float
+) -> Verdict:
+    """The verdict of these p-values: for, against, and both after Holm."""
+    p_for, p_against, holm_for, holm_against = p
+    alike, n, needed = _alike(claim, results), min(result.n for result in results), seeds_needed(family, alpha)
+    # Rows that cannot be told apart are like each other for a reason that is not the paper's.
+    blind = bool(alike) and claim.direction in (EQUAL, NOT_HIGHER)
+    verdict = CONTRADICTED if holm_against <= alpha else CONFIRMED if holm_for <= alpha and not blind else UNDECIDED
+    few = f"{n} seeds, and {needed} are needed to confirm one of {family}"
+    doubts = (alike, few if verdict == UNDECIDED and n < needed else "")
+    return Verdict(
+        claim=claim,
+        verdict=verdict,
+        results=results,
+        p_for=p_for,
+        p_against=p_against,
+        holm_for=holm_for,
+        holm_against=holm_against,
+        family=family,
+        needed=needed,
+        doubt="; ".join(doubt for doubt in doubts if doubt),
+    )
+
+
+def seeds_needed(number_of_claims: int, alpha: float = 0.05) -> int:
+    """The least n with K / 2^n ≤ α: the smallest p-value of n pairs is 2^−n, and Holm multiplies it by K."""
+    n = 1
+    while number_of_claims / 2**n > alpha:
+        n += 1
+    return n
+
+
+def seeds_sentence(seeds: int, number_of_claims: int, alpha: float = 0.05) -> str | None:
+    """What `--seeds` says where so many seeds cannot confirm any of so many claims; None where they can."""
+    if not number_of_claims or seeds >= (needed := seeds_needed(number_of_claims, alpha)):
+        return None
+    least = min(1.0, number_of_claims / 2**seeds)
+    claims = "the claim" if number_of_claims == 1 else f"any of {number_of_claims} claims"
+    return (
+        f"{seeds} seeds cannot confirm {claims}: the smallest p-value after Holm is {least:.2g}, above {alpha:g}; "
+        f"--seeds {needed} can"
+    )
+
+
+def _result(claim: Claim, comparison: Comparison, values: Values) -> Result:
+    """The test of one comparison, over the seeds that all of its cells have."""
+    runs = [values.get((*cell, claim.quantity), {}) for cell in comparison.cells]
+    seeds = sorted(set.intersection(*(set(run) for run in runs)))
+    per_seed = [tuple(float(run[seed]) for run in runs) for seed in seeds]
+    differences = [_difference(comparison, of_a_seed) for of_a_seed in per_seed]
+    # Whole numbers from here on, so that ties are ties.
+    places = exact.decimals([*differences, *(value for of_a_seed in per_seed for value in of_a_seed)])
+    d, margin = [exact.on_grid(x, places) for x in differences], exact.on_grid(claim.margin, places)
+    p_for, p_against = _p_values(claim.direction, d, margin)
+    low, high = exact.interval(d)
+    return Result(
+        comparison=comparison,
+        differences=tuple(differences),
+        medians=tuple(exact.median(of_a_cell) for of_a_cell in zip(*per_seed, strict=True)),
+        favourable=sum(_as_claimed(claim.direction, x, margin) for x in d),
+        difference=exact.median(d) / 10.0**places if d else 0.0,
+        interval=(low / 10.0**places, high / 10.0**places),
+        rank_biserial=exact.rank_biserial(d),
+        p_for=p_for,
+        p_against=p_against,
+    )
+
+
+def _p_values(direction: str, d: Sequence[float], margin: float) -> tuple[float, float]:
+    """One-sided: that the differences go the claim's way, and that they go the other; the margin of most is 0."""
+    if direction == HIGHER:
+        return exact.p_above(d, -margin), exact.p_below(d, -margin)
+    if direction == EQUAL:
+        within = max(exact.p_below(d, margin), exact.p_above(d, -margin))
+        return within, min(1.0, 2 * min(exact.p_above(d, margin), exact.p_below(d, -margin)))
+    return exact.p_below(d, margin), exact.p_above(d, margin)
+
+
+def _as_claimed(direction: str, d: float, margin: float) -> bool:
+    return d > -margin if direction == HIGHER else abs(d) < margin if direction == EQUAL else d < margin
+
+
+def _difference(comparison: Comparison, values: Sequence[float]) -> float:
+    """The number of one seed; 0, a tie, where runs on both sides diverged."""
+    if isinstance(comparison, Contrast):
+        plus, minus = math.fsum(values[: len(comparison.plus)]), math.fsum(values[len(comparison.plus) :])
+        return 0.0 if math.isinf(plus) and math.isinf(minus) else plus - minus
+    pairs = list(combinations(values, 2))
+    return sum((later > earlier) - (later < earlier) for earlier, later in pairs) / len(pairs)
+
+
+def _alike(claim: Claim, results: Sequence[Result]) -> str:
+    """Why the compared cells cannot be told apart in test error: all at the ceiling, or all failing; else nothing."""
+    if claim.quantity != "error":
+        return ""
+    medians = {cell: m for r in results for cell, m in zip(r.comparison.cells, r.medians, strict=True)}
+    errors = {"/".join(cell): {0: middle} for cell, middle in medians.items()}
+    return ceiling(errors) or floor(errors) or ""
+
+
+def _missing(claim: Claim, values: Values) -> tuple[Cell, ...]:
+    """The cells without a run; all of them if each has one, but no seed in common."""
+    return tuple(cell for cell in claim.cells if not values.get((*cell, claim.quantity))) or claim.cells
+
+
+def _found(claim: Claim, verdict: str, result: Result, labels: Labels) -> str:
+    """What was measured: both sides and how far they are apart, with the interval."""
+    comparison, digits = result.comparison, QUANTITIES[claim.quantity].digits
+    if isinstance(comparison, Order):
+        return f"{comparison.name}: rising less falling pairs {_span(result, 2)}"
+    if len(comparison.cells) > 2:
+        return f"{comparison.name}: difference {_span(result, digits)}"
+    sides = zip(_sides(comparison, labels), result.medians, strict=True)
+    left, right = (f"{words} {_number(middle, digits)}" for words, middle in sides)
+    if claim.margin:
+        return f"{left} and {right}, margin {_number(claim.margin, digits)}: difference {_span(result, digits)}"
+    if verdict == UNDECIDED:
+        return f"{left} and {right}: difference {_span(result, digits)}"
+    way = LOWER if result.difference < 0 else HIGHER
+    return f"{left} {way} than {right} by {_span(result, digits, turned=way == LOWER)}"
+
+
+def _span(result: Result, digits: int, *, turned: bool = False) -> str:
+    """The difference and its interval; `turned`, what the second side has more."""
+    middle, (low, high) = result.difference, result.interval
+    if turned:
+        middle, low, high = -middle, -high, -low
+    return f"{_number(middle, digits)} [{_number(low, digits)}, {_number(high, digits)}]"
+
+
+def _sides(contrast: Contrast, labels: Labels) -> list[str]:
+    """What the two cells of a difference are called: by their rows, and by their columns where those differ."""
+    cells = contrast.cells
+    rows = [labels.get((table, row), row.replace("_", " ")) for table, row, _ in cells]
+    columns = [column for _, _, column in cells]
+    if columns[0] == columns[1]:
+        return rows
+    return columns if rows[0] == rows[1] else [f"{row}, {column}," for row, column in zip(rows, columns, strict=True)]
+
+
+def _number(value: float, digits: int) -> str:
+    return f"{value:.{digits}f}".replace("-inf", "−∞").replace("inf", "∞").replace("-", "−")
+
+
+def _plain(value: float) -> float | str:
+    return value if math.isfinite(value) else str(value)
