@@ -12,7 +12,6 @@ from dataclasses import dataclass
 from functools import cache
 
 from cleanpath.experiment import Experiment, Foreign, Training
-from cleanpath.grid.plan import Cell
 from cleanpath.nn import catalog
 from cleanpath.nn.multiply_adds import layers, multiply_adds
 from cleanpath.paper import recipes
@@ -43,6 +42,17 @@ class Probe:
     layers: int
     multiply_adds: float
     seconds: float
+
+
+PROBED = Experiment(network=catalog.network("resnet20"), training=Training(iterations=1))
+"""What the speed of a machine is measured with."""
+
+
+def probe_of(experiment: Experiment, side: int, batch: int, seconds: float) -> Probe:
+    """A probe of that many seconds a step."""
+    assert not isinstance(experiment.network, Foreign)
+    count = _PASSES * batch * multiply_adds(experiment.network, side)
+    return Probe(layers=layers(experiment.network), multiply_adds=float(count), seconds=seconds)
 
 
 def speed_of(small: Probe, large: Probe) -> Speed:
@@ -118,9 +128,9 @@ def _layout(experiment: Experiment) -> str:
     return experiment.network.layout
 
 
-def of_cells(cells: Iterable[Cell], speed: Speed) -> list[float]:
-    """Seconds of every cell whose shapes are known."""
-    return [seconds(cell.experiment, speed) for cell in cells if known(cell.experiment)]
+def _layout(experiment: Experiment) -> str:
+    assert not isinstance(experiment.network, Foreign)
+    return experiment.network.layout
 
 
 def _kind(experiment: Experiment) -> str:

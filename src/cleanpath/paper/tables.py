@@ -93,7 +93,7 @@ def _experiment(table: str, scale: Scale, row: str, part: Part) -> Experiment:
     return Experiment(
         network=scale.network(table, part),
         data=scale.data_of(part),
-        training=scale.training(part),
+        training=scale.training(table, part),
         source=f"{table}/{row}",
     )
 
