@@ -22,7 +22,10 @@ _SIDES = {"digits": 8, "cifar10": 32, "cifar100": 32, "imagenet": 224}
 _PASSES = 3
 """A step counts as three forward passes: forward, and backward to inputs and to weights."""
 # Section 5: ResNet-1001 took about 27 hours on two GPUs, ResNet-200 about three weeks on eight.
-_STATED = {"cifar": ("preresnet1001", 32, "cifar10", 27 * 2), "imagenet": ("preresnet200", 224, "imagenet", 21 * 24 * 8)}
+_STATED = {
+    "cifar": ("preresnet1001", 32, "cifar10", 27 * 2),
+    "imagenet": ("preresnet200", 224, "imagenet", 21 * 24 * 8),
+}
 _TESTED = {"digits": 500, "cifar10": 10_000, "cifar100": 10_000, "imagenet": 50_000}
 """Held-out images."""
 

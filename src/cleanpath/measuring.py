@@ -205,6 +205,9 @@ def measure(run: Run, wish: Wish) -> None:
     for view in wish.views:
         data = trained.evaluation(found, view=view)
         _write(run.folder / measures.evaluation_file(view), {**data, "weights_sha256": digest})
+    if not measures.of_these_weights(run, [measures.MEASURED]):
+        for name in measures.PROFILES:
+            (run.folder / name).unlink(missing_ok=True)
     images = looked_at(experiment.data)
     start = started(experiment)
     if wish.profiles:

@@ -57,10 +57,7 @@ class Recipe:
     def cells(self) -> tuple[tuple[Part, Part], ...]:
         """Every row and column that the table has, column by column."""
         return tuple(
-            (row, column)
-            for column in self.columns
-            for row in self.rows
-            if (row.key, column.key) not in self.absent
+            (row, column) for column in self.columns for row in self.rows if (row.key, column.key) not in self.absent
         )
 
     def row(self, key: str) -> Part:

@@ -211,7 +211,9 @@ _TWO_LAYER = (
         _POST,
         normalisation="layer",
     ),
-    _beyond("gelu", "GELU in place of ReLU", "Hendrycks and Gimpel 2016; full pre-activation", _CLEAN, activation="gelu"),
+    _beyond(
+        "gelu", "GELU in place of ReLU", "Hendrycks and Gimpel 2016; full pre-activation", _CLEAN, activation="gelu"
+    ),
     _beyond("silu", "SiLU in place of ReLU", "Elfwing et al. 2017; full pre-activation", _CLEAN, activation="silu"),
     _beyond(
         "hyper_connections",

@@ -26,9 +26,7 @@ def gated(kind: str, bias: int) -> Part:
     """
     words = {"exclusive_gating": "exclusive gating", "shortcut_only_gating": "shortcut-only gating"}[kind]
     signed = str(bias).replace("-", "−")
-    return of_shortcut(
-        f"{kind}_{bias}", f"{words}, b = {signed}", kind=kind, bias=float(bias), gate_widening=False
-    )
+    return of_shortcut(f"{kind}_{bias}", f"{words}, b = {signed}", kind=kind, bias=float(bias), gate_widening=False)
 
 
 HALF_HALF = of_shortcut(
@@ -53,9 +51,7 @@ TABLE_1 = Recipe(
         CONV_1X1,
         of_shortcut("dropout", "dropout 0.5", kind="dropout", rate=0.5),
         # Not in the paper: its theory makes no product where h stays the identity, whatever the factor on F.
-        of_shortcut(
-            "constant_1_half", "constant scaling: shortcut 1, F 0.5", kind="branch_scaling", branch_scale=0.5
-        ),
+        of_shortcut("constant_1_half", "constant scaling: shortcut 1, F 0.5", kind="branch_scaling", branch_scale=0.5),
     ),
     columns=(RESNET_110,),
     varies_unit=True,

@@ -140,10 +140,7 @@ QUICK = Scale(
         "CIFAR-100": "the digits have ten classes: nothing small stands for CIFAR-100",
         "ImageNet": "nothing small stands for ImageNet",
         "batch_of_64": "the paper's gain by the smaller batch, 0.3%, is no more than two of the 500 test images",
-        **{
-            f"gate_bias/shortcut_only_gating_{bias}/ResNet-110": "left out for time"
-            for bias in BIASES
-        },
+        **{f"gate_bias/shortcut_only_gating_{bias}/ResNet-110": "left out for time" for bias in BIASES},
     },
     deviations=(
         (
@@ -176,11 +173,11 @@ LAPTOP = Scale(
         "ResNet-110(1layer)": "cifar-resnet32-1layer",
         "ResNet-164": "cifar-resnet47-bottleneck",
         "ResNet-1001": "cifar-resnet110-bottleneck",
-        "ResNet-1202": "resnet110",
+        "ResNet-1202": "resnet74",
         **{
             f"{table}/ResNet-{depth}": f"resnet{here}" if here != 14 else "cifar-resnet14-2layer"
             for table in ("depth", "responses")
-            for depth, here in ((20, 14), (32, 20), (44, 26), (56, 32), (110, 56), (1202, 110))
+            for depth, here in ((20, 14), (32, 20), (44, 26), (56, 32), (110, 56), (1202, 74))
         },
         "shortcuts/ResNet-32": "resnet20",
         "shortcuts/ResNet-110": "resnet56",
@@ -198,9 +195,7 @@ LAPTOP = Scale(
     reasons={
         "CIFAR-100": "CIFAR-10 alone fills the hours of this scale",
         "ImageNet": "nothing small stands for ImageNet",
-        **{
-            f"gate_bias/shortcut_only_gating_{bias}/ResNet-110": "left out for time" for bias in BIASES if bias % 2
-        },
+        **{f"gate_bias/shortcut_only_gating_{bias}/ResNet-110": "left out for time" for bias in BIASES if bias % 2},
     },
     deviations=(
         "Data: CIFAR-10, as in the paper.",

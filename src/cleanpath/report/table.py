@@ -4,7 +4,7 @@ import csv
 import io
 import math
 import statistics
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -15,8 +15,6 @@ FORMAT = 1
 FINISHED, DIVERGED, FAILED, MISSING = "finished", "diverged", "failed", "missing"
 # A competitor's number, which nothing here trains.
 EXTERNAL = "external"
-# Quantities in percent for which the paper's limit of 20% was made.
-ERRORS = ("error",)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -68,6 +66,8 @@ class Cell:
     """Why this scale has no such cell."""
     fill: str = ""
     """The command that fills a cell that was left out, and its cost."""
+    judged: bool = True
+    """Whether the number is an error for which the paper's limit of 20% was made."""
 
     @property
     def values(self) -> tuple[float, ...]:
@@ -78,11 +78,6 @@ class Cell:
             if seed.status in (FINISHED, DIVERGED)
         ]
         return tuple(value for value in found if value is not None)
-
-    @property
-    def judged(self) -> bool:
-        """Whether the paper's limit for test errors holds for this number."""
-        return self.quantity in ERRORS
 
     @property
     def errors(self) -> tuple[float, ...]:
@@ -179,7 +174,7 @@ def from_data(data: dict[str, Any]) -> list[Table]:
 
 
 # What came to cells after results had been recorded.
-_LATER = ("quantity", "note", "external", "left_out", "fill")
+_LATER = ("quantity", "note", "external", "left_out", "fill", "judged")
 
 
 def _seed(data: Mapping[str, Any]) -> SeedResult:
@@ -237,6 +232,7 @@ def clock(seconds: float) -> str:
 
 
 def _table_data(table: Table) -> dict[str, Any]:
+    printed = {cell.quantity for cell in table.cells}
     return {
         "name": table.name,
         "title": table.title,
@@ -249,11 +245,12 @@ def _table_data(table: Table) -> dict[str, Any]:
         "fill": table.fill,
         "quantities": dict(table.quantities),
         "no_numbers": table.no_numbers,
-        "rows": [_cell_data(cell) for cell in table.cells],
+        "rows": [_cell_data(cell, printed) for cell in table.cells],
     }
 
 
-def _cell_data(cell: Cell) -> dict[str, Any]:
+def _cell_data(cell: Cell, lines: Collection[str] = ()) -> dict[str, Any]:
+    """A cell and its runs; of their measured lines those that the table is about."""
     return {
         "row": cell.row,
         "label": cell.label,
@@ -264,6 +261,7 @@ def _cell_data(cell: Cell) -> dict[str, Any]:
         "external": cell.external,
         "left_out": cell.left_out,
         "fill": cell.fill,
+        "judged": cell.judged,
         "n": cell.n,
         "median": cell.median,
         "mean": cell.mean,
@@ -277,7 +275,9 @@ def _cell_data(cell: Cell) -> dict[str, Any]:
                 "train_error": s.train_error,
                 "train_loss": s.train_loss,
                 "measured": dict(s.measured),
-                "series": {key: [list(point) for point in line] for key, line in s.series.items()},
+                "series": {
+                    key: [[x, float(f"{y:.4g}")] for x, y in line] for key, line in s.series.items() if key in lines
+                },
                 "seconds": s.seconds,
                 "run": s.run,
                 "reason": s.reason,
