@@ -18,8 +18,15 @@ from pathlib import Path
 from typing import Any
 
 from cleanpath.auditing import finding, judging, profile, values
+<<<<<<< HEAD
 from cleanpath.paper.claims import QUANTITIES, Claim
 from cleanpath.paper.hypotheses import CLAIMS, HYPOTHESES
+=======
+from cleanpath.nn import beyond as nn_beyond
+from cleanpath.nn import kinds, layers
+from cleanpath.nn import shortcut as nn_shortcut
+from cleanpath.nn import streams as nn_streams
+>>>>>>> beyond
 from cleanpath.paper.published import published_table
 from cleanpath.paper.tables import RECIPES
 from cleanpath.report.page import answer
@@ -32,6 +39,7 @@ PAGES = (
     "docs/quick-scale.md",
     "docs/audit.md",
     "docs/audit-sweep.md",
+    "docs/beyond.md",
     "docs/findings.md",
     "docs/gallery.md",
     "docs/reliability.md",
@@ -315,6 +323,7 @@ def depth_memory() -> str:
     return "\n".join(lines) + "\n"
 
 
+<<<<<<< HEAD
 def claims() -> str:
     """Every claim with what it compares, under its hypothesis."""
     lines = []
@@ -339,6 +348,34 @@ def quantities() -> str:
     lines = ["| quantity | what |", "| --- | --- |"]
     lines += [f"| `{one.key}` | {one.definition} |" for one in QUANTITIES.values()]
     return "\n".join(lines) + "\n"
+=======
+def beyond() -> str:
+    """Every kind beyond the paper, from its docstring: formula, reference, settings, deviations."""
+    lines = list[str]()
+    for home in (nn_beyond, nn_streams):
+        for name, one in kinds.KINDS.items():
+            if one.make.__module__ != home.__name__:
+                continue
+            needs, takes = (
+                ", ".join(f"`network.shortcut.{setting}`" for setting in sorted(which))
+                for which in (one.needs, one.takes)
+            )
+            given = "; ".join(f"{word} {said}" for word, said in (("needs", needs), ("may have", takes)) if said)
+            lines += [f"### {name}\n", f"{inspect.getdoc(one.make)}\n", f"Settings: {given or 'none of its own'}.\n"]
+        if home is nn_streams:
+            lines += ["### What streams are\n", f"{inspect.getdoc(home)}\n"]
+    return "\n".join(lines)
+
+
+def substitutes() -> str:
+    """What stands in for a part of any unit, from the docstrings."""
+    rows = (
+        ("network.normalisation=group", layers.group_norm),
+        ("network.normalisation=layer", layers.layer_norm),
+        ("network.widening=D", nn_shortcut.pooled_projection),
+    )
+    return "\n".join(f"### {setting}\n\n{inspect.getdoc(made)}\n" for setting, made in rows)
+>>>>>>> beyond
 
 
 def _lines(name: str) -> list[dict[str, Any]]:
@@ -373,8 +410,13 @@ BLOCKS: dict[str, Callable[[], str]] = {
     "mixed": mixed,
     "thousand_layers": thousand_layers,
     "depth_memory": depth_memory,
+<<<<<<< HEAD
     "claims": claims,
     "quantities": quantities,
+=======
+    "beyond": beyond,
+    "substitutes": substitutes,
+>>>>>>> beyond
     "sweep": sweep,
     "sweep_rows": lambda: sweep("--rows"),
 }

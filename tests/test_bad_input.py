@@ -61,7 +61,7 @@ CASES: dict[str, tuple[list[str], list[str]]] = {
     "30 seed in words": (["train", "preresnet8", "--seed", "one"], ["--seed", "integer"]),
     "31 data set": (["train", "preresnet8", "--data", "digit"], ["no data set 'digit'", "digits"]),
     "31 split": (train("data.held_out=train"), ["data.held_out is 'train'", "validation"]),
-    "7 shortcut in a file": (["train", "gate.toml"], ["no shortcut 'gate'", "exclusive_gating, identity"]),
+    "7 shortcut in a file": (["train", "gate.toml"], ["no shortcut 'gate'", "exclusive_gating"]),
     "42 images too small": (["train", "resnet18"], ["ImageNet", "8×8"]),
     "20 unknown key in TOML": (["train", "key.toml"], ["key.toml", "training.epoch", "training.epochs"]),
     "21 key twice in TOML": (["train", "twice.toml"], ["twice.toml", "line 3"]),

@@ -1,6 +1,7 @@
 """The kinds beyond the paper as functions of a state dict, written from their references' formulas, slow on purpose."""
 
 import math
+from collections.abc import Callable
 from itertools import count
 
 import torch
@@ -31,23 +32,17 @@ class BeyondOracle(Oracle):
         learnt = self.state.get(f"{name}.branch.1.weight", torch.zeros(()))
         inside = ".0" if self.kind == "deepnorm" and (width != outer or stride == 2) else ""
         h = self.resized(x, f"{name}.shortcut{inside}", stride, width, outer)
-        match self.kind:
-            case "identity":
-                return h + f_of_x
-            case "skip_init" | "layer_scale":
-                return h + learnt * f_of_x
-            case "weighted_residual":
-                return h + (learnt + (learnt.detach().clip(-1, 1) - learnt.detach())) * f_of_x
-            case "stochastic_depth":
-                return h + self.survival() * f_of_x
-            case "squeeze_excitation":
-                return h + self.excitation(f_of_x, f"{name}.branch.1") * f_of_x
-            case "highway":
-                g = self.deep_gate(x, f"{name}.gate.layers", stride)
-                return h + g * (f_of_x - h)
-            case "deepnorm":
-                return self.total**0.25 * h + f_of_x
-        raise AssertionError(self.kind)
+        formulas: dict[str, Callable[[], Tensor]] = {
+            "identity": lambda: h + f_of_x,
+            "skip_init": lambda: h + learnt * f_of_x,
+            "layer_scale": lambda: h + learnt * f_of_x,
+            "weighted_residual": lambda: h + (learnt + (learnt.clip(-1, 1) - learnt).detach()) * f_of_x,
+            "stochastic_depth": lambda: h + self.survival() * f_of_x,
+            "squeeze_excitation": lambda: h + self.excitation(f_of_x, f"{name}.branch.1") * f_of_x,
+            "highway": lambda: h + self.deep_gate(x, f"{name}.gate.layers", stride) * (f_of_x - h),
+            "deepnorm": lambda: float(self.total) ** 0.25 * h + f_of_x,
+        }
+        return formulas[self.kind]()
 
     def survival(self) -> float | Tensor:
         assert self.of.shortcut.rate is not None

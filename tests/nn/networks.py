@@ -99,7 +99,7 @@ BEYOND = {
     ),
 }
 # Settings of any kind that stand in for a part: norms, activations, option D, inner widths.
-SUBSTITUTES = {
+SUBSTITUTES: dict[str, dict[str, Any]] = {
     "group": {"normalisation": "group"},
     "layer": {"normalisation": "layer", "placement": "full_preactivation"},
     "none": {"normalisation": "none"},

@@ -1,8 +1,8 @@
 """The paper's networks as one function of a state dict, written from its text and slow on purpose.
 
 Nothing of the package is used but the values of the specification and the names in the state dict, which this pins.
-Letters are those of Figure 4: (a) original … (e) full pre-activation; (p) is the norm behind the sum alone. In training the running statistics of `state`
-are updated in place, so give it clones.
+Letters are those of Figure 4: (a) original … (e) full pre-activation; (p) is a norm behind the sum and no other. In
+training the running statistics of `state` are updated in place, so give it clones.
 """
 
 import torch

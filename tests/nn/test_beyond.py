@@ -1,4 +1,4 @@
-"""Units beyond the paper: the oracle, laws of the identity, counts in closed form, starts, words, and what the audit says."""
+"""Units beyond the paper: the oracle, laws of the identity, counts in closed form, starts, words, the audit."""
 
 import math
 from dataclasses import replace
@@ -64,9 +64,10 @@ def assert_same_as_oracle(of: Network, *, training: bool, size: int = 8) -> None
     assert scale > 1e-3
     assert_close(logits, expected, atol=1e-11 * max(1.0, scale))
     theirs = torch.autograd.grad(loss_of(expected), [state[name] for name in learnt])
-    for name, ours, other in zip(learnt, gradients(network, loss_of(logits)), theirs, strict=True):
+    for ours, other in zip(gradients(network, loss_of(logits)), theirs, strict=True):
         assert_close(ours, other, atol=1e-10 * max(1.0, float(other.abs().max())))
-        assert other.abs().max() > 0 or of.shortcut.rate, name
+    # Equal streams do not tell how they are mixed, a narrow squeeze may be silent, and a unit dropped.
+    assert sum(bool(other.any()) for other in theirs) >= (0.3 if of.shortcut.rate else 0.8) * len(learnt)
     for name, buffer in network.named_buffers():
         if not name.endswith("num_batches_tracked"):
             assert_close(buffer, state[name].detach(), atol=1e-11 * max(1.0, scale))
@@ -88,7 +89,7 @@ def test_network_of_a_kind_equals_the_oracle(name: str, *, training: bool) -> No
 @pytest.mark.parametrize("placement", ["original", "full_preactivation"])
 @pytest.mark.parametrize("name", SUBSTITUTES)
 def test_network_with_a_substitute_equals_the_oracle(name: str, placement: str) -> None:
-    assert_same_as_oracle(tiny(**{"placement": placement, **SUBSTITUTES[name]}), training=True)
+    assert_same_as_oracle(replace(tiny(placement=placement), **SUBSTITUTES[name]), training=True)
 
 
 @pytest.mark.parametrize(
@@ -184,9 +185,9 @@ def test_weight_beyond_its_interval_counts_as_its_end_and_still_learns() -> None
 
 def test_survival_falls_linearly_to_that_of_the_last_unit() -> None:
     network = build(catalog.network("resnet110", shortcut=Shortcut(kind="stochastic_depth", rate=0.5)))
-    found = [unit.get_submodule("branch.1").p for unit in network.units().values()]
+    found = [float(unit.get_submodule("branch.1").p) for unit in network.units().values()]  # type: ignore[arg-type]
     assert found == pytest.approx([1 - index / 54 * 0.5 for index in range(1, 55)])
-    assert (found[0], found[-1]) == (pytest.approx(1 - 0.5 / 54), 0.5)
+    assert found[-1] == 0.5
 
 
 @pytest.mark.parametrize("inverted", [False, True])
@@ -220,26 +221,22 @@ def units_of(of: Network) -> list[catalog.UnitShape]:
 
 def extra(of: Network) -> int:
     """What the formulas add to the same network with an identity shortcut."""
-    shapes, setting = units_of(of), of.shortcut
+    shapes, n = units_of(of), of.shortcut.streams or 0
     wide = [shape.out_channels for shape in shapes]
-    match setting.kind:
-        case "skip_init" | "weighted_residual":
-            return len(shapes)
-        case "layer_scale":
-            return sum(wide)
-        case "stochastic_depth" | "deepnorm":
-            return 0
-        case "squeeze_excitation":
-            narrow = [max(1, c // (setting.reduction or 16)) for c in wide]
-            return sum(2 * c * n + c + n for c, n in zip(wide, narrow, strict=True))
-        case "highway":
-            return sum(layers_count(shape) for shape in shapes)
-        case "hyper_connections" | "manifold_hyper_connections":
-            n = setting.streams or 0
-            return len(shapes) * (n * n + 2 * n)
-        case "fixup":
-            return scalars(of)
-    raise AssertionError(setting.kind)
+    narrow = [max(1, c // (of.shortcut.reduction or 16)) for c in wide]
+    added = {
+        "skip_init": len(shapes),
+        "weighted_residual": len(shapes),
+        "layer_scale": sum(wide),
+        "stochastic_depth": 0,
+        "deepnorm": 0,
+        "squeeze_excitation": sum(2 * c * r + c + r for c, r in zip(wide, narrow, strict=True)),
+        "highway": sum(layers_count(shape) for shape in shapes),
+        "hyper_connections": len(shapes) * (n * n + 2 * n),
+        "manifold_hyper_connections": len(shapes) * (n * n + 2 * n),
+        "fixup": scalars(of),
+    }
+    return added[of.shortcut.kind]
 
 
 def layers_count(shape: catalog.UnitShape) -> int:
@@ -252,7 +249,7 @@ def layers_count(shape: catalog.UnitShape) -> int:
 
 
 def scalars(of: Network) -> int:
-    """A bias for every convolution, activation and the classifier but the first convolution, a factor for every unit."""
+    """A bias for every convolution but the first, every activation and the classifier; a factor for every unit."""
     units, layers = len(units_of(of)), LAYERS[of.branch]
     activations = units * layers + 1  # stem and between and after; or lead, between and head
     return units * layers + activations + 1 + units
@@ -266,14 +263,11 @@ def test_count_is_the_closed_form(name: str) -> None:
 
 @pytest.mark.parametrize("kind", ["skip_init", "squeeze_excitation", "fixup"])
 def test_count_at_110_layers(kind: str) -> None:
-    """1,727,962 with option A (tests/nn/test_counts.py); without BN 8,128 fewer: 2·(16 + 18·2·(16 + 32 + 64))."""
+    """1,727,962 with option A (tests/nn/test_counts.py); without BN 8,096 fewer: 2·(16 + 18·2·(16 + 32 + 64))."""
     norm = "none" if kind == "fixup" else "batch"
     of = catalog.network("resnet110", shortcut=Shortcut(kind=kind), normalisation=norm)
-    base = 1_727_962 - (2 * (16 + 36 * 112) - 0 if norm == "none" else 0)
-    assert count(of) == base + extra(of)
-    assert (
-        extra(of) == {"skip_init": 54, "squeeze_excitation": 18 * (49 + 162 + 580), "fixup": 108 + 109 + 1 + 54}[kind]
-    )
+    added = {"skip_init": 54, "squeeze_excitation": 18 * (49 + 162 + 580), "fixup": 108 + 109 + 1 + 54 - 8096}
+    assert count(of) == 1_727_962 + added[kind]
 
 
 def test_count_without_norms_and_with_others() -> None:
@@ -305,7 +299,7 @@ def test_fixup_starts_as_its_paper_says() -> None:
         assert not last.any()
         ratios.append(float(first.detach().std()) / (factor * math.sqrt(2 / (9 * len(first)))))
     assert sum(ratios) / 27 == pytest.approx(1, abs=0.01)
-    scalars_at_start = {n: float(p) for n, p in network.named_parameters() if not p.dim()}
+    scalars_at_start = {n: float(p.detach()) for n, p in network.named_parameters() if not p.dim()}
     assert {n for n, v in scalars_at_start.items() if v == 1} == {n for n in scalars_at_start if "scale" in n}
     assert {v for n, v in scalars_at_start.items() if "scale" not in n} == {0.0}
     three = build(catalog.network("cifar-resnet56-bottleneck", shortcut=of.shortcut, normalisation="none", width=32))
@@ -341,7 +335,7 @@ def test_deepnorm_starts_as_its_paper_says() -> None:
 def test_learnt_scalars_start_at_nothing_or_where_they_are_told(kind: str) -> None:
     for start, found in ((None, 0.0), (0.25, 0.25)):
         network = build(tiny(shortcut=Shortcut(kind=kind, start=start)))
-        assert {float(u.get_parameter("branch.1.weight")) for u in network.units().values()} == {found}
+        assert {float(u.get_parameter("branch.1.weight").detach()) for u in network.units().values()} == {found}
 
 
 @pytest.mark.parametrize("name", [name for name in BEYOND if "wide" not in name and "start" not in name])
@@ -388,7 +382,16 @@ def test_groups_are_32_or_have_two_channels(channels: int, groups: int) -> None:
     assert norm.num_groups == groups
 
 
-@pytest.mark.parametrize("name", ["resnet18", "preresnet50", "preresnet164", "cifar-preresnet110-1layer"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        *("resnet18", "preresnet20", "cifar-preresnet29-bottleneck", "cifar-preresnet11-1layer"),
+        *(
+            pytest.param(name, marks=pytest.mark.slow)
+            for name in ("preresnet50", "preresnet164", "cifar-preresnet110-1layer", "resnet1202")
+        ),
+    ],
+)
 @pytest.mark.parametrize("kind", sorted({row.shortcut.kind for row in BEYOND.values()}))
 def test_kind_builds_at_names_of_the_catalog(kind: str, name: str) -> None:
     row = next(of for of in BEYOND.values() if of.shortcut.kind == kind)
@@ -542,5 +545,5 @@ def test_bias_that_is_free_of_decay_stays_where_decay_alone_would_move_it() -> N
             for parameter in network.parameters():
                 parameter.grad = torch.zeros_like(parameter)
             optimizer.step()
-        biases = [b for m in network.modules() if hasattr(m, "gate_biases") for b in m.gate_biases()]
+        biases = optimizers.gate_biases(network)
         assert {round(float(b.detach().mean()), 4) for b in biases} == {-round(left, 4)}

@@ -156,6 +156,8 @@ def fixup(parts: Parts, setting: Shortcut) -> nn.Module:  # noqa: ARG001
     at 0, F's last layer and the classifier at 0, F's other layers at L^(−1/(2m−2)) of their usual start, for L units of
     m layers. Where the width changes h and F share the bias of the first convolution, as in the authors' code.
     Needs `network.normalisation=none`; with `network.placement=original` it is the authors' unit.
+
+    Deviations: all parameters have one learning rate; the authors' code gives biases and factors a tenth of it.
     """
     if parts.network.normalisation != "none":
         raise SettingError(

@@ -109,7 +109,7 @@ def _names(node: ast.FunctionDef, path: str | Path) -> Iterator[str]:
             continue
         given = decorator.args[0] if decorator.args else next((k.value for k in decorator.keywords), None)
         if not isinstance(given, ast.Constant) or not isinstance(given.value, str):
-            raise UserError(f"{path}, line {node.lineno}: write the unit's name as text, @cleanpath.unit('name')")
+            raise UserError(f"{path}, line {decorator.lineno}: write the unit's name as text, @cleanpath.unit('name')")
         if not NAME.fullmatch(given.value):
             raise UserError(f"{path}: a unit cannot be called '{given.value}'; use letters, digits, _ and -")
         yield given.value
