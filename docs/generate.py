@@ -18,15 +18,12 @@ from pathlib import Path
 from typing import Any
 
 from cleanpath.auditing import finding, judging, profile, values
-<<<<<<< HEAD
-from cleanpath.paper.claims import QUANTITIES, Claim
-from cleanpath.paper.hypotheses import CLAIMS, HYPOTHESES
-=======
 from cleanpath.nn import beyond as nn_beyond
 from cleanpath.nn import kinds, layers
 from cleanpath.nn import shortcut as nn_shortcut
 from cleanpath.nn import streams as nn_streams
->>>>>>> beyond
+from cleanpath.paper.claims import QUANTITIES, Claim
+from cleanpath.paper.hypotheses import CLAIMS, HYPOTHESES
 from cleanpath.paper.published import published_table
 from cleanpath.paper.tables import RECIPES
 from cleanpath.report.page import answer
@@ -192,7 +189,7 @@ def rates_tables() -> str:
         if name in RECIPES:
             paper = published_table(name).cells.get((key, column))
             said = ", ".join(f"{code} {severity}" for code, severity, *_ in row["findings"]) or "none"
-            label = next(label for one, label, _ in RECIPES[name].rows if one == key)
+            label = RECIPES[name].row(key).words
             lines.append(f"| {name} | {label} | {column} | {number(paper, 2)} | {said} |")
     return "\n".join(lines) + "\n"
 
@@ -323,7 +320,6 @@ def depth_memory() -> str:
     return "\n".join(lines) + "\n"
 
 
-<<<<<<< HEAD
 def claims() -> str:
     """Every claim with what it compares, under its hypothesis."""
     lines = []
@@ -348,7 +344,8 @@ def quantities() -> str:
     lines = ["| quantity | what |", "| --- | --- |"]
     lines += [f"| `{one.key}` | {one.definition} |" for one in QUANTITIES.values()]
     return "\n".join(lines) + "\n"
-=======
+
+
 def beyond() -> str:
     """Every kind beyond the paper, from its docstring: formula, reference, settings, deviations."""
     lines = list[str]()
@@ -375,7 +372,6 @@ def substitutes() -> str:
         ("network.widening=D", nn_shortcut.pooled_projection),
     )
     return "\n".join(f"### {setting}\n\n{inspect.getdoc(made)}\n" for setting, made in rows)
->>>>>>> beyond
 
 
 def _lines(name: str) -> list[dict[str, Any]]:
@@ -410,13 +406,10 @@ BLOCKS: dict[str, Callable[[], str]] = {
     "mixed": mixed,
     "thousand_layers": thousand_layers,
     "depth_memory": depth_memory,
-<<<<<<< HEAD
     "claims": claims,
     "quantities": quantities,
-=======
     "beyond": beyond,
     "substitutes": substitutes,
->>>>>>> beyond
     "sweep": sweep,
     "sweep_rows": lambda: sweep("--rows"),
 }

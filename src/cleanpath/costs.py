@@ -102,7 +102,7 @@ def probe() -> tuple[Probe, Probe]:
             labels = torch.zeros(batch, dtype=torch.long)
             moments = [time.perf_counter()]
             for _ in range(_STEPS):
-                functional.cross_entropy(network(images), labels).backward()
+                functional.cross_entropy(network(images), labels).backward()  # type: ignore[no-untyped-call]
                 network.zero_grad()
                 moments.append(time.perf_counter())
         seconds = statistics.median(later - sooner for sooner, later in pairwise(moments[1:]))

@@ -117,9 +117,7 @@ def gpu_hours(experiments: Iterable[Experiment]) -> float:
 
 @cache
 def paper_speed(layout: str) -> float:
-    """Multiply-adds a second of one of the paper's GPUs: "ResNet-1001 takes about 27 hours on 2 GPUs", "ResNet-200
-    takes about 3 weeks on 8 GPUs" (Section 5), with the length of its training.
-    """
+    """Multiply-adds a second of one of the paper's GPUs, from what Section 5 states and the length of the training."""
     name, side, data, hours = _STATED[layout]
     training = recipes.paper() if layout == "cifar" else recipes.paper_imagenet()
     passed = _PASSES * steps_of(training, _IMAGES[data]) * training.batch_size

@@ -95,28 +95,35 @@ def _table(recipe: Recipe, at: Sequence[_At], factors: dict[str, float]) -> Row:
 def _cells(recipe: Recipe, at: Sequence[_At]) -> list[Row]:
     """Every cell with the paper's number, and at every scale how many of its runs are finished or why it has none."""
     paper = published_table(recipe.name)
-    left_out = {one.scale.name: missing(recipe, one.scale) for one in at}
-    found = []
-    for row, column in recipe.cells():
-        key = (row.key, column.key)
-        scales = {
-            name: {"left_out": reasons[key]} if key in reasons else {"finished": 0, "runs": SCALES[name].seeds}
-            for name, reasons in left_out.items()
+    at_scales = {one.scale.name: _progress(recipe, one) for one in at}
+    return [
+        {
+            "row": row.key,
+            "column": column.key,
+            "paper": paper.cells.get((row.key, column.key)),
+            "scales": {name: cells[row.key, column.key] for name, cells in at_scales.items()},
         }
-        found.append({"row": row.key, "column": column.key, "paper": paper.cells.get(key), "scales": scales})
-    by_key = {(one["row"], one["column"]): one["scales"] for one in found}
-    for one in at:
-        made = experiments(recipe, one.scale, seeds=range(one.scale.seeds))
-        root = one.cells[0].folder.parent if one.cells else Path()
-        for (row, column, _), experiment in made.items():
-            by_key[row, column][one.scale.name]["finished"] += plan.cell(experiment, root).status in plan.DONE
+        for row, column in recipe.cells()
+    ]
+
+
+def _progress(recipe: Recipe, at: _At) -> dict[tuple[str, str], Row]:
+    """By row and column: runs and how many of them ended, or why there are none."""
+    ended = {plan.apart(cell.experiment): cell.status in plan.DONE for cell in at.cells}
+    found: dict[tuple[str, str], Row] = {
+        key: {"left_out": reason, "runs": 0, "finished": 0} for key, reason in missing(recipe, at.scale).items()
+    }
+    for (row, column, _), experiment in experiments(recipe, at.scale, seeds=range(at.scale.seeds)).items():
+        one = found.setdefault((row, column), {"left_out": "", "runs": 0, "finished": 0})
+        one["runs"] += 1
+        one["finished"] += ended[plan.apart(experiment)]
     return found
 
 
 def _scale(one: _At, factors: dict[str, float]) -> Row:
     todo = [cell.experiment for cell in one.cells if cell.status not in plan.DONE]
-    about = {"scale": one.scale.name, "seeds": one.scale.seeds, "runs": len(one.cells), "finished": one.finished}
-    about["left_out_cells"] = one.left_out
+    about = {"scale": one.scale.name, "seeds": one.scale.seeds, "left_out_cells": one.left_out}
+    about |= {"runs": len(one.cells), "finished": one.finished}
     if one.scale.name == PAPER.name:
         return {**about, "gpu_hours": estimate.gpu_hours(todo), "seconds": None}
     seconds = [factors[one.scale.name] * estimate.seconds(each, _speed()) for each in todo]

@@ -1,4 +1,4 @@
-"""What the paper asks beside its tables, and what its readers ask: depth, shortcuts, responses, gates, truncation, …"""
+"""What is asked beside the paper's tables: of depth, shortcuts, responses, gates, truncation, and of units beyond it."""
 
 from cleanpath.experiment import Shortcut
 from cleanpath.paper.parts import Part, Recipe
@@ -211,10 +211,16 @@ _TWO_LAYER = (
         _POST,
         normalisation="layer",
     ),
-    _beyond(
-        "gelu", "GELU in place of ReLU", "Hendrycks and Gimpel 2016; full pre-activation", _CLEAN, activation="gelu"
+    *(
+        _beyond(
+            name.lower(),
+            f"{name} in place of ReLU",
+            f"{reference}; full pre-activation",
+            _CLEAN,
+            activation=name.lower(),
+        )
+        for name, reference in (("GELU", "Hendrycks and Gimpel 2016"), ("SiLU", "Elfwing, Uchibe and Doya 2017"))
     ),
-    _beyond("silu", "SiLU in place of ReLU", "Elfwing et al. 2017; full pre-activation", _CLEAN, activation="silu"),
     _beyond(
         "hyper_connections",
         "hyper-connections, 4 streams",

@@ -1,6 +1,6 @@
 """Scales: what the paper's networks, data and training are run as, and what can therefore not be concluded."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 
 from cleanpath.errors import UnknownNameError
@@ -25,8 +25,9 @@ _CLASSES = {"CIFAR-10": 10, "CIFAR-100": 100, "ImageNet": 1000}
 class Scale:
     """What the cells of all tables are run as: each network, data set and way of training of the paper, by its words.
 
-    The key of a network or of a way of training may name the table that it is for ("depth/ResNet-110"). What is not there is `missing` in a table,
-    with the reason that `reasons` gives for the data set, the way of training, or the cell "table/row/column".
+    The key of a network or of a way of training may name the table that it is for ("depth/ResNet-110"). What is not
+    there is `missing` in a table, with the reason that `reasons` gives for the data set, the way of training, or the
+    cell "table/row/column".
     """
 
     name: str
@@ -68,10 +69,10 @@ class Scale:
         assert said or there, f"scale {self.name} has neither {keys} nor a reason why not"
         return said
 
-    def translations(self, table: str, parts: Mapping[str, Part]) -> tuple[str, ...]:
+    def translations(self, table: str, parts: Iterable[Part]) -> tuple[str, ...]:
         """Which network stands for which of a table's, in words; of those that differ."""
         found = {}
-        for key in dict.fromkeys(part.network for part in parts.values()):
+        for key in dict.fromkeys(part.network for part in parts):
             name = self._name(table, key)
             if name is None or name == PAPER_NETWORKS[key]:
                 continue
@@ -88,13 +89,14 @@ class Scale:
 
 
 _SILENT = (
-    "Where the paper is silent: a BN follows the 1×1 convolution on the shortcut, none follows a projection, bottlenecks "
-    "have their stride on the first 1×1, pre-activation is shared where the width changes, dropout is the form that is "
+    "Where the paper is silent: a BN follows the 1×1 convolution on the shortcut, none follows a projection, "
+    "bottlenecks have their stride on the first 1×1, pre-activation is shared where the width changes, dropout is the form that is "
     "not inverted, and weight decay acts on all parameters."
 )
 _GATES = (
     "Gates stand in the units that keep the width, where the caption of Table 1 says all units: chosen by result on a "
-    "validation split. With gates in all units, exclusive gating at −6 and −7 fails at scale quick (docs/quick-scale.md)."
+    "validation split. With gates in all units, exclusive gating at −6 and −7 fails at scale quick "
+    "(docs/quick-scale.md)."
 )
 _CONTROL = (
     "Not in the paper: shortcut 1 with F 0.5, a control. Where h stays the identity, equation (8) has no product."
@@ -200,8 +202,8 @@ LAPTOP = Scale(
     deviations=(
         "Data: CIFAR-10, as in the paper.",
         (
-            "Training: 2,000 iterations of 128 instead of 64,000, a warm-up of 100 instead of 400, drops of the rate at "
-            "the same fractions of the run; momentum as torch has it, BN over the whole batch."
+            "Training: 2,000 iterations of 128 instead of 64,000, a warm-up of 100 instead of 400, drops of the rate "
+            "at the same fractions of the run; momentum as torch has it, BN over the whole batch."
         ),
         (
             "After a thirtieth of the training no error is near the paper's. It can show which rows train at all and "
@@ -237,13 +239,13 @@ PAPER = Scale(
         ),
     },
     deviations=(
-        "Protocol: the paper's (its appendix), and the first paper's for its own tables; the last iteration is reported.",
+        "Protocol: the paper's (its appendix), the first paper's for its own tables; the last iteration is reported.",
         (
             "BN takes its statistics over groups of 64 images (two cards of a batch of 128), of 32 on ImageNet (eight "
             "cards), in one process."
         ),
-        "ImageNet is looked for in data/imagenet; --set data.name=imagenet:PATH names another place, a table at a time.",
-        "The paper says nothing of random seeds, of the BN statistics in the test, or whether the last epoch is reported.",
+        "ImageNet is looked for in data/imagenet; --set data.name=imagenet:PATH names another place, for one table.",
+        "The paper does not say which BN statistics its tests use, nor whether the last epoch is reported.",
         _SILENT,
     ),
     notes=_NOTES,

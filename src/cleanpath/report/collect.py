@@ -65,7 +65,12 @@ def collect(  # noqa: PLR0913 (keyword options)
         quantity=paper.quantity,
         scale=scale.name,
         protocol=_protocol(made),
-        deviations=(*changed, *scale.translations(recipe.name, parts), *_notes(recipe, scale), *scale.deviations),
+        deviations=(
+            *changed,
+            *scale.translations(recipe.name, parts.values()),
+            *_notes(recipe, scale),
+            *scale.deviations,
+        ),
         columns=tuple(column.key for column in recipe.columns),
         cells=(*cells, *_external(paper)),
         fill=f"cleanpath reproduce {recipe.name} --scale {scale.name} --seeds {len(seeds)}{rest}",
