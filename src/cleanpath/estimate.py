@@ -129,10 +129,5 @@ def _layout(experiment: Experiment) -> str:
     return experiment.network.layout
 
 
-def _layout(experiment: Experiment) -> str:
-    assert not isinstance(experiment.network, Foreign)
-    return experiment.network.layout
-
-
 def _kind(experiment: Experiment) -> str:
     return experiment.data.name.partition(":")[0]

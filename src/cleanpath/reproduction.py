@@ -139,9 +139,8 @@ def elsewhere(recipe: Recipe, scale: Scale) -> str:
     if not left_out:
         return ""
     whole = experiments(recipe, PAPER, seeds=range(PAPER.seeds))
-    hours = estimate.gpu_hours(
-        {plan.apart(one) for (row, column, _), one in whole.items() if (row, column) in left_out}
-    )
+    those = {plan.apart(one) for (row, column, _), one in whole.items() if (row, column) in left_out}
+    hours = estimate.gpu_hours(those)
     command = f"cleanpath reproduce {recipe.name} --scale {PAPER.name}"
     return f"{command} (about {hours:,.0f} GPU-hours of the paper's time for these cells, an estimate)"
 

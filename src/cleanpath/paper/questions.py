@@ -1,4 +1,4 @@
-"""What is asked beside the paper's tables: of depth, shortcuts, responses, gates, truncation, and of units beyond it."""
+"""What is asked beside the paper's tables: of depth, shortcuts, responses, gates, truncation, and units beyond it."""
 
 from cleanpath.experiment import Shortcut
 from cleanpath.paper.parts import Part, Recipe

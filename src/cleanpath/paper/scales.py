@@ -90,8 +90,8 @@ class Scale:
 
 _SILENT = (
     "Where the paper is silent: a BN follows the 1×1 convolution on the shortcut, none follows a projection, "
-    "bottlenecks have their stride on the first 1×1, pre-activation is shared where the width changes, dropout is the form that is "
-    "not inverted, and weight decay acts on all parameters."
+    "bottlenecks have their stride on the first 1×1, pre-activation is shared where the width changes, dropout "
+    "is the form that is not inverted, and weight decay acts on all parameters."
 )
 _GATES = (
     "Gates stand in the units that keep the width, where the caption of Table 1 says all units: chosen by result on a "

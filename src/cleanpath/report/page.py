@@ -146,9 +146,8 @@ def _disagreement(table: Table, told: Sequence[Cell]) -> str:
 
 
 def _beyond(table: Table, run: Sequence[Cell]) -> list[str]:
-    return [
-        f"Without a number of the paper's, {label(table, cell)}: {_result(cell)}." for cell in run if cell.paper is None
-    ]
+    told = [f"{label(table, cell)}: {_result(cell)}" for cell in run if cell.paper is None]
+    return [f"Beyond the paper, {'; '.join(told)}."] if told else []
 
 
 def _result(cell: Cell) -> str:

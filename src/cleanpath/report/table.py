@@ -111,7 +111,7 @@ class Cell:
 
     @property
     def status(self) -> str:
-        """`ok`, `fail` (median above the paper's limit), `diverged`, `failed` (a run crashed), `missing`, `external`."""
+        """`ok`, `fail` (median above the limit), `diverged`, `failed` (a run crashed), `missing`, `external`."""
         if self.external:
             return EXTERNAL
         if any(seed.status == FAILED for seed in self.seeds):
