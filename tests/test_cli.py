@@ -434,7 +434,9 @@ def test_folder_with_spaces_quotes_and_emoji_is_a_folder_like_any_other(
     ("words", "expected"),
     [
         ("cleanpath rep", {"reproduce", "report"}),
-        ("cleanpath reproduce ta", {"table1", "table2"}),
+        ("cleanpath reproduce ta", {f"table{number}" for number in range(1, 6)}),
+        ("cleanpath reproduce al", {"all"}),
+        ("cleanpath show figure", {f"figure{number}" for number in range(1, 7)}),
         ("cleanpath show preresnet11", {"preresnet110"}),
         ("cleanpath compare runs/", {"runs/a", "runs/b"}),
     ],

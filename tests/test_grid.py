@@ -23,7 +23,18 @@ from cleanpath.grid.local import News
 from cleanpath.paper.scales import scale_of
 from cleanpath.paper.tables import experiments, recipe_of
 from cleanpath.records import Run, Writer, default_name
-from tests.helpers import ONE, TINY, Outcome, assert_same_run, assert_user_error, examples, here, nothing_written, tiny, tree
+from tests.helpers import (
+    ONE,
+    TINY,
+    Outcome,
+    assert_same_run,
+    assert_user_error,
+    examples,
+    here,
+    nothing_written,
+    tiny,
+    tree,
+)
 
 ROWS = ("original", "bn_after_addition", "relu_before_addition", "relu_only_preactivation", "full_preactivation")
 

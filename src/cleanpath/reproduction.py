@@ -51,8 +51,8 @@ class Reproduction:
         found = [one for recipe in self.recipes for one in self.experiments(recipe).values()]
         return plan.cells(found, self.root)
 
-    def wishes(self) -> list[tuple[Cell, Wish]]:
-        """What is to be measured on the finished runs, and is not there yet."""
+    def wishes(self, *, again: bool = False) -> list[tuple[Cell, Wish]]:
+        """What is to be measured on the finished runs and is not there yet, or all of it `again`."""
         wanted: dict[Path, tuple[Cell, Wish]] = {}
         for recipe in self.recipes:
             parts = {(row.key, column.key): joined(row, column) for row, column in recipe.cells()}
@@ -62,7 +62,11 @@ class Reproduction:
                 cell = plan.cell(experiment, self.root)
                 _, before = wanted.get(cell.folder, (cell, Wish()))
                 wanted[cell.folder] = (cell, wish.together(before))
-        return [(cell, wish) for cell, wish in wanted.values() if wanting(cell.run, wish)]
+        return [
+            (cell, wish)
+            for cell, wish in wanted.values()
+            if wanting(cell.run, wish) or (again and cell.status == "finished")
+        ]
 
     def provenance(self, tables: Sequence[Table]) -> dict[str, Any]:
         """What was asked of a reproduction, and on what its runs ran."""
@@ -159,11 +163,11 @@ def run(job: Reproduction, *, workers: int | None, fresh: bool) -> None:
             forget(cell.run for cell in todo)
         with Watch(todo, done=len(cells) - len(todo)) as watch:
             local.run_cells(todo, workers=workers, tell=watch.tell)
-    _measure(job, workers)
+    _measure(job, workers, again=fresh)
 
 
-def _measure(job: Reproduction, workers: int) -> None:
-    wishes, ended = job.wishes(), 0
+def _measure(job: Reproduction, workers: int, *, again: bool) -> None:
+    wishes, ended = job.wishes(again=again), 0
     if not wishes:
         return
     with Counting("runs measured") as counting:
