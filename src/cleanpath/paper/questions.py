@@ -67,6 +67,7 @@ SHORTCUTS = Recipe(
             *((row.key, column) for row in _OF_UNITS for column in ("ResNet-34", "ResNet-34 top-5")),
         }
     ),
+    varies_unit=True,
 )
 
 GATE_BIAS = Recipe(
