@@ -74,7 +74,7 @@ def list_things(
         {"schema": f"cleanpath.list.{what}", "version": 1, what: rows}, as_json, lambda: terminal.print_rows(shown)
     )
     if tables and not as_json:
-        typer.echo("costs are estimates; `cleanpath show TABLE` prints the paper's numbers", err=True)
+        typer.echo(inventory.LEGEND, err=True)
 
 
 app.command()(showing.show)

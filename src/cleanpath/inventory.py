@@ -18,9 +18,12 @@ from cleanpath.paper.parts import Recipe
 from cleanpath.paper.published import published_table
 from cleanpath.paper.scales import PAPER, SCALES, Scale
 from cleanpath.paper.tables import ALL, RECIPES, experiments, missing
-from cleanpath.report.table import clock
 
 Row = dict[str, Any]
+LEGEND = (
+    "runs finished of all, and about how long the rest takes here: an estimate; at scale paper in GPU-hours of the "
+    "paper's time; `cleanpath show TABLE` prints the paper's numbers"
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -64,7 +67,6 @@ def printed(rows: Sequence[Row]) -> list[Row]:
             "name": row["name"],
             "title": row["title"],
             **{one["scale"]: _in_words(one) for one in row["scales"]},
-            "command": row["command"],
         }
         for row in rows
     ]
@@ -133,11 +135,15 @@ def _scale(one: _At, factors: dict[str, float]) -> Row:
 def _in_words(one: Row) -> str:
     if not one["runs"]:
         return f"{one['left_out_cells']} cells left out" if one["left_out_cells"] else "a drawing"
-    done = f"{one['finished']}/{one['runs']} runs"
+    done = f"{one['finished']}/{one['runs']}"
     if one["finished"] == one["runs"]:
         return f"{done} finished"
-    cost = f"{one['gpu_hours']:,.0f} GPU-hours" if one["seconds"] is None else clock(one["seconds"])
-    return f"{done}, about {cost} left"
+    return f"{done}, {_hours(one['gpu_hours'], 'GPU-h') if one['seconds'] is None else _hours(one['seconds'] / 3600)}"
+
+
+def _hours(hours: float, unit: str = "h") -> str:
+    """About how long, in hours; below two of them in minutes."""
+    return f"~{hours:,.0f} {unit}" if hours >= 2 or unit != "h" else f"~{60 * hours:.0f} min"
 
 
 def _correction(at: Iterable[_At]) -> float:

@@ -16,7 +16,7 @@ from cleanpath.grid.plan import Cell
 from cleanpath.measures import Wish, wanting
 from cleanpath.nn import own
 from cleanpath.paper.parts import Part, Recipe, joined
-from cleanpath.paper.scales import PAPER, Scale, scale_of
+from cleanpath.paper.scales import SCALES, Scale, scale_of
 from cleanpath.paper.tables import experiments, missing, recipes_of, with_rows
 from cleanpath.records import forget, write
 from cleanpath.report.collect import collect, environment, facts
@@ -137,15 +137,24 @@ def _with_own(recipes: Sequence[Recipe], files: Sequence[Path]) -> tuple[Recipe,
     return tuple(with_rows(recipe, rows) if rows and recipe.varies_unit else recipe for recipe in recipes)
 
 
-def elsewhere(recipe: Recipe, scale: Scale) -> str:
-    """The command that fills what a scale leaves out, and its cost; empty if it leaves nothing out."""
-    left_out = missing(recipe, scale)
-    if not left_out:
-        return ""
-    whole = experiments(recipe, PAPER, seeds=range(PAPER.seeds))
-    those = {plan.apart(one) for (row, column, _), one in whole.items() if (row, column) in left_out}
+def elsewhere(recipe: Recipe, scale: Scale) -> dict[tuple[str, str], str]:
+    """For every cell that a scale leaves out, the command that fills it and what all cells of its kind cost there."""
+    reasons = missing(recipe, scale)
+    further = [SCALES[name] for name in list(SCALES)[list(SCALES).index(scale.name) + 1 :]]
+    homes = {key: next(one for one in further if key not in missing(recipe, one)) for key in reasons}
+    return {
+        key: _filling(recipe, home, {at for at, one in homes.items() if (one.name, reasons[at]) == (home.name, reason)})
+        for (key, reason), home in zip(reasons.items(), homes.values(), strict=True)
+    }
+
+
+def _filling(recipe: Recipe, scale: Scale, cells: set[tuple[str, str]]) -> str:
+    command = f"cleanpath reproduce {recipe.name} --scale {scale.name}"
+    if scale.name in _MEASURED_ON_STEPS:
+        return f"{command} (its cost here: cleanpath list tables {recipe.name})"
+    whole = experiments(recipe, scale, seeds=range(scale.seeds))
+    those = {plan.apart(one) for (row, column, _), one in whole.items() if (row, column) in cells}
     hours = estimate.gpu_hours(those)
-    command = f"cleanpath reproduce {recipe.name} --scale {PAPER.name}"
     return f"{command} (about {hours:,.0f} GPU-hours of the paper's time for these cells, an estimate)"
 
 

@@ -79,7 +79,7 @@ class Scale:
             here, there = (catalog.network(each) for each in (name, PAPER_NETWORKS[key]))
             units = [sum(catalog.units_per_stage(each)) for each in (here, there)]
             found[key] = f"{here.depth} layers for {key} ({units[0]} units instead of {units[1]})"
-        return (f"Networks: {'; '.join(found.values())}.",) if found else ()
+        return (f"Networks of {table}: {'; '.join(found.values())}.",) if found else ()
 
     def _training(self, table: str, part: Part) -> Training:
         return self.trainings.get(f"{table}/{part.recipe}", self.trainings[part.recipe])
@@ -160,7 +160,7 @@ QUICK = Scale(
         ),
         _SILENT,
     ),
-    notes=_NOTES,
+    notes={**_NOTES, "beyond": (*_NOTES["beyond"], "200 iterations, for time.")},
 )
 
 _LAPTOP = Training(iterations=2000, batch_size=128, lr=0.1, warmup=100)
@@ -213,7 +213,7 @@ LAPTOP = Scale(
         _ONE_TRAINING,
         _SILENT,
     ),
-    notes=_NOTES,
+    notes={**_NOTES, "beyond": (*_NOTES["beyond"], "1,500 iterations, for time.")},
 )
 
 PAPER = Scale(

@@ -23,12 +23,12 @@ def collect(  # noqa: PLR0913 (keyword options)
     changes: Sequence[str],
     root: Path,
     own: Sequence[Path] = (),
-    elsewhere: str = "",
+    elsewhere: Mapping[tuple[str, str], str] | None = None,
 ) -> Table:
     """The table as its runs below `root` have it; what was not run is missing.
 
-    `own` are the files of a user's units among its rows. `elsewhere` is how cells that the scale does not have are
-    filled, in words.
+    `own` are the files of a user's units among its rows. `elsewhere` says by row and column what fills cells that the
+    scale does not have.
     """
     paper = published_table(recipe.name)
     made = experiments(recipe, scale, seeds=seeds, changes=changes)
@@ -53,7 +53,7 @@ def collect(  # noqa: PLR0913 (keyword options)
             quantity=parts[row.key, column.key].quantity or "error",
             note=row.note,
             left_out=left_out.get((row.key, column.key), ""),
-            fill=elsewhere if (row.key, column.key) in left_out else "",
+            fill=(elsewhere or {}).get((row.key, column.key), ""),
             judged=_judged(parts[row.key, column.key]),
         )
         for row, column in recipe.cells()

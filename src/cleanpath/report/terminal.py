@@ -36,9 +36,8 @@ def print_tables(found: Sequence[Table]) -> None:
         if any(c.n < len(c.seeds) for c in one.cells):
             console.print(f"missing: fill with  {escape(one.fill)}", soft_wrap=True)
         for (reason, fill), cells_without in _left_out(one):
-            console.print(
-                f"left out here, {cells_without} cells: {escape(reason)}; fill with  {escape(fill)}", soft_wrap=True
-            )
+            these = "1 cell" if cells_without == 1 else f"{cells_without} cells"
+            console.print(f"left out here, {these}: {escape(reason)}; fill with  {escape(fill)}", soft_wrap=True)
         if one.no_numbers:
             console.print(f"without a number of the paper's: {escape(one.no_numbers)}", soft_wrap=True)
     for line in dict.fromkeys(line for one in found for line in one.deviations):
