@@ -89,7 +89,7 @@ def audited(name: str) -> str:
     try:
         if name.startswith("table"):
             table, row, column = name.split("/")
-            choice = next(choice for key, _, choice in RECIPES[table].rows if key == row)
+            choice = RECIPES[table].row(row).choice
             torch.manual_seed(0)
             module = build(DEPTHS[column], **choice)
             profile = audit(module, torch.randn(16, 3, 32, 32, generator=torch.Generator().manual_seed(0)))
@@ -115,8 +115,7 @@ def table_rows() -> list[str]:
     """Every cell of both tables."""
     from cleanpath.paper.tables import RECIPES
 
-    recipes = RECIPES.items()
-    return [f"{name}/{row[0]}/{column}" for name, recipe in recipes for row in recipe.rows for column in recipe.columns]
+    return [f"{name}/{row.key}/{column.key}" for name in ("table1", "table2") for row, column in RECIPES[name].cells()]
 
 
 if __name__ == "__main__":

@@ -13,7 +13,8 @@ from machine import machine
 from cleanpath.assemble import run
 from cleanpath.grid.local import cores, run_cells
 from cleanpath.grid.plan import Cell, cells
-from cleanpath.paper.tables import SCALES, experiments, recipe_of
+from cleanpath.paper.scales import SCALES
+from cleanpath.paper.tables import experiments, recipe_of
 
 ROUNDS, ITERATIONS = 3, 30
 

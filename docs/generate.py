@@ -17,11 +17,18 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+from cleanpath import estimate
 from cleanpath.auditing import finding, judging, profile, values
+from cleanpath.grid import plan
+from cleanpath.nn import beyond as nn_beyond
+from cleanpath.nn import catalog, kinds, layers
+from cleanpath.nn import shortcut as nn_shortcut
+from cleanpath.nn import streams as nn_streams
 from cleanpath.paper.claims import QUANTITIES, Claim
 from cleanpath.paper.hypotheses import CLAIMS, HYPOTHESES
 from cleanpath.paper.published import published_table
-from cleanpath.paper.tables import RECIPES
+from cleanpath.paper.scales import PAPER_NETWORKS, SCALES
+from cleanpath.paper.tables import RECIPES, experiments
 from cleanpath.report.page import answer
 from cleanpath.report.table import Table, count, from_data, number, spread
 
@@ -32,6 +39,7 @@ PAGES = (
     "docs/quick-scale.md",
     "docs/audit.md",
     "docs/audit-sweep.md",
+    "docs/beyond.md",
     "docs/findings.md",
     "docs/gallery.md",
     "docs/reliability.md",
@@ -39,6 +47,7 @@ PAGES = (
     "docs/memory.md",
     "docs/parallel.md",
     "docs/claims.md",
+    "docs/reproduce.md",
 )
 _BLOCK = re.compile(r"(<!-- begin: (\w+) -->\n).*?(<!-- end -->)", re.DOTALL)
 
@@ -185,7 +194,7 @@ def rates_tables() -> str:
         if name in RECIPES:
             paper = published_table(name).cells.get((key, column))
             said = ", ".join(f"{code} {severity}" for code, severity, *_ in row["findings"]) or "none"
-            label = next(label for one, label, _ in RECIPES[name].rows if one == key)
+            label = RECIPES[name].row(key).words
             lines.append(f"| {name} | {label} | {column} | {number(paper, 2)} | {said} |")
     return "\n".join(lines) + "\n"
 
@@ -357,6 +366,42 @@ def depth_memory() -> str:
     return "\n".join(lines) + "\n"
 
 
+def reproductions() -> str:
+    """Every table and figure: what it shows, its runs at each scale, and the GPU-hours of the paper's protocol."""
+    head = ["WHAT", "what it shows", *(f"{scale.name}: runs" for scale in SCALES.values()), "GPU-hours, paper"]
+    lines = [head, ["---", "---", *["--:"] * (len(SCALES) + 1)]]
+    together: dict[str, set[Any]] = {name: set() for name in SCALES}
+    for name, recipe in RECIPES.items():
+        runs = {
+            scale.name: set(map(plan.apart, experiments(recipe, scale, seeds=range(scale.seeds)).values()))
+            for scale in SCALES.values()
+        }
+        for at, of_scale in runs.items():
+            together[at] |= of_scale
+        lines.append([f"`{name}`", published_table(name).title, *_counted(runs)])
+    lines.append(["`all`", "every table and figure; runs that they share count once", *_counted(together)])
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines) + "\n"
+
+
+def _counted(runs: dict[str, set[Any]]) -> list[str]:
+    return [*(str(len(of_scale)) for of_scale in runs.values()), f"{estimate.gpu_hours(runs['paper']):,.0f}"]
+
+
+def stand_ins() -> str:
+    """Which network stands for which at the small scales."""
+    small = [SCALES["quick"], SCALES["laptop"]]
+    keys = dict.fromkeys(key for scale in small for key in scale.networks)
+    lines = ["| the paper's | units | quick | units | laptop | units |", "| --- | --: | --- | --: | --- | --: |"]
+    for key in keys:
+        table, _, network = key.rpartition("/")
+        name = f"{network}, in `{table}`" if table else network
+        found = [PAPER_NETWORKS[network], *(scale.networks.get(key) for scale in small)]
+        units = [str(sum(catalog.units_per_stage(catalog.network(one)))) if one else "" for one in found]
+        shown = [f"`{one}`" if one else "as elsewhere" for one in found[1:]]
+        lines.append(f"| {name} | {units[0]} | {shown[0]} | {units[1]} | {shown[1]} | {units[2]} |")
+    return "\n".join(lines) + "\n"
+
+
 def claims() -> str:
     """Every claim with what it compares, under its hypothesis."""
     lines = []
@@ -381,6 +426,34 @@ def quantities() -> str:
     lines = ["| quantity | what |", "| --- | --- |"]
     lines += [f"| `{one.key}` | {one.definition} |" for one in QUANTITIES.values()]
     return "\n".join(lines) + "\n"
+
+
+def beyond() -> str:
+    """Every kind beyond the paper, from its docstring: formula, reference, settings, deviations."""
+    lines = list[str]()
+    for home in (nn_beyond, nn_streams):
+        for name, one in kinds.KINDS.items():
+            if one.make.__module__ != home.__name__:
+                continue
+            needs, takes = (
+                ", ".join(f"`network.shortcut.{setting}`" for setting in sorted(which))
+                for which in (one.needs, one.takes)
+            )
+            given = "; ".join(f"{word} {said}" for word, said in (("needs", needs), ("may have", takes)) if said)
+            lines += [f"### {name}\n", f"{inspect.getdoc(one.make)}\n", f"Settings: {given or 'none of its own'}.\n"]
+        if home is nn_streams:
+            lines += ["### What streams are\n", f"{inspect.getdoc(home)}\n"]
+    return "\n".join(lines)
+
+
+def substitutes() -> str:
+    """What stands in for a part of any unit, from the docstrings."""
+    rows = (
+        ("network.normalisation=group", layers.group_norm),
+        ("network.normalisation=layer", layers.layer_norm),
+        ("network.widening=D", nn_shortcut.pooled_projection),
+    )
+    return "\n".join(f"### {setting}\n\n{inspect.getdoc(made)}\n" for setting, made in rows)
 
 
 def _lines(name: str) -> list[dict[str, Any]]:
@@ -418,7 +491,11 @@ BLOCKS: dict[str, Callable[[], str]] = {
     "ranks": ranks,
     "combinations": combinations,
     "claims": claims,
+    "reproductions": reproductions,
+    "stand_ins": stand_ins,
     "quantities": quantities,
+    "beyond": beyond,
+    "substitutes": substitutes,
     "sweep": sweep,
     "sweep_rows": lambda: sweep("--rows"),
 }

@@ -31,6 +31,8 @@ TINY = (
     *("--set", "network.depth=8", "--set", "network.width=4"),
     *("--set", "training.iterations=4", "--set", "training.warmup=1"),
 )
+# Of a table, one seed of the first column.
+ONE = ("--seeds", "1", "--columns", "first")
 # Seconds; others may use the machine too.
 PATIENCE = 600.0
 

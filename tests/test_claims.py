@@ -68,8 +68,7 @@ def test_cells_exist_in_the_tables_that_there_are() -> None:
     for table, row, column in cells_of(CLAIMS):
         if table in tables.RECIPES:
             recipe = tables.recipe_of(table)
-            assert row in {key for key, *_ in recipe.rows}, (table, row)
-            assert column in recipe.columns, (table, column)
+            assert (row, column) in {(one.key, other.key) for one, other in recipe.cells()}, (table, row, column)
 
 
 def printed(cell: Cell) -> float | None:

@@ -15,7 +15,7 @@ import cleanpath
 from cleanpath import cli, reproduction, settings
 from cleanpath.nn import catalog
 from cleanpath.report import listing
-from tests.helpers import TINY, here, nothing_written, outside, tiny
+from tests.helpers import ONE, TINY, here, nothing_written, outside, tiny
 
 VERBS = (
     *("list", "show", "train", "reproduce", "report", "compare", "audit", "explain", "doctor"),
@@ -137,7 +137,7 @@ def test_probe_for_torch_finds_it_where_it_is(work: Path) -> None:
 
 
 def test_finished_reproduction_is_printed_without_torch(tmp_path: Path) -> None:
-    words = ("reproduce", "table2", *TINY, "--json")
+    words = ("reproduce", "table2", *TINY, *ONE, "--json")
     first = outside(*words, cwd=tmp_path)
     assert first.code == 0, first.err
     done = subprocess.run(
@@ -317,7 +317,7 @@ def test_dry_run_writes_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
         outcome = here("train", "preresnet8", *TRAIN, "--dry-run")
         assert outcome.code == 0
         assert "nothing was written" in outcome.out
-        grid = here("reproduce", "table2", *TINY, "--dry-run")
+        grid = here("reproduce", "table2", *TINY, *ONE, "--dry-run")
         assert grid.code == 0, grid.err
         assert "5 of 5 to do" in grid.out
         assert "nothing was written" in grid.out
@@ -348,7 +348,7 @@ def test_crashed_cell_ends_the_reproduction_with_1(tmp_path: Path, monkeypatch: 
             record_failure(cell.folder, "no memory")
 
     monkeypatch.setattr(reproduction, "run", crash)
-    outcome = here("reproduce", "table2", *TINY)
+    outcome = here("reproduce", "table2", *TINY, *ONE)
     assert outcome.code == 1
     assert outcome.out.count("failed") == 5
 
@@ -434,7 +434,9 @@ def test_folder_with_spaces_quotes_and_emoji_is_a_folder_like_any_other(
     ("words", "expected"),
     [
         ("cleanpath rep", {"reproduce", "report"}),
-        ("cleanpath reproduce ta", {"table1", "table2"}),
+        ("cleanpath reproduce ta", {f"table{number}" for number in range(1, 6)}),
+        ("cleanpath reproduce al", {"all"}),
+        ("cleanpath show figure", {f"figure{number}" for number in range(1, 7)}),
         ("cleanpath show preresnet11", {"preresnet110"}),
         ("cleanpath compare runs/", {"runs/a", "runs/b"}),
     ],

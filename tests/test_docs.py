@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from cleanpath.paper.tables import SCALES, experiments, recipe_of
+from cleanpath.paper.scales import SCALES
+from cleanpath.paper.tables import experiments, recipe_of
 from cleanpath.records import default_name
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -38,9 +39,7 @@ def test_recorded_results_are_those_of_today_s_recipes() -> None:
         recipe = recipe_of(table["name"])
         of_today = {
             (row, column, seed): default_name(experiment)
-            for (row, column, seed), experiment in experiments(
-                recipe, scale, columns=recipe.columns, seeds=range(10)
-            ).items()
+            for (row, column, seed), experiment in experiments(recipe, scale, seeds=range(10)).items()
         }
         runs = {
             (row["row"], row["column"], s["seed"]): s["run"] for row in table["rows"] for s in row["seeds"] if s["run"]

@@ -18,6 +18,7 @@ FREE_OF_TORCH = (
         "cleanpath.records",
         "cleanpath.locking",
         "cleanpath.nn.catalog",
+        "cleanpath.nn.own",
         "cleanpath.nn.summary_values",
         "cleanpath.paper.*",
     ),

@@ -13,11 +13,11 @@ from typing import Any
 import pytest
 
 from cleanpath.records import Run, runs_below
-from tests.helpers import PATIENCE, Outcome, here, tree, wait_until
+from tests.helpers import ONE, PATIENCE, Outcome, here, tree, wait_until
 
 # Five cells, each long enough that a signal finds some of them ended and some not.
 WORDS = (
-    *("reproduce", "table2", "--workers", "2", "--json"),
+    *("reproduce", "table2", "--workers", "2", "--json", *ONE),
     *("--set", "network.depth=8", "--set", "network.width=4", "--set", "training.warmup=1"),
     *("--set", "training.iterations=400"),
 )

@@ -13,7 +13,18 @@ from hypothesis import strategies as st
 
 from cleanpath import settings
 from cleanpath.errors import SettingError, UnknownNameError
-from cleanpath.experiment import BRANCHES, LAYOUTS, Data, Experiment, Foreign, Network, Shortcut, Training
+from cleanpath.experiment import (
+    ACTIVATIONS,
+    BRANCHES,
+    LAYOUTS,
+    NORMALISATIONS,
+    Data,
+    Experiment,
+    Foreign,
+    Network,
+    Shortcut,
+    Training,
+)
 from tests.helpers import examples, network_of, tiny
 
 WORDS = st.text(st.characters(codec="ascii", categories=["L", "N"], include_characters="_-"), min_size=1, max_size=12)
@@ -32,6 +43,10 @@ SHORTCUT = {
     "inverted": st.booleans(),
     "norm": st.booleans(),
     "gate_widening": st.booleans(),
+    "start": st.none() | FLOATS,
+    "streams": st.none() | COUNTS,
+    "reduction": st.none() | COUNTS,
+    "code": WORDS,
 }
 NETWORK = {
     "depth": COUNTS,
@@ -39,7 +54,7 @@ NETWORK = {
     "placement": WORDS,
     "layout": st.sampled_from(LAYOUTS),
     "shortcut": st.builds(Shortcut, **SHORTCUT),
-    "widening": st.sampled_from(("A", "B")),
+    "widening": st.sampled_from(("A", "B", "D")),
     "widening_input": st.sampled_from(("activated", "raw")),
     "widening_norm": st.booleans(),
     "padding": st.sampled_from(("after", "both")),
@@ -47,6 +62,9 @@ NETWORK = {
     "width": COUNTS,
     "in_channels": COUNTS,
     "num_classes": COUNTS,
+    "normalisation": st.sampled_from(NORMALISATIONS),
+    "activation": st.sampled_from(ACTIVATIONS),
+    "inner": POSITIVE,
 }
 TRAINING = {
     "batch_size": COUNTS,
@@ -54,7 +72,7 @@ TRAINING = {
     "momentum": INSIDE,
     "nesterov": st.booleans(),
     "weight_decay": st.floats(min_value=0, allow_nan=False, allow_infinity=False),
-    "decay_on": st.sampled_from(("all", "weights")),
+    "decay_on": st.sampled_from(("all", "weights", "all_but_gate_bias")),
     "warmup": st.integers(0, 10**9),
     "warmup_factor": POSITIVE,
     "lr_drops": st.lists(INSIDE, max_size=4).map(tuple),
@@ -110,6 +128,10 @@ OTHER = {
     "network.shortcut.inverted": "true",
     "network.shortcut.norm": "true",
     "network.shortcut.gate_widening": "false",
+    "network.shortcut.start": "0.1",
+    "network.shortcut.streams": "4",
+    "network.shortcut.reduction": "8",
+    "network.shortcut.code": "0123",
     "network.widening": "B",
     "network.widening_input": "raw",
     "network.widening_norm": "true",
@@ -118,6 +140,9 @@ OTHER = {
     "network.width": "8",
     "network.in_channels": "1",
     "network.num_classes": "100",
+    "network.normalisation": "group",
+    "network.activation": "gelu",
+    "network.inner": "0.5",
     "training.epochs": "3",
     "training.iterations": "101",
     "training.batch_size": "64",
@@ -342,13 +367,19 @@ def test_override_says_what_is_wrong(given_settings: list[str], answer: str) -> 
         ("training.momentum=nan", "training.momentum is nan"),
         ("training.weight_decay=-1", "training.weight_decay is -1.0"),
         ("training.weight_decay=inf", "training.weight_decay is inf"),
-        ("training.decay_on=biases", "choose one of all, weights"),
+        ("training.decay_on=biases", "choose one of all, weights, all_but_gate_bias"),
         ("training.lr_drops=0.5,1.5", "training.lr_drops has 1.5"),
         ("network.width=0", "network.width is 0"),
         ("network.num_classes=1", "network.num_classes is 1; must be >= 2"),
         ("network.branch=three_layer", "choose one of one_layer, two_layer, bottleneck"),
         ("network.layout=svhn", "choose one of cifar, imagenet"),
-        ("network.widening=C", "choose one of A, B"),
+        ("network.widening=C", "choose one of A, B, D"),
+        ("network.normalisation=instance", "choose one of batch, group, layer, none"),
+        ("network.activation=tanh", "choose one of relu, gelu, silu"),
+        ("network.inner=0", "network.inner is 0.0; must be finite and > 0"),
+        ("network.shortcut.start=nan", "shortcut.start is nan; must be finite"),
+        ("network.shortcut.streams=0", "shortcut.streams is 0; must be >= 1"),
+        ("network.shortcut.reduction=0", "shortcut.reduction is 0; must be >= 1"),
         ("network.widening_input=both", "choose one of activated, raw"),
         ("network.padding=before", "choose one of after, both"),
         ("network.stride_on=last", "choose one of first, middle"),

@@ -15,18 +15,21 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cleanpath import assemble, settings
-from cleanpath.errors import SettingError, UnknownNameError
+from cleanpath.errors import SettingError, UnknownNameError, UserError
 from cleanpath.experiment import Network, Shortcut
+from cleanpath.nn.catalog import units_per_stage
+from cleanpath.paper import recipes
+from cleanpath.paper.figures import DRAWINGS
+from cleanpath.paper.parts import Part, joined
 from cleanpath.paper.published import published_table
-from cleanpath.paper.tables import RECIPES, SCALES, experiments, recipe_of, scale_of
+from cleanpath.paper.scales import SCALES, Scale, scale_of
+from cleanpath.paper.tables import RECIPES, experiments, missing, recipe_of, recipes_of, with_rows
 from cleanpath.records import Writer, default_name
 from cleanpath.report import table as tables
 from cleanpath.report.collect import collect, facts, in_words
 from cleanpath.report.table import DIVERGED, FAILED, FINISHED, MISSING, Cell, SeedResult, Table
 from tests.helpers import examples, here, network_of
 
-# Rows that the paper does not print: its theory speaks of the first, no table does.
-NOT_PRINTED = {("table1", "constant_1_half")}
 # What each row sets, typed from the paper's Tables 1 and 2 once more.
 SHORTCUTS = {
     "original": Shortcut(),
@@ -52,34 +55,64 @@ PLACEMENTS = (
 BRANCH = {"ResNet-110": "two_layer", "ResNet-164": "bottleneck"}
 
 
+# Cells that the paper does not print: controls of ours, what it searched and did not print, what it only draws.
+NOT_PRINTED = {
+    ("table1", "constant_1_half", "ResNet-110"),
+    *(("depth", f"plain-{depth}", "CIFAR-10") for depth in (20, 32, 44, 56, 110)),
+    ("shortcuts", "conv_1x1", "ResNet-32"),
+    *(("gate_bias", f"exclusive_gating_{bias}", "ResNet-110") for bias in (-8, -9, -10)),
+    *(("gate_bias", f"shortcut_only_gating_{bias}", "ResNet-110") for bias in (-1, -2, -3, -4, -5, -7, -8, -9, -10)),
+    ("warmup", "without", "ResNet-110"),
+}
+WITHOUT_NUMBERS = ("responses", "truncation", "beyond")
+DRAWINGS_ONLY = ("figure2", "figure4", "figure5")
+QUICK, PAPER = scale_of("quick"), scale_of("paper")
+
+
 def networks(name: str) -> dict[tuple[str, str], Network]:
     """The network of every row and column of a table at scale quick."""
-    recipe = recipe_of(name)
-    made = experiments(recipe, scale_of("quick"), columns=recipe.columns, seeds=[0])
+    made = experiments(recipe_of(name), QUICK, seeds=[0])
     return {(row, column): network_of(experiment) for (row, column, _), experiment in made.items()}
 
 
+def keys(name: str) -> set[tuple[str, str]]:
+    return {(row.key, column.key) for row, column in RECIPES[name].cells()}
+
+
 @pytest.mark.parametrize("name", RECIPES)
-def test_every_row_has_a_published_number_and_every_number_a_row(name: str) -> None:
-    rows = {(row, column) for row, _, _ in RECIPES[name].rows for column in RECIPES[name].columns}
-    published = set(published_table(name).cells)
-    extra = {(row, column) for row, column in rows if (name, row) in NOT_PRINTED}
-    assert rows - published == extra
-    assert published - rows == set()
-    assert RECIPES[name].columns == published_table(name).columns
+def test_every_cell_has_a_published_number_and_every_number_that_is_not_external_a_cell(name: str) -> None:
+    table = published_table(name)
+    published = {(row, column) for row, column in table.cells if row not in table.external}
+    assert published - keys(name) == set()
+    extra = {(name, *key) for key in keys(name) - published}
+    if name not in WITHOUT_NUMBERS:
+        assert extra == {cell for cell in NOT_PRINTED if cell[0] == name}
+    assert not extra or table.no_numbers or name == "table1"
+    assert {row for row, _ in keys(name)} & set(table.external) == set()
+    assert tuple(column.key for column in RECIPES[name].columns) == table.columns
 
 
-def test_the_named_row_only_is_not_in_the_paper() -> None:
-    published = published_table("table1")
-    assert [row for row, _, _ in RECIPES["table1"].rows if (row, "ResNet-110") not in published.cells] == [
-        "constant_1_half"
-    ]
+@pytest.mark.parametrize("name", RECIPES)
+def test_every_cell_runs_at_scale_paper_and_elsewhere_runs_or_says_why_not(name: str) -> None:
+    for scale in SCALES.values():
+        made = {(row, column) for row, column, _ in experiments(recipe_of(name), scale, seeds=[0])}
+        left_out = missing(recipe_of(name), scale)
+        assert made | set(left_out) == keys(name)
+        assert not made & set(left_out)
+        assert all(left_out.values())
+    assert missing(recipe_of(name), PAPER) == {}
+
+
+def test_table_of_any_name_is_found_once_and_all_is_every_one() -> None:
+    assert recipes_of(["table2", "table1", "table2"]) == (recipe_of("table2"), recipe_of("table1"))
+    assert recipes_of(["depth", "all"])[0] == recipe_of("depth")
+    assert recipes_of(["all"]) == tuple(RECIPES.values())
+    assert len(recipes_of(["all", "all"])) == len(RECIPES)
 
 
 def test_rows_have_different_names_and_labels() -> None:
     for recipe in RECIPES.values():
-        for part in (0, 1):
-            names = [row[part] for row in recipe.rows]
+        for names in ([row.key for row in recipe.rows], [row.words for row in recipe.rows]):
             assert len(names) == len(set(names))
 
 
@@ -100,48 +133,168 @@ def test_table_2_is_made_of_the_paper_s_placements_and_both_units() -> None:
 
 @pytest.mark.parametrize(("name", "varied"), [("table1", "shortcut"), ("table2", "placement")])
 def test_rows_of_a_column_differ_in_one_setting_only(name: str, varied: str) -> None:
-    for column in RECIPES[name].columns:
+    for column in published_table(name).columns:
         same = [network for (_, at), network in networks(name).items() if at == column]
         for field in fields(Network):
             values = {getattr(network, field.name) for network in same}
             assert len(values) == (len(same) if field.name == varied else 1), field.name
 
 
-def test_both_tables_share_the_original_network_and_nothing_else() -> None:
-    digests: dict[str, set[str]] = {}
-    for name, recipe in RECIPES.items():
-        made = experiments(recipe, scale_of("quick"), columns=recipe.columns[:1], seeds=[0])
-        digests[name] = {settings.digest(experiment) for experiment in made.values()}
-    assert len(digests["table1"] & digests["table2"]) == 1
+def digests(name: str, scale: Scale = QUICK, columns: list[str] | None = None) -> set[str]:
+    made = experiments(recipe_of(name), scale, columns=columns, seeds=[0])
+    return {settings.digest(experiment) for experiment in made.values()}
+
+
+def test_tables_1_and_2_share_the_original_network_and_nothing_else() -> None:
+    one, other = digests("table1"), digests("table2", columns=["ResNet-110"])
+    assert len(one & other) == 1
     # 15 rows of the paper and one of ours.
-    assert len(digests["table1"] | digests["table2"]) == 16
+    assert len(one | other) == 16
+
+
+@pytest.mark.parametrize("scale", SCALES.values(), ids=SCALES)
+@pytest.mark.parametrize(
+    ("figure", "tables"),
+    [
+        ("figure1", ["table3"]),
+        ("figure3", ["table1"]),
+        ("figure6", ["table2"]),
+        ("truncation", ["table3"]),
+        ("responses", ["depth"]),
+    ],
+)
+def test_curves_and_measurements_are_of_runs_that_tables_have(figure: str, tables: list[str], scale: Scale) -> None:
+    assert digests(figure, scale) <= {digest for name in tables for digest in digests(name, scale)}
+    assert digests(figure, scale)
+
+
+def test_drawings_train_nothing_and_name_their_panels() -> None:
+    assert {name for name, recipe in RECIPES.items() if not recipe.rows} == set(DRAWINGS_ONLY)
+    assert set(DRAWINGS) == {*DRAWINGS_ONLY, "figure1"}
+    for name, letters in (("figure1", "ab"), ("figure2", "abcdef"), ("figure4", "abcde"), ("figure5", "abc")):
+        assert "".join(panel.letter for panel in DRAWINGS[name]) == letters
+    assert [panel.network.placement for panel in DRAWINGS["figure4"]] == list(PLACEMENTS)
+    assert [panel.network.shortcut for panel in DRAWINGS["figure2"]] == [
+        SHORTCUTS[key]
+        for key in (
+            *("original", "constant_half_half", "exclusive_gating_-6"),
+            *("shortcut_only_gating_-6", "conv_1x1", "dropout"),
+        )
+    ]
 
 
 def test_both_columns_have_the_same_number_of_units() -> None:
-    from cleanpath.nn.catalog import units_per_stage
-
-    for scale in SCALES.values():
-        assert set(scale.networks) == {column for recipe in RECIPES.values() for column in recipe.columns}
     assert len({units_per_stage(network) for network in networks("table2").values()}) == 1
 
 
-def test_every_cell_of_every_scale_can_run() -> None:
-    changes = ["network.depth=20", "network.width=4"]
-    for scale in SCALES.values():
-        for recipe in RECIPES.values():
-            for column in recipe.columns:
-                made = experiments(recipe, scale, columns=[column], seeds=[0])
-                one = next(iter(made.values()))
-                assemble.check(one)
-                for experiment in made.values():
-                    assemble.check(settings.override(experiment, changes))
+def test_networks_of_scale_quick_have_at_most_218_layers() -> None:
+    assert max(network.depth for name in RECIPES for network in networks(name).values()) <= 218
 
 
-def test_scale_says_what_differs_from_the_paper() -> None:
+def test_paper_s_networks_are_those_that_the_paper_names() -> None:
+    made = experiments(recipe_of("table3"), PAPER, seeds=[0])
+    depths = {(row, column): (network_of(one).depth, network_of(one).branch) for (row, column, _), one in made.items()}
+    assert depths["ResNet-1001 original", "CIFAR-100"] == (1001, "bottleneck")
+    assert depths["ResNet-110(1layer) full_preactivation", "CIFAR-10"] == (110, "one_layer")
+    assert network_of(made["ResNet-164 original", "CIFAR-100", 0]).num_classes == 100
+    for (row, _, _), one in made.items():
+        assert network_of(one).placement == row.split()[-1]
+        assert one.training == recipes.paper()
+
+
+def test_plain_rows_have_no_shortcut_and_the_first_paper_s_training() -> None:
+    for (row, _, _), one in experiments(recipe_of("depth"), PAPER, seeds=[0]).items():
+        kind, depth = row.split("-")
+        assert network_of(one).depth == int(depth)
+        assert network_of(one).shortcut.kind == {"plain": "none", "ResNet": "identity"}[kind]
+        assert one.training == recipes.first_paper()
+
+
+def test_options_a_b_and_c_differ_as_the_first_paper_says() -> None:
+    made = experiments(recipe_of("shortcuts"), PAPER, columns=["ResNet-34"], seeds=[0])
+    found = {row: network_of(one) for (row, _, _), one in made.items()}
+    assert {row: (n.widening, n.shortcut.kind) for row, n in found.items()} == {
+        "option_A": ("A", "identity"),
+        "option_B": ("B", "identity"),
+        "option_C": ("B", "conv_1x1"),
+    }
+    assert {(n.depth, n.layout) for n in found.values()} == {(34, "imagenet")}
+
+
+def test_gate_bias_goes_from_0_to_minus_10_for_both_gates() -> None:
+    made = experiments(recipe_of("gate_bias"), PAPER, seeds=[0])
+    found = {(network_of(one).shortcut.kind, network_of(one).shortcut.bias) for one in made.values()}
+    assert found == {(kind, -float(b)) for kind in ("exclusive_gating", "shortcut_only_gating") for b in range(11)}
+    shared = digests("gate_bias", PAPER) & digests("table1", PAPER)
+    assert len(shared) == 5
+
+
+def test_warm_up_is_all_that_the_two_rows_of_warmup_differ_in() -> None:
     for scale in SCALES.values():
-        text = " ".join(scale.deviations)
-        for word in (scale.data.name, str(scale.training.iterations), f"lr {scale.training.lr:g}", "0.2%"):
+        made = {row: one for (row, _, _), one in experiments(recipe_of("warmup"), scale, seeds=[0]).items()}
+        assert made["without"].training == replace(made["with"].training, warmup=0)
+        assert made["without"].network == made["with"].network
+        assert made["with"].training.warmup > 0
+
+
+def test_batch_of_64_is_the_torch_code_s_command() -> None:
+    made = experiments(recipe_of("table4"), PAPER, seeds=[0])
+    training = made["ResNet-1001 full_preactivation 64", "CIFAR-10", 0].training
+    # Fact 8: drops before 62,560 and 94,622 of 156,400 iterations, 782 an epoch.
+    assert (training.epochs, training.batch_size, training.bn_group, training.nesterov) == (200, 64, 32, True)
+    assert [round(drop * 200 * 782) for drop in training.lr_drops] == [62_560, 94_622]
+
+
+def test_table_5_is_trained_by_scale_and_its_last_row_by_scale_and_aspect() -> None:
+    made = experiments(recipe_of("table5"), PAPER, columns=["top-1"], seeds=[0])
+    ways = {row: one.data.augment for (row, _, _), one in made.items()}
+    assert {row for row, way in ways.items() if way != "scale"} == {"ResNet-200 full_preactivation aspect"}
+    assert ways["ResNet-200 full_preactivation aspect"] == "scale_aspect"
+    # One network with two crops is one run.
+    assert len(digests("table5", PAPER)) == 5
+    for one in made.values():
+        network = network_of(one)
+        assert network.widening_norm == (network.placement != "full_preactivation")
+
+
+@pytest.mark.parametrize("scale", SCALES.values(), ids=SCALES)
+def test_rows_of_a_table_share_data_and_length_of_training(scale: Scale) -> None:
+    for name, recipe in RECIPES.items():
+        made = experiments(recipe, scale, seeds=[0, 1])
+        for column in recipe.columns:
+            apart = {
+                (row, seed): (one.data.name, one.training.iterations, one.training.batch_size, one.seed)
+                for (row, at, seed), one in made.items()
+                if at == column.key and "64" not in row.split()
+            }
+            assert len(set(apart.values())) in (0, 2), (name, column.key)
+
+
+@pytest.mark.parametrize("name", sorted(set(RECIPES) - {"table5"}))
+def test_every_cell_of_the_small_scales_can_run(name: str) -> None:
+    """Built on the meta device, on the digits' shapes: CIFAR-10 need not be there."""
+    for scale in (QUICK, scale_of("laptop")):
+        for experiment in experiments(recipe_of(name), scale, seeds=[0]).values():
+            network = replace(network_of(experiment), in_channels=1)
+            assemble.check(replace(experiment, network=network, data=QUICK.data["CIFAR-10"]))
+
+
+@pytest.mark.parametrize("scale", SCALES.values(), ids=SCALES)
+def test_scale_says_what_differs_from_the_paper(scale: Scale) -> None:
+    text = " ".join(scale.deviations)
+    assert "paper" in text
+    if scale.name != "paper":
+        training = scale.trainings[""]
+        for word in ("CIFAR-10", f"{training.iterations:,}", "cannot"):
             assert word in text, word
+
+
+def test_networks_that_stand_for_others_are_told_with_their_units() -> None:
+    parts = {(row.key, column.key): joined(row, column) for row, column in recipe_of("table2").cells()}
+    (line,) = QUICK.translations("table2", parts.values())
+    assert "56 layers for ResNet-110 (27 units instead of 54)" in line
+    assert "83 layers for ResNet-164 (27 units instead of 54)" in line
+    assert PAPER.translations("table2", parts.values()) == ()
 
 
 def test_seeds_and_changes_reach_every_cell() -> None:
@@ -158,11 +311,34 @@ def test_seed_cannot_be_set_for_all_seeds_of_a_row() -> None:
         experiments(recipe_of("table2"), scale_of("quick"), columns=["ResNet-110"], seeds=[0, 1], changes=["seed=3"])
 
 
+def test_change_that_makes_rows_the_same_is_refused_and_rows_of_one_run_are_not() -> None:
+    with pytest.raises(SettingError, match="makes rows plain-20 and plain-32 of depth the same"):
+        experiments(recipe_of("depth"), QUICK, seeds=[0], changes=["network.depth=8"])
+    made = experiments(recipe_of("truncation"), QUICK, columns=["ResNet-164"], seeds=[0], changes=["network.width=4"])
+    assert len(made) == 2
+
+
+def test_row_and_column_that_decide_the_same_are_refused() -> None:
+    with pytest.raises(SettingError, match="network of one is ResNet-20, of other ResNet-32"):
+        joined(Part(key="one", network="ResNet-20"), Part(key="other", network="ResNet-32"))
+    with pytest.raises(SettingError, match="both set width"):
+        joined(Part(key="one", choice={"width": 4}), Part(key="other", choice={"width": 8}))
+
+
+def test_rows_of_a_user_s_are_in_all_columns_of_small_images() -> None:
+    own = Part(key="mine", choice={"shortcut": Shortcut()})
+    found = with_rows(recipe_of("shortcuts"), [own])
+    assert {column.key for row, column in found.cells() if row == own} == {"ResNet-32", "ResNet-110"}
+    assert len(with_rows(recipe_of("table2"), [own]).cells()) == len(recipe_of("table2").cells()) + 2
+    with pytest.raises(UserError, match="'original' already"):
+        with_rows(recipe_of("table1"), [replace(own, key="original")])
+
+
 def test_unknown_table_and_scale_are_answered_with_the_known_ones() -> None:
     with pytest.raises(UnknownNameError, match="did you mean"):
         recipe_of("tabel1")
-    with pytest.raises(UnknownNameError, match="choose one of quick"):
-        scale_of("paper")
+    with pytest.raises(UnknownNameError, match="choose one of laptop, paper, quick"):
+        scale_of("huge")
 
 
 # Statistics of a cell.
@@ -347,9 +523,7 @@ def test_table_is_collected_from_run_folders(tmp_path: Path) -> None:
 
 def test_command_that_fills_a_table_is_the_one_for_its_scale_seeds_and_changes(tmp_path: Path) -> None:
     found = collect(recipe_of("table2"), scale_of("quick"), seeds=[0, 1], changes=["training.lr=0.5"], root=tmp_path)
-    assert found.fill == (
-        f"cleanpath reproduce table2 --scale quick --columns all --seeds 2 --set training.lr=0.5 --runs {tmp_path}"
-    )
+    assert found.fill == (f"cleanpath reproduce table2 --scale quick --seeds 2 --set training.lr=0.5 --runs {tmp_path}")
     assert "training.lr=0.5" in found.deviations[0]
 
 
@@ -370,7 +544,7 @@ def test_command_that_fills_a_table_names_the_folder_of_its_runs(
 
 
 def test_protocol_says_how_a_run_trains() -> None:
-    training = scale_of("quick").training
+    training = QUICK.trainings[""]
     words = in_words(training)
     for part in (f"{training.iterations} iterations", f"batch {training.batch_size}", f"lr {training.lr:g}"):
         assert part in words

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from cleanpath.auditing.monitoring import monitor
     from cleanpath.auditing.profile import Profile
     from cleanpath.experiment import Data, Experiment, Foreign, Network, Shortcut, Training
+    from cleanpath.nn.kinds import unit
     from cleanpath.records import Run
     from cleanpath.trained import load
     from cleanpath.training.progress import Callback
@@ -37,6 +38,7 @@ _HOMES = {
     "fit": "assemble",
     "load": "trained",
     "monitor": "auditing.monitoring",
+    "unit": "nn.kinds",
 }
 
 __all__ = [
@@ -56,6 +58,7 @@ __all__ = [
     "fit",
     "load",
     "monitor",
+    "unit",
 ]
 
 

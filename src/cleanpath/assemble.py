@@ -22,13 +22,12 @@ from cleanpath.errors import NonFiniteError, Request, SettingError, Stopped, Use
 from cleanpath.experiment import Data, Experiment, Network, Training
 from cleanpath.keeping import SECONDS_BETWEEN, RunKeeper, checkpoints
 from cleanpath.machine import peak_memory, processor
-from cleanpath.nn import catalog, resnet
+from cleanpath.nn import catalog, checking, own, resnet
 from cleanpath.records import Run, Writer
 from cleanpath.targeting import weights
-from cleanpath.training import recompute
+from cleanpath.training import optimizers, recompute
 from cleanpath.training.keeper import SharedKeeper
 from cleanpath.training.loop import train
-from cleanpath.training.optimizers import last_layer
 from cleanpath.training.progress import Callback
 from cleanpath.training.ranks import ALONE, Ranks, lost
 from cleanpath.training.schedule import length
@@ -222,7 +221,7 @@ def begin_with(network: torch.nn.Module, path: Path) -> str:
     Raises `UserError` if anything else differs: nothing is half loaded.
     """
     found, own = weights.named_as(network, weights.read(path)), network.state_dict()
-    last = last_layer(network)
+    last = optimizers.last_layer(network)
     head = {name for name, module in network.named_modules() if module is last}
     head = {f"{name}.{each}".lstrip(".") for name in head for each in last.state_dict()}
     fresh = {name for name in head if name not in found or found[name].shape != own[name].shape}
@@ -261,17 +260,22 @@ def check(experiment: Experiment) -> None:
             "use a network for small images, such as preresnet20"
         )
     length(experiment.training, len(images.train.labels))
+    foreign = not isinstance(network, Network) or own.is_own(network.shortcut.kind)
     if isinstance(network, Network):
+        own.check_recorded(network)
         with torch.device("meta"):
-            shadow = resnet.build(network)
-        if experiment.training.memory == "recompute":
-            recompute.check(shadow)
-        return
-    few, built = images.train.plain(torch.arange(2)), networks.build(network, seed=experiment.seed)
+            built: torch.nn.Module = resnet.build(network)
+    if foreign:
+        few = images.train.plain(torch.arange(2))
+        with torch.random.fork_rng(devices=[]):
+            built = networks.build(network, seed=experiment.seed)
+            if isinstance(network, Network) and isinstance(built, resnet.ResNet):
+                checking.check_units(network, built, few)
+            for training in (False, True):
+                networks.check_logits(built, few, len(images.classes), training=training)
     if experiment.training.memory == "recompute":
         recompute.check(built)
-    for training in (False, True):
-        networks.check_logits(built, few, len(images.classes), training=training)
+    optimizers.check(built, experiment.training)
 
 
 @contextmanager

@@ -22,6 +22,7 @@ from cleanpath.options import (
     Form,
     Fresh,
     Mode,
+    OwnUnits,
     PageFile,
     Root,
     ScaleName,
@@ -67,12 +68,17 @@ def list_things(
 
     Examples: cleanpath list networks 'pre*'; cleanpath list runs --json
     """
+    from cleanpath import inventory
     from cleanpath.report import listing, terminal
 
-    rows = listing.rows(what, pattern, runs)
+    tables = what == Things.tables
+    rows = inventory.tables(pattern, runs) if tables else listing.rows(what, pattern, runs)
+    shown = inventory.printed(rows) if tables else rows
     options.show(
-        {"schema": f"cleanpath.list.{what}", "version": 1, what: rows}, as_json, lambda: terminal.print_rows(rows)
+        {"schema": f"cleanpath.list.{what}", "version": 1, what: rows}, as_json, lambda: terminal.print_rows(shown)
     )
+    if tables and not as_json:
+        typer.echo(inventory.LEGEND, err=True)
 
 
 app.command()(showing.show)
@@ -161,8 +167,9 @@ def train(
 def reproduce(
     what: Whats,
     scale: ScaleName = "quick",
-    seeds: Seeds = 1,
-    columns: Annotated[Columns, typer.Option(help="The first column of each table, or all.")] = Columns.first,
+    seeds: Seeds = None,
+    columns: Annotated[Columns, typer.Option(help="All columns of each table, or the first.")] = Columns.all,
+    own_units: OwnUnits = None,
     settings: Settings = None,
     workers: Annotated[int | None, typer.Option(min=1, help="Runs at a time; default: one per core.")] = None,
     runs: Root = Path("runs"),
@@ -171,15 +178,21 @@ def reproduce(
     dry_run: DryRun = False,
     as_json: AsJson = False,
 ) -> None:
-    """Run a table of the paper and print ours beside the paper's.
+    """Run tables and figures of the paper and print ours beside the paper's.
 
-    Examples: cleanpath reproduce table1 table2 --scale quick; cleanpath reproduce table2 --columns all --seeds 3
+    Examples: cleanpath reproduce all --scale quick; cleanpath reproduce table1 --with my_unit.py --seeds 1
     """
     from cleanpath import reproduction
     from cleanpath.report import table, terminal
 
     job = reproduction.reproduction(
-        what, scale=scale, seeds=seeds, all_columns=columns == Columns.all, changes=settings or [], root=runs
+        what,
+        scale=scale,
+        seeds=seeds,
+        all_columns=columns == Columns.all,
+        changes=settings or [],
+        root=runs,
+        own_units=own_units or [],
     )
     if dry_run:
         with stoppable("nothing was started"):
@@ -200,16 +213,17 @@ def reproduce(
 def report(
     what: Whats,
     scale: ScaleName = "quick",
-    seeds: Seeds = 1,
+    seeds: Seeds = None,
+    own_units: OwnUnits = None,
     settings: Settings = None,
     runs: Root = Path("runs"),
     page: PageFile = Path("reports/reproduction.html"),
     as_format: Annotated[str, typer.Option("--format", help="text, md or csv.")] = "text",
     as_json: AsJson = False,
 ) -> None:
-    """Print a table from the runs that exist and write its page; train nothing.
+    """Print tables from the runs that exist and write their page; train nothing.
 
-    Examples: cleanpath report table1; cleanpath report table1 table2 --format md
+    Examples: cleanpath report table1; cleanpath report all --format md
     """
     from cleanpath import reproduction
     from cleanpath.report import table, terminal
@@ -217,7 +231,13 @@ def report(
     if as_format not in terminal.FORMATS:
         raise SettingError(f"--format is '{as_format}'; choose one of {', '.join(terminal.FORMATS)}")
     job = reproduction.reproduction(
-        what, scale=scale, seeds=seeds, all_columns=False, changes=settings or [], root=runs
+        what,
+        scale=scale,
+        seeds=seeds,
+        all_columns=True,
+        changes=settings or [],
+        root=runs,
+        own_units=own_units or [],
     )
     tables = job.tables()
     reproduction.write_page(job, tables, page, command=this_command())

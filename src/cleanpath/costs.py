@@ -7,10 +7,12 @@ from dataclasses import dataclass, replace
 from itertools import pairwise
 
 import torch
+from torch.nn import functional
 
 from cleanpath import assemble, networks
 from cleanpath.data.sources import load
 from cleanpath.errors import UserError
+from cleanpath.estimate import PROBED, Probe, probe_of
 from cleanpath.experiment import Experiment, Network
 from cleanpath.keeping import KEPT
 from cleanpath.machine import free_memory, peak_memory, resident_memory
@@ -94,6 +96,25 @@ def told(found: Cost, processes: int = 1) -> str:
         raise UserError(f"the run takes {needed / 1e9:.1f} GB and {found.free / 1e9:.1f} GB are free; {remedy}")
     each = f" in each of {processes} processes" if processes > 1 else ""
     return f"takes about {found.memory / 1e9:.1f} GB of memory{each}" if needed > _TOLD_FROM else ""
+
+
+def probe() -> tuple[Probe, Probe]:
+    """Seconds of a step on one thread, on images of 8 pixels and of 32."""
+    found = []
+    for side, batch in ((8, 64), (32, 32)):
+        with assemble.threads_of_torch(1), torch.random.fork_rng(devices=[]):
+            network = networks.build(PROBED.network, seed=0)
+            images = torch.randn(batch, 3, side, side).to(memory_format=torch.channels_last)
+            labels = torch.zeros(batch, dtype=torch.long)
+            moments = [time.perf_counter()]
+            for _ in range(_STEPS):
+                functional.cross_entropy(network(images), labels).backward()  # type: ignore[no-untyped-call]
+                network.zero_grad()
+                moments.append(time.perf_counter())
+        seconds = statistics.median(later - sooner for sooner, later in pairwise(moments[1:]))
+        found.append(probe_of(PROBED, side, batch, seconds))
+    small, large = found
+    return small, large
 
 
 def measure(experiment: Experiment, *, threads: int) -> tuple[float, int]:

@@ -17,6 +17,8 @@ LATER = {"later": True}
 names stay."""
 BRANCHES = ("one_layer", "two_layer", "bottleneck")
 LAYOUTS = ("cifar", "imagenet")
+NORMALISATIONS = ("batch", "group", "layer", "none")
+ACTIVATIONS = ("relu", "gelu", "silu")
 
 
 SAME_BITS = {"same_bits": True}
@@ -32,6 +34,10 @@ class Shortcut:
 
     Where the paper is silent: `norm` puts a BN behind a gate's or shortcut's convolution, `inverted` is torch's form
     of dropout, and `gate_widening` says whether a gate also stands where the width changes, with the unit's stride.
+
+    Beyond the paper (docs/beyond.md): `start` is what a learnt scale of F starts with, `streams` the number of streams
+    of hyper-connections, `reduction` the factor by which squeeze-and-excitation narrows. A user's own unit is the kind
+    `my_unit.py:NAME`; `code` is then the start of the SHA-256 of that file, so that other code is another experiment.
     """
 
     kind: str = "identity"
@@ -42,12 +48,20 @@ class Shortcut:
     inverted: bool = False
     norm: bool = False
     gate_widening: bool = True
+    start: float | None = field(default=None, metadata=LATER)
+    streams: int | None = field(default=None, metadata=LATER)
+    reduction: int | None = field(default=None, metadata=LATER)
+    code: str = field(default="", metadata=LATER)
 
     def __post_init__(self) -> None:
-        for name in ("scale", "branch_scale", "bias"):
+        for name in ("scale", "branch_scale", "bias", "start"):
             value = getattr(self, name)
             _require(value is None or math.isfinite(value), f"shortcut.{name} is {value}; must be finite")
         _require(self.rate is None or 0 <= self.rate < 1, f"shortcut.rate is {self.rate}; must be >= 0 and < 1")
+        for name in ("streams", "reduction"):
+            count = getattr(self, name)
+            if count is not None:
+                _at_least(f"shortcut.{name}", count, 1)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,7 +70,7 @@ class Network:
 
     `layout` decides stem and stages (paper, Section 5 and appendix), `branch` the layers of F, `placement` where
     BN and ReLU stand (Table 2), `widening` the shortcut where the width changes: A pads with zeros, B projects;
-    option C of the first paper is the shortcut kind `conv_1x1`.
+    option C of the first paper is the shortcut kind `conv_1x1`. D pools before it projects (docs/beyond.md).
 
     Where the paper is silent, a named setting with a default:
     `widening_input`: whether a pre-activated unit that changes the width activates its shortcut too
@@ -64,6 +78,9 @@ class Network:
     `widening_norm`: BN after the projection (no: the paper's counts; yes: the first paper's ImageNet models).
     `padding`: the side of option A's zero channels (`after`: the authors' Torch code; `both`).
     `stride_on`: the strided layer of a bottleneck (`first`: the authors' Caffe and Lua code; `middle`: the 3×3).
+
+    Beyond the paper: `normalisation` stands where a placement says BN (`batch`, `group`, `layer`, `none`), `activation`
+    where it says ReLU (`relu`, `gelu`, `silu`), and `inner` is the share of their width that F's inner layers keep.
     """
 
     depth: int
@@ -79,11 +96,17 @@ class Network:
     width: int = 16
     in_channels: int = 3
     num_classes: int = 10
+    normalisation: str = field(default="batch", metadata=LATER)
+    activation: str = field(default="relu", metadata=LATER)
+    inner: float = field(default=1.0, metadata=LATER)
 
     def __post_init__(self) -> None:
         _one_of("network.branch", self.branch, BRANCHES)
         _one_of("network.layout", self.layout, LAYOUTS)
-        _one_of("network.widening", self.widening, ("A", "B"))
+        _one_of("network.widening", self.widening, ("A", "B", "D"))
+        _one_of("network.normalisation", self.normalisation, NORMALISATIONS)
+        _one_of("network.activation", self.activation, ACTIVATIONS)
+        _require(math.isfinite(self.inner) and self.inner > 0, f"network.inner is {self.inner}; must be finite and > 0")
         _one_of("network.widening_input", self.widening_input, ("activated", "raw"))
         _one_of("network.padding", self.padding, ("after", "both"))
         _one_of("network.stride_on", self.stride_on, ("first", "middle"))
@@ -151,8 +174,9 @@ class Training:
     The length is `epochs` or `iterations`, never both.
 
     `optimizer`: `sgd` (torch's form), `caffe_sgd` (the authors' Caffe: the rate inside the velocity) or `adamw`.
-    `decay_on`: `all` parameters (the authors' Torch code) or the `weights` of convolutions and linear layers only
-    (the first paper, as the Torch code's README reports it).
+    `decay_on`: `all` parameters (the authors' Torch code), the `weights` of convolutions and linear layers only
+    (the first paper, as the Torch code's README reports it), or `all_but_gate_bias` (decay alone closes a
+    shortcut whose gate starts at −6).
     `schedule`: `steps` (`lr_drops` are fractions of the length at which the rate is multiplied by `lr_drop_factor`)
     or `cosine` (to zero). The first `warmup` iterations run at `warmup_factor` of the rate (`warmup_shape`
     `constant`, the paper) or rise from there (`linear`).
@@ -220,7 +244,7 @@ class Training:
         for name in ("weight_decay", "mixup", "body_factor"):
             value = getattr(self, name)
             _require(math.isfinite(value) and value >= 0, f"training.{name} is {value}; must be finite and >= 0")
-        _one_of("training.decay_on", self.decay_on, ("all", "weights"))
+        _one_of("training.decay_on", self.decay_on, ("all", "weights", "all_but_gate_bias"))
         _one_of("training.schedule", self.schedule, ("steps", "cosine"))
         _one_of("training.warmup_shape", self.warmup_shape, ("constant", "linear"))
         _one_of("training.class_weights", self.class_weights, ("none", "balanced"))

@@ -78,14 +78,22 @@ DATA = ("digits", "cifar10", "cifar100")
 def shown(incomplete: str) -> list[str]:
     """Names of what `show` shows that complete a word."""
     data = [name for name in (*DATA, "folder:", "imagenet:") if name.startswith(incomplete)]
-    return [*data, *networks(incomplete), *tables(incomplete), *recipes(incomplete), *runs(incomplete)]
+    shown_tables = [name for name in tables(incomplete) if name != "all"]
+    return [*data, *networks(incomplete), *shown_tables, *recipes(incomplete), *runs(incomplete)]
+
+
+def scales(incomplete: str) -> list[str]:
+    """Scales that complete a word."""
+    from cleanpath.paper.scales import SCALES
+
+    return [name for name in SCALES if name.startswith(incomplete)]
 
 
 def tables(incomplete: str) -> list[str]:
     """Names of tables that complete a word."""
-    from cleanpath.paper.tables import RECIPES
+    from cleanpath.paper.tables import ALL, RECIPES
 
-    return [name for name in RECIPES if name.startswith(incomplete)]
+    return [name for name in (*RECIPES, ALL) if name.startswith(incomplete)]
 
 
 def runs(incomplete: str) -> list[str]:
@@ -103,9 +111,21 @@ Settings = Annotated[
 ]
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Print what would run, its time and memory; run nothing.")]
 Fresh = Annotated[bool, typer.Option("--fresh", help="Start again, also what is finished.")]
-Whats = Annotated[list[str], typer.Argument(metavar="TABLE...", help="table1, table2", autocompletion=tables)]
-ScaleName = Annotated[str, typer.Option("--scale", help="Which size of experiment: quick.")]
-Seeds = Annotated[int, typer.Option("--seeds", metavar="N", min=1, help="How many seeds each row runs with.")]
+Whats = Annotated[
+    list[str],
+    typer.Argument(metavar="WHAT...", help="Tables and figures (`list tables`), or all.", autocompletion=tables),
+]
+ScaleName = Annotated[
+    str, typer.Option("--scale", help="quick, laptop or paper: `list tables` has their cost.", autocompletion=scales)
+]
+Seeds = Annotated[
+    int | None,
+    typer.Option("--seeds", metavar="N", min=1, help="How many seeds each row runs with; default: as the scale says."),
+]
+OwnUnits = Annotated[
+    list[Path] | None,
+    typer.Option("--with", metavar="FILE.py", help="Add your own units as rows (@cleanpath.unit); repeatable."),
+]
 PageFile = Annotated[Path, typer.Option("--page", metavar="FILE", help="Where the HTML page goes.")]
 
 

@@ -11,7 +11,7 @@ from cleanpath.auditing.examine import audit
 from cleanpath.auditing.profile import Profile
 from cleanpath.auditing.values import UnitRow
 from cleanpath.nn.branch import branch, operations, placement_of
-from cleanpath.nn.catalog import WeightLayer
+from cleanpath.nn.catalog import WeightLayer, network
 from cleanpath.nn.init import initialise
 from cleanpath.nn.shortcut import PaddedIdentity
 from cleanpath.nn.unit import ResidualUnit
@@ -21,7 +21,8 @@ _WIDTH, _LEAST_WIDTH = 64, 4
 _SIDE, _LEAST_SIDE = 16, 4
 _DEEP, _SMALL = 200, (16, 8)  # units beyond which width and side are smaller, and what they then are
 _BATCH, _TOKENS, _HEADS = 4, 16, 4
-_PLACEMENT = placement_of("full_preactivation")
+_NETWORK = network("preresnet20")
+_PLACEMENT = placement_of(_NETWORK.placement)
 
 
 def reference_for(profile: Profile, seed: int = 0) -> Profile | None:
@@ -69,10 +70,10 @@ def _images(units: Sequence[UnitRow], count: int) -> tuple[nn.Module, Tensor]:
         halves = unit.shape[-1] < before.shape[-1] and side // 2 >= _LEAST_SIDE
         built.append(_unit(width, out, 2 if halves else 1))
         width, side, before = out, side // 2 if halves else side, unit
-    head = nn.Sequential(operations(_PLACEMENT.tail, width), nn.AdaptiveAvgPool2d(1), nn.Flatten())
-    network = nn.Sequential(*built, head, nn.Linear(width, 10))
-    initialise(network)
-    return network, batch
+    head = nn.Sequential(operations(_PLACEMENT.tail, width, _NETWORK), nn.AdaptiveAvgPool2d(1), nn.Flatten())
+    whole = nn.Sequential(*built, head, nn.Linear(width, 10))
+    initialise(whole)
+    return whole, batch
 
 
 def _fitted(unit: UnitRow, most: int, widest: int) -> int:
@@ -86,7 +87,7 @@ def _unit(width: int, out: int, stride: int) -> ResidualUnit:
     return ResidualUnit(
         before=nn.Identity(),
         shortcut=nn.Identity() if same else PaddedIdentity(width, out, stride, side="behind"),
-        branch=branch(layers, _PLACEMENT, in_channels=width, lead=True),
+        branch=branch(layers, _PLACEMENT, _NETWORK, in_channels=width, lead=True),
         after=nn.Identity(),
     )
 

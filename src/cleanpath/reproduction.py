@@ -8,15 +8,23 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from cleanpath.errors import RunError, SettingError
+from cleanpath import estimate
+from cleanpath.errors import RunError, SettingError, UserError
 from cleanpath.experiment import Experiment
 from cleanpath.grid import local, plan
 from cleanpath.grid.plan import Cell
-from cleanpath.paper.tables import Recipe, Scale, experiments, recipe_of, scale_of
+from cleanpath.measures import Wish, wanting
+from cleanpath.nn import own
+from cleanpath.paper.parts import Part, Recipe, joined
+from cleanpath.paper.scales import SCALES, Scale, scale_of
+from cleanpath.paper.tables import experiments, missing, recipes_of, with_rows
 from cleanpath.records import forget, write
 from cleanpath.report.collect import collect, environment, facts
 from cleanpath.report.table import Table
-from cleanpath.watch import Watch, say
+from cleanpath.watch import Counting, Watch, say
+
+_MEASURED_ON_STEPS = ("quick", "laptop")
+"""Scales of which a few steps can be tried here; the paper's networks may not fit into this machine."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -29,14 +37,36 @@ class Reproduction:
     all_columns: bool
     changes: tuple[str, ...]
     root: Path
+    own: tuple[Path, ...] = ()
+    """Files with units of the user's, which are rows of these tables."""
+
+    def experiments(self, recipe: Recipe) -> dict[tuple[str, str, int], Experiment]:
+        """What runs of a table, by row, column and seed."""
+        columns = [column.key for column in recipe.columns]
+        wanted = columns if self.all_columns else columns[:1]
+        return experiments(recipe, self.scale, columns=wanted, seeds=self.seeds, changes=self.changes)
 
     def cells(self) -> tuple[Cell, ...]:
-        """What runs: the cells of the chosen columns; a row that two tables share comes once."""
-        found: list[Experiment] = []
-        for recipe in self.recipes:
-            columns = recipe.columns if self.all_columns else recipe.columns[:1]
-            found += experiments(recipe, self.scale, columns=columns, seeds=self.seeds, changes=self.changes).values()
+        """What runs: the cells of the chosen columns; one that two tables share comes once."""
+        found = [one for recipe in self.recipes for one in self.experiments(recipe).values()]
         return plan.cells(found, self.root)
+
+    def wishes(self, *, again: bool = False) -> list[tuple[Cell, Wish]]:
+        """What is to be measured on the finished runs and is not there yet, or all of it `again`."""
+        wanted: dict[Path, tuple[Cell, Wish]] = {}
+        for recipe in self.recipes:
+            parts = {(row.key, column.key): joined(row, column) for row, column in recipe.cells()}
+            for (row, column, seed), experiment in self.experiments(recipe).items():
+                view = parts[row, column].view
+                wish = Wish(profiles=seed == self.seeds[0], views=(view,) if view else ())
+                cell = plan.cell(experiment, self.root)
+                _, before = wanted.get(cell.folder, (cell, Wish()))
+                wanted[cell.folder] = (cell, wish.together(before))
+        return [
+            (cell, wish)
+            for cell, wish in wanted.values()
+            if wanting(cell.run, wish) or (again and cell.status == "finished")
+        ]
 
     def provenance(self, tables: Sequence[Table]) -> dict[str, Any]:
         """What was asked of a reproduction, and on what its runs ran."""
@@ -46,59 +76,148 @@ class Reproduction:
     def tables(self) -> list[Table]:
         """The tables as the runs below `root` have them."""
         return [
-            collect(recipe, self.scale, seeds=self.seeds, changes=self.changes, root=self.root)
+            collect(
+                recipe,
+                self.scale,
+                seeds=self.seeds,
+                changes=self.changes,
+                root=self.root,
+                own=self.own if recipe.varies_unit else (),
+                elsewhere=elsewhere(recipe, self.scale),
+            )
             for recipe in self.recipes
         ]
 
 
-def reproduction(
-    what: Sequence[str], *, scale: str, seeds: int, all_columns: bool, changes: Sequence[str], root: Path
+def reproduction(  # noqa: PLR0913 (keyword options)
+    what: Sequence[str],
+    *,
+    scale: str,
+    seeds: int | None,
+    all_columns: bool,
+    changes: Sequence[str],
+    root: Path,
+    own_units: Sequence[Path] = (),
 ) -> Reproduction:
-    """The reproduction that the names ask for.
+    """The reproduction that the names ask for; the scale says how many seeds if the user does not.
 
-    Raises `UnknownNameError` or `SettingError`, before anything is written.
+    Raises `UnknownNameError`, `SettingError` or `UserError`, before anything is written.
     """
     if root.exists() and not root.is_dir():
         raise SettingError(f"{root} is a file; choose another folder with --runs")
+    chosen = scale_of(scale)
     job = Reproduction(
-        recipes=tuple(recipe_of(name) for name in dict.fromkeys(what)),
-        scale=scale_of(scale),
-        seeds=tuple(range(seeds)),
+        recipes=_with_own(recipes_of(what), own_units),
+        scale=chosen,
+        seeds=tuple(range(chosen.seeds if seeds is None else seeds)),
         all_columns=all_columns,
         changes=tuple(changes),
         root=root,
+        own=tuple(own_units),
     )
     job.cells()
     return job
 
 
+def _with_own(recipes: Sequence[Recipe], files: Sequence[Path]) -> tuple[Recipe, ...]:
+    """The recipes with the user's units as rows of those tables that vary the unit."""
+    rows = tuple(
+        Part(
+            key=row.name,
+            label=f"{row.name} ({Path(path).name})",
+            note=row.doc,
+            choice={"shortcut": row.shortcut},
+        )
+        for path in dict.fromkeys(files)
+        for row in own.rows_of(path)
+    )
+    if rows and not any(recipe.varies_unit for recipe in recipes):
+        names = ", ".join(recipe.name for recipe in recipes_of(["all"]) if recipe.varies_unit)
+        raise UserError(f"--with {files[0]}: no table that was asked for varies the unit; ask for one of {names}")
+    return tuple(with_rows(recipe, rows) if rows and recipe.varies_unit else recipe for recipe in recipes)
+
+
+def elsewhere(recipe: Recipe, scale: Scale) -> dict[tuple[str, str], str]:
+    """For every cell that a scale leaves out, the command that fills it and what all cells of its kind cost there."""
+    reasons = missing(recipe, scale)
+    further = [SCALES[name] for name in list(SCALES)[list(SCALES).index(scale.name) + 1 :]]
+    homes = {key: next(one for one in further if key not in missing(recipe, one)) for key in reasons}
+    return {
+        key: _filling(recipe, home, {at for at, one in homes.items() if (one.name, reasons[at]) == (home.name, reason)})
+        for (key, reason), home in zip(reasons.items(), homes.values(), strict=True)
+    }
+
+
+def _filling(recipe: Recipe, scale: Scale, cells: set[tuple[str, str]]) -> str:
+    command = f"cleanpath reproduce {recipe.name} --scale {scale.name}"
+    if scale.name in _MEASURED_ON_STEPS:
+        return f"{command} (its cost here: cleanpath list tables {recipe.name})"
+    whole = experiments(recipe, scale, seeds=range(scale.seeds))
+    those = {plan.apart(one) for (row, column, _), one in whole.items() if (row, column) in cells}
+    hours = estimate.gpu_hours(those)
+    return f"{command} (about {hours:,.0f} GPU-hours of the paper's time for these cells, an estimate)"
+
+
 def run(job: Reproduction, *, workers: int | None, fresh: bool) -> None:
-    """Run the cells that have not ended; with `fresh`, all of them."""
+    """Run the cells that have not ended (with `fresh`, all of them), and measure what the tables print of them."""
     cells = job.cells()
     todo = list(cells) if fresh else plan.to_do(cells)
     workers = workers or local.cores()
     if todo:
         local.check_cells(todo)
         say(f"{len(todo)} of {len(cells)} cells to do, {workers} at a time")
+        if job.scale.name not in _MEASURED_ON_STEPS:
+            say(f"an estimate: {_gpu_hours(todo)}")
         if fresh:
             forget(cell.run for cell in todo)
         with Watch(todo, done=len(cells) - len(todo)) as watch:
             local.run_cells(todo, workers=workers, tell=watch.tell)
+    _measure(job, workers, again=fresh)
+
+
+def _measure(job: Reproduction, workers: int, *, again: bool) -> None:
+    wishes, ended = job.wishes(again=again), 0
+    if not wishes:
+        return
+    with Counting("runs measured") as counting:
+
+        def tell(_: Cell) -> None:
+            nonlocal ended
+            ended += 1
+            counting.tell(ended, len(wishes))
+
+        troubles = local.observe_cells(wishes, workers=workers, tell=tell)
+    for trouble in troubles:
+        say(f"not measured: {trouble}")
+
+
+def _gpu_hours(cells: Sequence[Cell]) -> str:
+    known = [cell.experiment for cell in cells if estimate.known(cell.experiment)]
+    return f"{estimate.gpu_hours(known):,.0f} GPU-hours of the paper's time"
 
 
 def measured_plan(job: Reproduction, *, workers: int | None, fresh: bool) -> dict[str, Any]:
-    """The cells with their status, and time and memory of the rest, from a few steps measured on this machine."""
+    """The cells with their status, and time and memory of the rest.
+
+    From a few steps measured on this machine; at scale paper from multiply-adds, whose networks may not fit into it.
+    """
     cells = job.cells()
     workers = workers or local.cores()
     todo = list(cells) if fresh else plan.to_do(cells)
-    if todo:
-        local.check_cells(todo)
-    kinds = {cell.experiment.network: cell for cell in todo}
-    measured = local.measure_cells(list(kinds.values()), workers=workers)
-    costs = {network: measured[cell.folder.name] for network, cell in kinds.items()}
+    if job.scale.name in _MEASURED_ON_STEPS:
+        if todo:
+            local.check_cells(todo)
+        kinds = {_kind(cell): cell for cell in todo}
+        measured = local.measure_cells(list(kinds.values()), workers=workers)
+        costs = {kind: measured[cell.folder.name] for kind, cell in kinds.items()}
+        how = "measured from a few steps just now"
+    else:
+        speed = estimate.speed_of(*local.probe()) if todo else None
+        costs = {_kind(c): (estimate.seconds(c.experiment, speed), 0) for c in todo if speed is not None}
+        how = f"an estimate from multiply-adds; {_gpu_hours(todo)}"
     rows = []
     for cell in cells:
-        seconds, memory = costs[cell.experiment.network] if cell in todo else (0.0, 0)
+        seconds, memory = costs[_kind(cell)] if cell in todo else (0.0, 0)
         status = "to do" if cell in todo else cell.status
         rows.append(
             {"cell": cell.label, "run": cell.folder.name, "status": status, "seconds": seconds, "memory": memory}
@@ -107,11 +226,17 @@ def measured_plan(job: Reproduction, *, workers: int | None, fresh: bool) -> dic
         "schema": "cleanpath.plan",
         "version": 1,
         "workers": workers,
+        "how": how,
         "cells": rows,
         "to_do": len(todo),
-        "seconds": plan.makespan([costs[cell.experiment.network][0] for cell in todo], workers),
-        "memory": sum(sorted((costs[cell.experiment.network][1] for cell in todo), reverse=True)[:workers]),
+        "seconds": plan.makespan([costs[_kind(cell)][0] for cell in todo], workers),
+        "memory": sum(sorted((costs[_kind(cell)][1] for cell in todo), reverse=True)[:workers]),
     }
+
+
+def _kind(cell: Cell) -> Experiment:
+    """What decides the cost of a cell: all but its seed and its label."""
+    return plan.apart(cell.experiment, seed=0)
 
 
 def write_page(job: Reproduction, tables: Sequence[Table], path: Path, *, command: str) -> None:

@@ -14,7 +14,7 @@ from typing import Any
 import tomli_w
 
 from cleanpath.errors import SettingError, UnknownNameError
-from cleanpath.experiment import FORMAT, Experiment, Training
+from cleanpath.experiment import FORMAT, Experiment, Network, Training
 
 LARGEST_FILE = 1_000_000
 # Two ways to say one thing: setting the first clears the second.
@@ -48,7 +48,9 @@ def digest(experiment: Experiment) -> str:
     """
     data = to_data(experiment)
     data.pop("source", None)
-    groups = ((experiment.data, data["data"]), (experiment.training, data["training"]))
+    groups = [(getattr(experiment, name), data[name]) for name in ("network", "data", "training")]
+    if isinstance(experiment.network, Network):
+        groups.append((experiment.network.shortcut, data["network"]["shortcut"]))
     for part, group in groups:
         for each in dataclasses.fields(part):
             at_default = getattr(part, each.name) == each.default

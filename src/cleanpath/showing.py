@@ -2,13 +2,16 @@
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from cleanpath import options
 from cleanpath.errors import SettingError, UserError
 from cleanpath.options import AsJson, Settings
+
+if TYPE_CHECKING:
+    from cleanpath.experiment import Network
 
 _ROWS, _EPOCHS, _CLASSES = 3, 4, 10
 
@@ -42,8 +45,10 @@ def show(
     if name in options.DATA or name.startswith(("folder:", "imagenet:")):
         _data(name, settings or (), every=every, picture=picture, as_json=as_json)
         return
-    if picture is not None or settings:
-        raise UserError(f"--picture and --set are for data sets, and {name} is none; see `cleanpath list data`")
+    if picture is not None:
+        raise UserError(f"--picture is for data sets, and {name} is none; see `cleanpath list data`")
+    if settings and (name in RECIPES or name in recipes.RECIPES or Path(name).is_dir()):
+        raise UserError(f"--set is for data sets and networks, and {name} is neither; see `cleanpath list networks`")
     if name in RECIPES:
         from cleanpath.paper.published import published_table
 
@@ -63,9 +68,24 @@ def show(
         from cleanpath.nn import catalog, summary
         from cleanpath.nn.summary_values import to_data
 
-        network = catalog.network(name)
+        network = _changed(name, settings or ())
         summed = summary.summarise(network, size or catalog.usual_size(network))
         options.show(to_data(summed, name), as_json, lambda: terminal.print_network(name, summed, every=every))
+
+
+def _changed(name: str, changes: Sequence[str]) -> "Network":
+    """The network of that name with settings of it replaced."""
+    from cleanpath import settings
+    from cleanpath.experiment import Experiment, Network
+    from cleanpath.nn import catalog, own
+    from cleanpath.paper import recipes
+
+    if strange := [change for change in changes if not change.startswith("network.")]:
+        raise SettingError(f"--set {strange[0]}: a network has the settings network.*; see `cleanpath list settings`")
+    base = Experiment(network=catalog.network(name), training=recipes.default())
+    network = settings.override(base, changes).network
+    assert isinstance(network, Network)
+    return own.with_code(network)
 
 
 def _data(name: str, changes: Sequence[str], *, every: bool, picture: Path | None, as_json: bool) -> None:

@@ -8,11 +8,11 @@ from typing import Any
 
 from cleanpath import assemble, costs, networks, settings
 from cleanpath.errors import Request
-from cleanpath.experiment import Experiment
+from cleanpath.experiment import Experiment, Network
 from cleanpath.grid.local import News
 from cleanpath.grid.plan import DONE, Cell
 from cleanpath.logs import callbacks
-from cleanpath.nn import catalog
+from cleanpath.nn import catalog, own
 from cleanpath.paper.recipes import recipe
 from cleanpath.records import Run, check_folder, default_name, forget
 from cleanpath.training.progress import Progress, Stepped
@@ -33,8 +33,15 @@ def experiment_of(network: str, changes: Sequence[str], chosen: str | None = Non
     if not from_file:
         # The catalog's channels and classes are CIFAR's; what the user sets stands, and is checked below.
         experiment = settings.override(assemble.fitted_to(experiment), changes)
+    if isinstance(experiment.network, Network):
+        experiment = replace(experiment, network=own.with_code(experiment.network, anew=_sets_kind(changes)))
     assemble.check(experiment)
     return experiment
+
+
+def _sets_kind(changes: Sequence[str]) -> bool:
+    """Whether a unit is named here, and its file meant as it is now."""
+    return any(change.partition("=")[0].strip() == "network.shortcut.kind" for change in changes)
 
 
 def plan_run(experiment: Experiment, out: Path | None, *, threads: int) -> dict[str, Any]:

@@ -61,11 +61,64 @@ def tiny(branch: str = "two_layer", *, units: int = 2, **settings: Any) -> Netwo
     return replace(row, **settings)
 
 
+# Every kind beyond the paper, in the form of its reference where it has one, and with pre-activation.
+BEYOND = {
+    "skip_init": tiny(shortcut=Shortcut(kind="skip_init"), normalisation="none"),
+    "skip_init, start": tiny(shortcut=Shortcut(kind="skip_init", start=0.3), placement="full_preactivation"),
+    "layer_scale": tiny(shortcut=Shortcut(kind="layer_scale", start=0.1), placement="full_preactivation"),
+    "weighted_residual": tiny(shortcut=Shortcut(kind="weighted_residual"), placement="relu_before_addition"),
+    "stochastic_depth": tiny(shortcut=Shortcut(kind="stochastic_depth", rate=0.5)),
+    "stochastic_depth, inverted": tiny(
+        shortcut=Shortcut(kind="stochastic_depth", rate=0.5, inverted=True), placement="full_preactivation"
+    ),
+    "squeeze_excitation": tiny(shortcut=Shortcut(kind="squeeze_excitation")),
+    "squeeze_excitation, wide": tiny(
+        "bottleneck", shortcut=Shortcut(kind="squeeze_excitation", reduction=2), placement="full_preactivation"
+    ),
+    "highway": tiny(shortcut=Shortcut(kind="highway", bias=-1.0), placement="relu_before_addition", widening="B"),
+    "highway, preactivation": tiny(
+        "bottleneck", shortcut=Shortcut(kind="highway", bias=-1.0), placement="full_preactivation", widening="B"
+    ),
+    "fixup": tiny(shortcut=Shortcut(kind="fixup"), normalisation="none"),
+    "fixup, bottleneck": tiny("bottleneck", shortcut=Shortcut(kind="fixup"), normalisation="none", widening="B"),
+    "fixup, preactivation": tiny(shortcut=Shortcut(kind="fixup"), normalisation="none", placement="full_preactivation"),
+    "deepnorm": tiny(shortcut=Shortcut(kind="deepnorm"), placement="post_norm", normalisation="layer"),
+    "deepnorm, batch": tiny(shortcut=Shortcut(kind="deepnorm"), placement="bn_after_addition", widening="B"),
+    "hyper_connections": tiny(shortcut=Shortcut(kind="hyper_connections", streams=3), placement="full_preactivation"),
+    "hyper_connections, original": tiny(
+        "bottleneck",
+        shortcut=Shortcut(kind="hyper_connections", streams=2),
+        placement="bn_after_addition",
+        widening="B",
+    ),
+    "manifold_hyper_connections": tiny(
+        shortcut=Shortcut(kind="manifold_hyper_connections", streams=3), placement="full_preactivation"
+    ),
+    "manifold_hyper_connections, original": tiny(
+        shortcut=Shortcut(kind="manifold_hyper_connections", streams=2), widening="B", widening_norm=True
+    ),
+}
+# Settings of any kind that stand in for a part: norms, activations, option D, inner widths.
+SUBSTITUTES: dict[str, dict[str, Any]] = {
+    "group": {"normalisation": "group"},
+    "layer": {"normalisation": "layer", "placement": "full_preactivation"},
+    "none": {"normalisation": "none"},
+    "gelu": {"activation": "gelu"},
+    "silu": {"activation": "silu", "placement": "full_preactivation"},
+    "post_norm": {"placement": "post_norm"},
+    "D": {"widening": "D", "widening_norm": True},
+    "inner": {"inner": 0.5, "placement": "full_preactivation"},
+}
+
+
 def built(network: Network, *, dtype: torch.dtype = torch.float64) -> ResNet:
     """The network with every parameter and buffer drawn anew, so that no γ is 1 and no β is 0; in training mode."""
     torch.manual_seed(0)
     module = build(network).to(dtype)
     for part in module.modules():
+        if isinstance(part, nn.GroupNorm):
+            nn.init.uniform_(part.weight, 0.5, 1.5)
+            nn.init.normal_(part.bias, std=0.3)
         if isinstance(part, nn.BatchNorm2d):
             assert part.running_mean is not None
             assert part.running_var is not None

@@ -1,8 +1,8 @@
 """The paper's networks as one function of a state dict, written from its text and slow on purpose.
 
 Nothing of the package is used but the values of the specification and the names in the state dict, which this pins.
-Letters are those of Figure 4: (a) original … (e) full pre-activation. In training the running statistics of `state`
-are updated in place, so give it clones.
+Letters are those of Figure 4: (a) original … (e) full pre-activation; (p) is a norm behind the sum and no other. In
+training the running statistics of `state` are updated in place, so give it clones.
 """
 
 import torch
@@ -18,6 +18,7 @@ LETTERS = {
     "relu_before_addition": "c",
     "relu_only_preactivation": "d",
     "full_preactivation": "e",
+    "post_norm": "p",
 }
 LAYERS = {"one_layer": 1, "two_layer": 2, "bottleneck": 3}
 IMAGENET = {18: (2, 2, 2, 2), 34: (3, 4, 6, 3), 50: (3, 4, 6, 3)}
@@ -35,7 +36,7 @@ class Oracle:
         of = self.of
         layers = LAYERS[of.branch]
         per_stage = IMAGENET[of.depth] if of.layout == "imagenet" else ((of.depth - 2) // (3 * layers),) * 3
-        x = self.stem(x)
+        x = self.enter(self.stem(x))
         width = of.width
         for stage, count in enumerate(per_stage, start=1):
             for unit in range(1, count + 1):
@@ -43,27 +44,41 @@ class Oracle:
                 stride = 2 if unit == 1 and stage > 1 else 1
                 x = self.unit(x, f"stages.stage{stage}.unit{unit}", stride, width, outer)
                 width = outer
+        return self.classify(self.end(self.leave(x)).mean(dim=(2, 3)))
+
+    def act(self, x: Tensor) -> Tensor:
+        return torch.relu(x)
+
+    def enter(self, x: Tensor) -> Tensor:
+        """What follows the stem."""
+        return x
+
+    def leave(self, x: Tensor) -> Tensor:
+        """What follows the last unit."""
+        return x
+
+    def end(self, x: Tensor) -> Tensor:
         if self.letter == "d":
-            x = torch.relu(x)
-        if self.letter == "e":
-            x = torch.relu(self.bn(x, "head.activation.norm"))
-        x = x.mean(dim=(2, 3))
+            return self.act(x)
+        return self.act(self.bn(x, "head.activation.norm")) if self.letter == "e" else x
+
+    def classify(self, x: Tensor) -> Tensor:
         return F.linear(x, self.state["head.linear.weight"], self.state["head.linear.bias"])
 
     def stem(self, x: Tensor) -> Tensor:
         large = self.of.layout == "imagenet"
         x = self.conv(x, "stem.conv", stride=2 if large else 1)
-        if self.letter in "abc":
-            x = torch.relu(self.bn(x, "stem.activation.norm"))
+        if self.letter in "abcp":
+            x = self.act(self.bn(x, "stem.activation.norm"))
         elif self.letter == "d":
             x = self.bn(x, "stem.activation.norm" if large else "stem.activation")
         if not large:
             return x
         # the first unit's activation, before the pool
         if self.letter == "d":
-            x = torch.relu(x)
+            x = self.act(x)
         if self.letter == "e":
-            x = torch.relu(self.bn(x, "stem.activation.norm"))
+            x = self.act(self.bn(x, "stem.activation.norm"))
         return F.max_pool2d(x, kernel_size=3, stride=2, padding=1)
 
     def unit(self, x: Tensor, name: str, stride: int, width: int, outer: int) -> Tensor:
@@ -75,31 +90,36 @@ class Oracle:
             x = self.lead(x, f"{name}.before" if self.letter == "d" else f"{name}.before.norm")
             activated = True
         f_of_x = self.branch(x, name, stride, activated=activated)
-        y = self.sum(x, f_of_x, name, stride, width, outer)
+        return self.after(self.sum(x, f_of_x, name, stride, width, outer), name)
+
+    def after(self, y: Tensor, name: str) -> Tensor:
         if self.letter == "a":
-            return torch.relu(y)
+            return self.act(y)
         if self.letter == "b":
-            return torch.relu(self.bn(y, f"{name}.after.norm"))
-        return y
+            return self.act(self.bn(y, f"{name}.after.norm"))
+        return self.bn(y, f"{name}.after") if self.letter == "p" else y
 
     def lead(self, x: Tensor, norm: str) -> Tensor:
         if self.letter == "d":
-            return torch.relu(x)
-        return torch.relu(self.bn(x, norm)) if self.letter == "e" else x
+            return self.act(x)
+        return self.act(self.bn(x, norm)) if self.letter == "e" else x
 
     def branch(self, x: Tensor, name: str, stride: int, *, activated: bool) -> Tensor:
-        layers, scaled = LAYERS[self.of.branch], self.of.shortcut.branch_scale is not None
-        prefix = f"{name}.branch.0" if scaled else f"{name}.branch"
+        layers, prefix = LAYERS[self.of.branch], self.prefix(name)
         strided = 2 if layers == 3 and self.of.stride_on == "middle" else 1
         for layer in range(1, layers + 1):
             if layer > 1:
-                x = torch.relu(self.bn(x, f"{prefix}.norm{layer}"))
+                x = self.act(x if self.letter == "p" else self.bn(x, f"{prefix}.norm{layer}"))
             elif not activated:
                 x = self.lead(x, f"{prefix}.norm1")
             x = self.conv(x, f"{prefix}.conv{layer}", stride=stride if layer == strided else 1)
         if self.letter in "acd":
             x = self.bn(x, f"{prefix}.norm{layers + 1}")
-        return torch.relu(x) if self.letter == "c" else x
+        return self.act(x) if self.letter == "c" else x
+
+    def prefix(self, name: str) -> str:
+        """Where the layers of F are in the state."""
+        return f"{name}.branch.0" if self.of.shortcut.branch_scale is not None else f"{name}.branch"
 
     def sum(self, x: Tensor, f_of_x: Tensor, name: str, stride: int, width: int, outer: int) -> Tensor:
         """Table 1: what stands on the shortcut, and on F."""

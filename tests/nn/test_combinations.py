@@ -12,11 +12,13 @@ from torch.nn import functional
 from cleanpath.experiment import Network, Shortcut
 from cleanpath.nn.branch import PLACEMENTS as PLACEMENT_TABLE
 from cleanpath.nn.branch import Placement
+from cleanpath.nn.kinds import KINDS, Parts
 from cleanpath.nn.resnet import build
-from cleanpath.nn.shortcut import KINDS, Parts, projection
-from cleanpath.nn.unit import ResidualUnit, Unit
+from cleanpath.nn.shortcut import projection
+from cleanpath.nn.unit import ResidualUnit
 from tests.nn.networks import (
     ALL_SHORTCUTS,
+    BEYOND,
     BRANCHES,
     LAYERS,
     PLACEMENTS,
@@ -81,10 +83,11 @@ def assert_all_differ(networks: list[Network], count: int) -> None:
 
 def test_every_kind_of_shortcut_and_every_placement_is_tested() -> None:
     """A kind or placement that is added must be added to `networks.py`."""
-    assert {setting.kind for setting in SHORTCUTS.values()} == set(KINDS)
-    assert set(PLACEMENTS) == set(PLACEMENT_TABLE)
+    shortcuts = [*ALL_SHORTCUTS.values(), *(row.shortcut for row in BEYOND.values())]
+    assert {setting.kind for setting in shortcuts} == set(KINDS)
+    assert {*PLACEMENTS, *(row.placement for row in BEYOND.values())} == set(PLACEMENT_TABLE)
     default = vars(Shortcut())
-    given = {name for s in ALL_SHORTCUTS.values() for name, value in vars(s).items() if value != default[name]}
+    given = {name for s in shortcuts for name, value in vars(s).items() if value != default[name]}
     assert given - {"kind"} == set().union(*(kind.needs | kind.takes for kind in KINDS.values()))
 
 
@@ -190,8 +193,8 @@ def test_a_placement_may_name_an_operation_twice_in_a_row(monkeypatch: pytest.Mo
 
 
 def test_a_shortcut_of_ones_own_reaches_every_unit(monkeypatch: pytest.MonkeyPatch) -> None:
-    def negated(parts: Parts, setting: object) -> Unit:  # noqa: ARG001
-        shortcut = projection(parts.in_channels, parts.out_channels, parts.stride, norm=True)
+    def negated(parts: Parts, setting: object) -> nn.Module:  # noqa: ARG001
+        shortcut = projection(parts.in_channels, parts.out_channels, parts.stride, norm=parts.norm(parts.out_channels))
         return ResidualUnit(before=parts.before, shortcut=shortcut, branch=parts.branch, after=parts.after)
 
     monkeypatch.setitem(KINDS, "own", replace(KINDS["identity"], make=negated))

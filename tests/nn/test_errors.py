@@ -10,6 +10,7 @@ import pytest
 from cleanpath.errors import CleanpathError, SettingError, UnknownNameError, UserError
 from cleanpath.experiment import Network, Shortcut
 from cleanpath.nn import catalog
+from cleanpath.nn.kinds import KINDS
 from cleanpath.nn.resnet import build
 from tests.nn.networks import LAYERS, SHORTCUTS, tiny
 
@@ -22,11 +23,24 @@ READS: dict[str, set[str]] = {
     "shortcut_only_gating": {"bias", "norm", "gate_widening"},
     "conv_1x1": {"norm"},
     "dropout": {"rate", "inverted"},
+    "skip_init": {"start"},
+    "layer_scale": {"start"},
+    "weighted_residual": {"start"},
+    "stochastic_depth": {"rate", "inverted"},
+    "squeeze_excitation": {"reduction"},
+    "highway": {"bias"},
+    "fixup": set(),
+    "deepnorm": set(),
+    "hyper_connections": {"streams"},
+    "manifold_hyper_connections": {"streams"},
 }
-NUMBERS = {"scale": 0.5, "branch_scale": 0.5, "bias": -1.0, "rate": 0.5}
+NUMBERS = {"scale": 0.5, "branch_scale": 0.5, "bias": -1.0, "rate": 0.5, "start": 0.5, "streams": 2, "reduction": 4}
 VALUES: dict[str, float] = NUMBERS | {"inverted": True, "norm": True, "gate_widening": False}
-NEEDS = {"scaling": "scale", "branch_scaling": "branch_scale", "dropout": "rate"} | dict.fromkeys(
-    ("exclusive_gating", "shortcut_only_gating"), "bias"
+NEEDS = (
+    {"scaling": "scale", "branch_scaling": "branch_scale", "dropout": "rate", "stochastic_depth": "rate"}
+    | {"layer_scale": "start"}
+    | dict.fromkeys(("exclusive_gating", "shortcut_only_gating", "highway"), "bias")
+    | dict.fromkeys(("hyper_connections", "manifold_hyper_connections"), "streams")
 )
 
 
@@ -158,6 +172,10 @@ def test_dropout_rate_that_is_no_share_is_refused(rate: float) -> None:
         ("exclusive_gating", "bias"),
         ("shortcut_only_gating", "bias"),
         ("dropout", "rate"),
+        ("stochastic_depth", "rate"),
+        ("layer_scale", "start"),
+        ("highway", "bias"),
+        ("hyper_connections", "streams"),
     ],
 )
 def test_setting_that_a_shortcut_needs_must_be_given(kind: str, missing: str) -> None:
@@ -166,7 +184,7 @@ def test_setting_that_a_shortcut_needs_must_be_given(kind: str, missing: str) ->
     assert_says(error, kind, "needs", f"shortcut.{missing}")
 
 
-@pytest.mark.parametrize("kind", NEEDS)
+@pytest.mark.parametrize("kind", [kind for kind in NEEDS if NEEDS[kind] != "streams"])
 def test_setting_of_zero_is_a_setting(kind: str) -> None:
     build(tiny(units=1, shortcut=shortcut_with(kind, {NEEDS[kind]: 0.0})))
 
@@ -182,7 +200,7 @@ def test_setting_that_a_shortcut_does_not_read_is_refused(kind: str) -> None:
 
 
 def test_every_kind_is_in_the_list_above() -> None:
-    assert set(READS) == {setting.kind for setting in SHORTCUTS.values()}
+    assert set(READS) == set(KINDS)
 
 
 @pytest.mark.parametrize(
@@ -190,7 +208,7 @@ def test_every_kind_is_in_the_list_above() -> None:
     [
         ({"branch": "three_layer"}, ("network.branch", "three_layer", "bottleneck")),
         ({"layout": "mnist"}, ("network.layout", "mnist", "cifar")),
-        ({"widening": "C"}, ("network.widening", "C", "A", "B")),
+        ({"widening": "C"}, ("network.widening", "C", "A", "B", "D")),
         ({"widening_input": "both"}, ("network.widening_input", "both", "raw")),
         ({"padding": "left"}, ("network.padding", "left", "after")),
         ({"stride_on": "last"}, ("network.stride_on", "last", "middle")),

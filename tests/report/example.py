@@ -88,13 +88,13 @@ def paper_table(name: str, seeds: int = 3, ran: tuple[str, ...] = ("ResNet-110",
     published = published_table(name)
     cells = tuple(
         Cell(
-            row=row,
-            label=label,
+            row=row.key,
+            label=row.words,
             column=column,
-            paper=published.cells.get((row, column)),
-            seeds=tuple(run(ENDS.get(row, 1.8), s) if column in ran else missing(s) for s in range(seeds)),
+            paper=published.cells.get((row.key, column)),
+            seeds=tuple(run(ENDS.get(row.key, 1.8), s) if column in ran else missing(s) for s in range(seeds)),
         )
         for column in published.columns
-        for row, label, _ in RECIPES[name].rows
+        for row in RECIPES[name].rows
     )
     return table(*cells, name=name, title=published.title, source=published.source, quantity=published.quantity)

@@ -17,15 +17,18 @@ from multiprocessing import forkserver, resource_tracker
 from multiprocessing.connection import Connection, wait
 from multiprocessing.context import BaseContext
 from multiprocessing.process import BaseProcess
+from pathlib import Path
 from types import FrameType
 from typing import Any
 
 from cleanpath.errors import RunError, SettingError
-from cleanpath.experiment import Experiment
+from cleanpath.estimate import PROBED, Probe
+from cleanpath.experiment import Experiment, Network
 from cleanpath.grid.plan import Cell
-from cleanpath.training.progress import Progress, Stepped
+from cleanpath.measures import Wish
+from cleanpath.training.progress import Callback, Progress, Stepped
 
-_PRELOAD = ["cleanpath.assemble", "cleanpath.data.sources", "cleanpath.grid.local"]
+_PRELOAD = ["cleanpath.assemble", "cleanpath.data.sources", "cleanpath.grid.local", "cleanpath.measuring"]
 _SECONDS_BETWEEN_NEWS = 0.2
 _SECONDS_TO_END = 5.0
 
@@ -90,6 +93,35 @@ def measure_cells(kinds: Sequence[Cell], *, workers: int) -> dict[str, tuple[flo
     if silent := [cell.label for cell in kinds if cell.folder.name not in found]:
         raise RunError(f"the process that measures {silent[0]} died; `cleanpath doctor` tells of memory and limits")
     return {name: (max(s for s, _ in many), max(b for _, b in many)) for name, many in found.items()}
+
+
+def observe_cells(wishes: Sequence[tuple[Cell, Wish]], *, workers: int, tell: Callable[[Cell], None]) -> list[str]:
+    """Measure finished runs, `workers` at a time; which could not be, with the reason."""
+    troubles: list[str] = []
+
+    def told(cell: Cell, message: str) -> None:
+        if message:
+            troubles.append(f"{cell.label}: {message}")
+
+    def ended(cell: Cell, exit_code: int | None) -> None:
+        if exit_code:
+            troubles.append(f"{cell.label}: the process that measures it died")
+        tell(cell)
+
+    jobs = [(cell, _observe, (cell, wish)) for cell, wish in wishes]
+    _run(jobs, workers=workers, start=lambda _: None, told=told, ended=ended)
+    return troubles
+
+
+def probe() -> tuple[Probe, Probe]:
+    """What a step takes on small images and on large ones, measured in about a second."""
+    found: list[tuple[Probe, Probe]] = []
+    nobody = Cell(experiment=PROBED, folder=Path(), label="the probe")
+    jobs = [(nobody, _probe, ())]
+    _run(jobs, workers=1, start=lambda _: None, told=lambda _, message: found.append(message), ended=lambda *_: None)
+    if not found:
+        raise RunError("the process that measures the speed died; `cleanpath doctor` tells of memory and limits")
+    return found[0]
 
 
 Job = tuple[Cell, Callable[..., None], tuple[Any, ...]]
@@ -164,6 +196,7 @@ def _train(cell: Cell, news: Connection) -> None:
     """One cell, in its own process: one thread; ends by itself when nobody listens any more."""
     from cleanpath import assemble
     from cleanpath.errors import CleanpathError, Request
+    from cleanpath.measuring import Moments
 
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the driver decides
     request, last = Request(), 0.0
@@ -179,8 +212,11 @@ def _train(cell: Cell, news: Connection) -> None:
             last = time.monotonic()
             news.send(progress)
 
+    watchers: list[Callback] = [Stepped(on_step)]
+    if isinstance(cell.experiment.network, Network):
+        watchers.append(Moments(cell.folder, cell.experiment.data))
     try:
-        assemble.run(cell.experiment, cell.folder, threads=1, callbacks=[Stepped(on_step)], request=request)
+        assemble.run(cell.experiment, cell.folder, threads=1, callbacks=watchers, request=request)
     except BrokenPipeError:
         sys.exit(1)
     except CleanpathError as error:
@@ -206,6 +242,25 @@ def _measure(cell: Cell, news: Connection) -> None:
 
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     _tell(news, costs.measure(cell.experiment, threads=1))
+
+
+def _observe(cell: Cell, wish: Wish, news: Connection) -> None:
+    from cleanpath import assemble, measuring
+    from cleanpath.errors import CleanpathError
+
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        with assemble.threads_of_torch(1):
+            measuring.measure(cell.run, wish)
+    except CleanpathError as error:
+        _tell(news, str(error))
+
+
+def _probe(news: Connection) -> None:
+    from cleanpath import costs
+
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    _tell(news, costs.probe())
 
 
 def _tell(news: Connection, message: object) -> None:

@@ -2,7 +2,7 @@
 
 import heapq
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from cleanpath.experiment import Experiment, Foreign
@@ -53,6 +53,11 @@ def cells(experiments: Iterable[Experiment], root: Path) -> tuple[Cell, ...]:
         made = cell(experiment, root)
         found.setdefault(made.folder, made)
     return tuple(found.values())
+
+
+def apart(experiment: Experiment, **changes: int) -> Experiment:
+    """The experiment without its label, which decides nothing of it."""
+    return replace(experiment, source="", **changes)  # type: ignore[arg-type]
 
 
 def to_do(all_cells: Iterable[Cell]) -> list[Cell]:

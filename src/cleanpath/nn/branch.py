@@ -7,7 +7,9 @@ from dataclasses import dataclass
 from torch import nn
 
 from cleanpath.errors import UnknownNameError
+from cleanpath.experiment import Network
 from cleanpath.nn.catalog import WeightLayer
+from cleanpath.nn.layers import ACTIVATION, NORM
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,6 +39,8 @@ PLACEMENTS = {
     "relu_only_preactivation": Placement(lead=("relu",), trail=("norm",), stem=("norm",), tail=("relu",)),
     # Figure 4(e): BN ReLU w BN ReLU w, sum; a last BN ReLU before the head
     "full_preactivation": Placement(lead=("norm", "relu"), tail=("norm", "relu")),
+    # Not in the paper: the transformers' order (Vaswani et al. 2017). w ReLU w, sum, BN
+    "post_norm": Placement(between=("relu",), after=("norm",), stem=("norm", "relu")),
 }
 
 
@@ -47,26 +51,28 @@ def placement_of(name: str) -> Placement:
     return PLACEMENTS[name]
 
 
-def operations(kinds: Iterable[str], channels: int) -> nn.Module:
+def operations(kinds: Iterable[str], channels: int, of: Network) -> nn.Module:
     """The operations in a row, as one module: an identity for none, the operation itself for one."""
     layers = OrderedDict[str, nn.Module]()
-    for index, kind in enumerate(kinds, start=1):
-        layers[kind if kind not in layers else f"{kind}{index}"] = _operation(kind, channels)
+    for index, (kind, layer) in enumerate(_made(kinds, channels, of), start=1):
+        layers[kind if kind not in layers else f"{kind}{index}"] = layer
     if len(layers) == 1:
         return next(iter(layers.values()))
     return nn.Sequential(layers) if layers else nn.Identity()
 
 
-def branch(layers: tuple[WeightLayer, ...], placement: Placement, *, in_channels: int, lead: bool) -> nn.Sequential:
+def branch(
+    layers: tuple[WeightLayer, ...], placement: Placement, of: Network, *, in_channels: int, lead: bool
+) -> nn.Sequential:
     """F: the weight layers with BN and ReLU where the placement says; without its lead where `before` holds it."""
     parts: list[tuple[str, nn.Module]] = []
     channels = in_channels
     for number, layer in enumerate(layers, start=1):
         ahead = placement.between if number > 1 else placement.lead if lead else ()
-        parts += [(f"{kind}{number}", _operation(kind, channels)) for kind in ahead]
+        parts += [(f"{kind}{number}", made) for kind, made in _made(ahead, channels, of)]
         parts.append((f"conv{number}", convolution(channels, layer)))
         channels = layer.channels
-    parts += [(f"{kind}{len(layers) + 1}", _operation(kind, channels)) for kind in placement.trail]
+    parts += [(f"{kind}{len(layers) + 1}", made) for kind, made in _made(placement.trail, channels, of)]
     return nn.Sequential(OrderedDict(parts))
 
 
@@ -77,5 +83,12 @@ def convolution(in_channels: int, layer: WeightLayer) -> nn.Conv2d:
     )
 
 
-def _operation(kind: str, channels: int) -> nn.Module:
-    return nn.BatchNorm2d(channels) if kind == "norm" else nn.ReLU()
+def _made(kinds: Iterable[str], channels: int, of: Network) -> list[tuple[str, nn.Module]]:
+    """The operations under their names; norms are left out where the network has none."""
+    made = list[tuple[str, nn.Module]]()
+    for kind in kinds:
+        if kind == "relu":
+            made.append((of.activation, ACTIVATION[of.activation]()))
+        elif of.normalisation != "none":
+            made.append((kind, NORM[of.normalisation](channels)))
+    return made

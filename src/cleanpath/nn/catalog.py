@@ -147,8 +147,9 @@ def name_of(of: Network | Foreign) -> str:
     if of.placement != placement:
         short += f"-{of.placement}"
     if of.shortcut.kind != shortcut:
-        short += f"-{of.shortcut.kind}"
-    return short
+        short += f"-{of.shortcut.kind.rpartition(':')[2]}"
+    others = ((of.normalisation, "batch"), (of.activation, "relu"), (f"inner{of.inner:.3g}", "inner1"))
+    return "-".join([short, *(value for value, usual in others if value != usual)])
 
 
 def _imagenet(depth: int, branch: str | None, placement: str) -> Network:
@@ -167,14 +168,13 @@ def _imagenet(depth: int, branch: str | None, placement: str) -> Network:
 
 
 def _unit_shape(of: Network, channels: int, inner: int, stride: int) -> UnitShape:
+    outer, inner = inner * EXPANSION[of.branch], max(1, round(inner * of.inner))
     layers: tuple[WeightLayer, ...]
     if of.branch == "bottleneck":
         first, middle = (stride, 1) if of.stride_on == "first" else (1, stride)
-        layers = (
-            WeightLayer(inner, 1, first),
-            WeightLayer(inner, 3, middle),
-            WeightLayer(inner * EXPANSION[of.branch], 1),
-        )
+        layers = (WeightLayer(inner, 1, first), WeightLayer(inner, 3, middle), WeightLayer(outer, 1))
+    elif of.branch == "two_layer":
+        layers = (WeightLayer(inner, 3, stride), WeightLayer(outer, 3))
     else:
-        layers = (WeightLayer(inner, 3, stride), *(WeightLayer(inner, 3),) * (LAYERS[of.branch] - 1))
-    return UnitShape(channels, inner * EXPANSION[of.branch], stride, layers)
+        layers = (WeightLayer(outer, 3, stride),)
+    return UnitShape(channels, outer, stride, layers)

@@ -1,114 +1,47 @@
-"""h: every shortcut of Table 1, and those where the width changes.
-
-A kind is a function from the parts of a unit to the unit, registered under its name with the settings it reads.
-"""
-
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass, fields
+"""h: every shortcut of Table 1, and those where the width changes."""
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from cleanpath.errors import SettingError, UnknownNameError
 from cleanpath.experiment import Shortcut
-from cleanpath.nn.unit import ExclusivelyGatedUnit, PlainUnit, ResidualUnit, Unit
+from cleanpath.nn.kinds import Parts, kind
+from cleanpath.nn.unit import ExclusivelyGatedUnit, PlainUnit, ResidualUnit
 from cleanpath.nn.words import describe, gated
 
 
-@dataclass(frozen=True, kw_only=True)
-class Parts:
-    """What a unit is made of before its kind of shortcut is applied.
-
-    `shortcut` is an identity, or what serves where the width changes (option A or B).
-    """
-
-    before: nn.Module
-    shortcut: nn.Module
-    branch: nn.Module
-    after: nn.Module
-    in_channels: int
-    out_channels: int
-    stride: int
-
-    @property
-    def changes_width(self) -> bool:
-        """Whether the shortcut cannot be an identity."""
-        return not isinstance(self.shortcut, nn.Identity)
-
-
-Maker = Callable[[Parts, Shortcut], Unit]
-
-
-@dataclass(frozen=True)
-class Kind:
-    """A registered kind of shortcut: the settings it needs, those it may have, and how to make its unit."""
-
-    needs: frozenset[str]
-    takes: frozenset[str]
-    make: Maker
-
-
-KINDS: dict[str, Kind] = {}
-
-
-def kind(name: str, *, needs: Iterable[str] = (), takes: Iterable[str] = ()) -> Callable[[Maker], Maker]:
-    """Register a function as the maker of units with the shortcut `name`."""
-
-    def register(make: Maker) -> Maker:
-        KINDS[name] = Kind(frozenset(needs), frozenset(takes), make)
-        return make
-
-    return register
-
-
-def kind_of(setting: Shortcut) -> Kind:
-    """The kind that a setting names, checked: nothing it needs is missing, nothing is set that it would not read."""
-    if setting.kind not in KINDS:
-        raise UnknownNameError("shortcut", setting.kind, KINDS)
-    found = KINDS[setting.kind]
-    default = Shortcut()
-    given = {f.name for f in fields(Shortcut) if getattr(setting, f.name) != getattr(default, f.name)} - {"kind"}
-    if missing := found.needs - given:
-        raise SettingError(f"shortcut '{setting.kind}' needs {_named(missing)}")
-    if unread := given - found.needs - found.takes:
-        reads = _named(found.needs | found.takes) or "no settings"
-        raise SettingError(f"shortcut '{setting.kind}' does not read {_named(unread)}; it reads {reads}")
-    return found
-
-
 @kind("identity")
-def identity(parts: Parts, setting: Shortcut) -> Unit:  # noqa: ARG001
+def identity(parts: Parts, setting: Shortcut) -> nn.Module:  # noqa: ARG001
     """h(x) = x, equation (3); where the width changes, option A or B."""
-    return _unit(parts, parts.shortcut, parts.branch)
+    return unit_of(parts, parts.shortcut, parts.branch)
 
 
 @kind("none")
-def none(parts: Parts, setting: Shortcut) -> Unit:  # noqa: ARG001
+def none(parts: Parts, setting: Shortcut) -> nn.Module:  # noqa: ARG001
     """No shortcut: the first paper's plain network."""
     return PlainUnit(before=parts.before, branch=parts.branch, after=parts.after)
 
 
 @kind("scaling", needs=["scale"], takes=["branch_scale"])
-def scaling(parts: Parts, setting: Shortcut) -> Unit:
+def scaling(parts: Parts, setting: Shortcut) -> nn.Module:
     """h(x) = λx, equation (6); with `branch_scale`, F is scaled too, behind its last BN.
 
     Deviations: at a width change λ multiplies the output of option A or B; the paper does not say.
     """
     assert setting.scale is not None
-    branch = parts.branch if setting.branch_scale is None else _then(parts.branch, Scale(setting.branch_scale))
-    return _unit(parts, _then(parts.shortcut, Scale(setting.scale)), branch)
+    branch = parts.branch if setting.branch_scale is None else then(parts.branch, Scale(setting.branch_scale))
+    return unit_of(parts, then(parts.shortcut, Scale(setting.scale)), branch)
 
 
 @kind("branch_scaling", needs=["branch_scale"])
-def branch_scaling(parts: Parts, setting: Shortcut) -> Unit:
+def branch_scaling(parts: Parts, setting: Shortcut) -> nn.Module:
     """h(x) = x with F scaled by a constant: equation (8) has no product for it. Not in the paper's tables."""
     assert setting.branch_scale is not None
-    return _unit(parts, parts.shortcut, _then(parts.branch, Scale(setting.branch_scale)))
+    return unit_of(parts, parts.shortcut, then(parts.branch, Scale(setting.branch_scale)))
 
 
 @kind("exclusive_gating", needs=["bias"], takes=["norm", "gate_widening"])
-def exclusive_gating(parts: Parts, setting: Shortcut) -> Unit:
+def exclusive_gating(parts: Parts, setting: Shortcut) -> nn.Module:
     """h(x) = (1 − g(x)) ⊙ x and F scaled by g(x), Figure 2(c)."""
     if parts.changes_width and not setting.gate_widening:
         return identity(parts, setting)
@@ -122,31 +55,30 @@ def exclusive_gating(parts: Parts, setting: Shortcut) -> Unit:
 
 
 @kind("shortcut_only_gating", needs=["bias"], takes=["norm", "gate_widening"])
-def shortcut_only_gating(parts: Parts, setting: Shortcut) -> Unit:
+def shortcut_only_gating(parts: Parts, setting: Shortcut) -> nn.Module:
     """h(x) = (1 − g(x)) ⊙ x with F unscaled, Figure 2(d)."""
     if parts.changes_width and not setting.gate_widening:
         return identity(parts, setting)
-    return _unit(parts, GatedShortcut(parts.shortcut, _gate(parts, setting)), parts.branch)
+    return unit_of(parts, GatedShortcut(parts.shortcut, _gate(parts, setting)), parts.branch)
 
 
 @kind("conv_1x1", takes=["norm"])
-def conv_1x1(parts: Parts, setting: Shortcut) -> Unit:
+def conv_1x1(parts: Parts, setting: Shortcut) -> nn.Module:
     """h(x) = W_s x, a 1×1 convolution in every unit, Figure 2(e): option C of the first paper.
 
     `norm` puts a BN behind it. The paper draws none and says that BN follows the weight layers of all units
     (caption of Figure 2).
     """
-    return _unit(
-        parts, projection(parts.in_channels, parts.out_channels, parts.stride, norm=setting.norm), parts.branch
-    )
+    norm = parts.norm(parts.out_channels) if setting.norm else None
+    return unit_of(parts, projection(parts.in_channels, parts.out_channels, parts.stride, norm=norm), parts.branch)
 
 
 @kind("dropout", needs=["rate"], takes=["inverted"])
-def dropout(parts: Parts, setting: Shortcut) -> Unit:
+def dropout(parts: Parts, setting: Shortcut) -> nn.Module:
     """h(x) = dropout(x), Figure 2(f)."""
     assert setting.rate is not None
     shortcut = nn.Dropout(setting.rate) if setting.inverted else Dropout(setting.rate)
-    return _unit(parts, _then(parts.shortcut, shortcut), parts.branch)
+    return unit_of(parts, then(parts.shortcut, shortcut), parts.branch)
 
 
 class Scale(nn.Module):
@@ -196,16 +128,19 @@ class Gate(nn.Module):
     changes the convolution has the unit's stride; the paper says nothing of the three.
     """
 
-    def __init__(self, in_channels: int, out_channels: int, stride: int, *, bias: float, norm: bool) -> None:
+    def __init__(self, in_channels: int, out_channels: int, stride: int, *, bias: float, norm: nn.Module) -> None:
         super().__init__()
-        self.conv = nn.Conv2d(in_channels, out_channels, 1, stride=stride, bias=not norm)
-        self.norm: nn.Module = nn.BatchNorm2d(out_channels) if norm else nn.Identity()
-        start = self.norm.bias if isinstance(self.norm, nn.BatchNorm2d) else self.conv.bias
-        assert start is not None
-        nn.init.constant_(start, bias)
+        self.conv = nn.Conv2d(in_channels, out_channels, 1, stride=stride, bias=isinstance(norm, nn.Identity))
+        self.norm = norm
+        for start in self.gate_biases():
+            nn.init.constant_(start, bias)
 
     def forward(self, x: Tensor) -> Tensor:
         return torch.sigmoid(self.norm(self.conv(x)))
+
+    def gate_biases(self) -> tuple[nn.Parameter, ...]:
+        """b_g, which `training.decay_on` may leave without decay."""
+        return (bias_of(self.conv if isinstance(self.norm, nn.Identity) else self.norm),)
 
     def in_words(self) -> str:
         """σ of its convolution, and of its BN if it has one."""
@@ -252,24 +187,45 @@ class PaddedIdentity(nn.Module):
         return f"stride={self.stride}, zeros={self.before}+{self.behind}"
 
 
-def projection(in_channels: int, out_channels: int, stride: int, *, norm: bool) -> nn.Module:
-    """W_s x, a 1×1 convolution (option B of the first paper), with a BN behind it if `norm`."""
+def projection(in_channels: int, out_channels: int, stride: int, *, norm: nn.Module | None) -> nn.Module:
+    """W_s x, a 1×1 convolution (option B of the first paper), with a norm behind it if there is one."""
     conv = nn.Conv2d(in_channels, out_channels, 1, stride=stride, bias=False)
-    return nn.Sequential(conv, nn.BatchNorm2d(out_channels)) if norm else conv
+    return conv if norm is None or isinstance(norm, nn.Identity) else nn.Sequential(conv, norm)
 
 
-def _unit(parts: Parts, shortcut: nn.Module, branch: nn.Module) -> ResidualUnit:
+def pooled_projection(in_channels: int, out_channels: int, stride: int, *, norm: nn.Module | None) -> nn.Module:
+    """W_s pool(x), option D: average pooling over stride×stride, then a 1×1 convolution without stride.
+
+    He, T. et al. 2019 ("Bag of tricks", ResNet-D): the strided projection reads a quarter of the entries, this one all.
+
+    Deviations: that paper's -D has its -B (`stride_on=middle`) and a stem of three 3×3 convolutions beside; the stem
+    here stays. Where a side is odd the last window is cut off at the edge, so that h has the size of F.
+    """
+    project = projection(in_channels, out_channels, 1, norm=norm)
+    if stride == 1:
+        return project
+    pool = nn.AvgPool2d(stride, ceil_mode=True, count_include_pad=False)
+    return nn.Sequential(pool, *project) if isinstance(project, nn.Sequential) else nn.Sequential(pool, project)
+
+
+def bias_of(module: nn.Module) -> nn.Parameter:
+    """The bias of a convolution or norm that has one."""
+    bias = getattr(module, "bias", None)
+    assert isinstance(bias, nn.Parameter)
+    return bias
+
+
+def unit_of(parts: Parts, shortcut: nn.Module, branch: nn.Module) -> ResidualUnit:
+    """The unit of these parts with this h and this F."""
     return ResidualUnit(before=parts.before, shortcut=shortcut, branch=branch, after=parts.after)
 
 
 def _gate(parts: Parts, setting: Shortcut) -> Gate:
     assert setting.bias is not None
-    return Gate(parts.in_channels, parts.out_channels, parts.stride, bias=setting.bias, norm=setting.norm)
+    norm = parts.norm(parts.out_channels) if setting.norm else nn.Identity()
+    return Gate(parts.in_channels, parts.out_channels, parts.stride, bias=setting.bias, norm=norm)
 
 
-def _then(first: nn.Module, second: nn.Module) -> nn.Module:
+def then(first: nn.Module, second: nn.Module) -> nn.Module:
+    """The second behind the first, which is left out if it is an identity."""
     return second if isinstance(first, nn.Identity) else nn.Sequential(first, second)
-
-
-def _named(settings: Iterable[str]) -> str:
-    return ", ".join(f"shortcut.{name}" for name in sorted(settings))

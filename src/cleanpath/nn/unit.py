@@ -55,6 +55,3 @@ class PlainUnit(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         y = self.branch(self.before(x))
         return self.after(y)
-
-
-Unit = ResidualUnit | PlainUnit

@@ -2,7 +2,7 @@
 
 from torch import nn
 
-_WORDS = {nn.Identity: "identity", nn.BatchNorm2d: "BN", nn.ReLU: "ReLU"}
+_WORDS: dict[type[nn.Module], str] = {nn.Identity: "identity", nn.BatchNorm2d: "BN", nn.ReLU: "ReLU"}
 
 
 def describe(module: nn.Module) -> str:
@@ -15,12 +15,22 @@ def describe(module: nn.Module) -> str:
         return str(speak())
     if isinstance(module, nn.Sequential):
         return " ".join(describe(part) for part in module) or "identity"
-    if isinstance(module, nn.Conv2d):
-        kernel, stride = module.kernel_size[0], module.stride[0]
-        return f"conv{kernel}×{kernel}" + (f"/{stride}" if stride != 1 else "")
-    if isinstance(module, nn.Dropout):
-        return f"dropout {module.p:g} (inverted)"
-    return _WORDS.get(type(module), type(module).__name__)
+    return _layer(module) or _WORDS.get(type(module), type(module).__name__)
+
+
+def _layer(module: nn.Module) -> str:
+    """A layer with its numbers; empty for one that has none."""
+    match module:
+        case nn.Conv2d(kernel_size=(kernel, _), stride=(stride, _)):
+            return f"conv{kernel}×{kernel}" + (f"/{stride}" if stride != 1 else "")
+        case nn.AvgPool2d(kernel_size=side, stride=stride):
+            return f"avgpool{side}×{side}/{stride}"
+        case nn.GroupNorm(num_groups=groups):
+            return "LN" if groups == 1 else f"GN{groups}"
+        case nn.Dropout(p=rate):
+            return f"dropout {rate:g} (inverted)"
+        case _:
+            return ""
 
 
 def gated(words: str, gate: nn.Module) -> str:

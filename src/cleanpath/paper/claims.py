@@ -78,14 +78,14 @@ QUANTITIES: Mapping[str, Quantity] = {
             words="share of negative sums",
             unit="",
             digits=3,
-            definition="Share of the elements of y_l = h(x_l) + F(x_l) that are below 0, mean over units, last test.",
+            definition="Share of the elements of y_l = h(x_l) + F(x_l) that are below 0, mean over units.",
         ),
         Quantity(
             key="truncated",
             words="truncated by the ReLU",
             unit="",
             digits=3,
-            definition="Σ max(0, −y_l) over the units of a stage, mean over elements and stages, last test.",
+            definition="Σ max(0, −y_l) over the units of a stage, mean over elements and stages.",
         ),
         Quantity(
             key="scale_growth",
@@ -103,6 +103,22 @@ QUANTITIES: Mapping[str, Quantity] = {
                 "rms of the input of the first convolution of F in the last unit of a stage over that in its second "
                 "unit, mean over stages."
             ),
+        ),
+        Quantity(
+            key="response",
+            words="standard deviation of responses",
+            unit="",
+            digits=3,
+            definition=(
+                "Standard deviation of the outputs of a 3×3 layer of stem or branches, behind its BN, mean over layers."
+            ),
+        ),
+        Quantity(
+            key="top5_error",
+            words="top-5 error",
+            unit="%",
+            digits=2,
+            definition="Share of test images whose class is not among the five likeliest, in percent.",
         ),
     )
 }

@@ -1,7 +1,12 @@
-"""The paper's numbers, each in one place: the JSON files beside this one, with their source."""
+"""The paper's numbers, each in one place: the JSON files beside this one, with their source.
+
+A cell is a number, `fail`, a number with its mean and deviation, or the cell of another table that it is
+("table1/original/ResNet-110"). Rows that are `external` are competitors' numbers, which nothing here trains.
+"""
 
 import json
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from functools import cache
 from importlib import resources
 from typing import Any
@@ -22,13 +27,34 @@ class PublishedTable:
     source: str
     quantity: str
     columns: tuple[str, ...]
-    cells: dict[tuple[str, str], Published]
+    cells: Mapping[tuple[str, str], Published]
+    external: tuple[str, ...] = ()
+    """Rows of other methods."""
+    spreads: Mapping[tuple[str, str], tuple[float, float]] = field(default_factory=dict)
+    """Mean and standard deviation where they are printed as well."""
+    parameters: Mapping[str, str] = field(default_factory=dict)
+    """The number of parameters of a row, as printed."""
+    notes: tuple[str, ...] = ()
+    no_numbers: str = ""
+    """Why cells have no number."""
 
     def to_data(self) -> dict[str, Any]:
         """The table as plain data: the schema of `cleanpath show TABLE --json`."""
-        rows = [{"row": row, "column": column, "paper": value} for (row, column), value in self.cells.items()]
         about = {"name": self.name, "title": self.title, "source": self.source, "quantity": self.quantity}
-        return {"schema": "cleanpath.published", "version": 1, **about, "rows": rows}
+        more = {"parameters": dict(self.parameters), "notes": list(self.notes), "no_numbers": self.no_numbers}
+        return {"schema": "cleanpath.published", "version": 1, **about, **more, "rows": [*self._rows()]}
+
+    def _rows(self) -> list[dict[str, Any]]:
+        return [
+            {
+                "row": row,
+                "column": column,
+                "paper": value,
+                "spread": list(self.spreads[row, column]) if (row, column) in self.spreads else None,
+                "external": row in self.external,
+            }
+            for (row, column), value in self.cells.items()
+        ]
 
 
 @cache
@@ -37,4 +63,16 @@ def published_table(name: str) -> PublishedTable:
     text = resources.files("cleanpath.paper").joinpath("published", f"{name}.json").read_text(encoding="utf-8")
     data = json.loads(text)
     cells = {(row, column): value for row, line in data.pop("cells").items() for column, value in line.items()}
-    return PublishedTable(**{**data, "columns": tuple(data["columns"]), "cells": cells})
+    spreads = {key: (value["mean"], value["std"]) for key, value in cells.items() if isinstance(value, dict)}
+    listed: dict[str, Any] = {key: tuple(value) if isinstance(value, list) else value for key, value in data.items()}
+    return PublishedTable(**listed, cells={key: _value(value) for key, value in cells.items()}, spreads=spreads)
+
+
+def _value(found: Any) -> Published:
+    """A cell as a number or `fail`."""
+    if isinstance(found, dict):
+        found = found.get("median", found.get("best"))
+    if isinstance(found, str) and found != FAIL:
+        table, row, column = found.split("/")
+        return published_table(table).cells[row, column]
+    return FAIL if found == FAIL else float(found)

@@ -1,189 +1,113 @@
-"""Tables 1 and 2 as recipes: a row is a choice, a column a network, a scale the rest of the experiment.
+"""Every table and figure of the paper as a recipe, and the experiments of its cells at a scale.
 
-The paper's numbers stand in `published/` under the same keys; a test compares the two.
+Rows and columns stand in `rows.py` (the paper's) and `questions.py` (what is asked beside), what they are run as in
+`scales.py`, the paper's numbers in `published/`.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
-from cleanpath.errors import SettingError, UnknownNameError
-from cleanpath.experiment import Data, Experiment, Shortcut, Training
-from cleanpath.nn import catalog
+from cleanpath.errors import SettingError, UnknownNameError, UserError
+from cleanpath.experiment import Experiment
+from cleanpath.paper import questions, rows
+from cleanpath.paper.parts import Part, Recipe, joined
+from cleanpath.paper.scales import Scale
 from cleanpath.settings import override
 
-Row = tuple[str, str, Mapping[str, object]]
-
-
-def _gate(kind: str, bias: int) -> Shortcut:
-    """A gate in the units that keep the width.
-
-    Deviations: Table 1's caption says all units, and the paper does not say how, since x and F(x) differ in shape where
-    the width changes. With strided gates there as well, exclusive gating at −6 and −7 fails at the quick scale
-    (docs/quick-scale.md).
-    """
-    return Shortcut(kind=kind, bias=float(bias), gate_widening=False)
-
-
-def _signed(number: int) -> str:
-    return str(number).replace("-", "−")
-
-
-# Key, what the page calls it, and the fields of `Network` that the row sets.
-TABLE_1: tuple[Row, ...] = (
-    ("original", "original", {"shortcut": Shortcut()}),
-    ("constant_0_1", "constant scaling: shortcut 0, F 1", {"shortcut": Shortcut(kind="scaling", scale=0.0)}),
-    ("constant_half_1", "constant scaling: shortcut 0.5, F 1", {"shortcut": Shortcut(kind="scaling", scale=0.5)}),
-    (
-        "constant_half_half",
-        "constant scaling: shortcut 0.5, F 0.5",
-        {"shortcut": Shortcut(kind="scaling", scale=0.5, branch_scale=0.5)},
-    ),
-    *(
-        (
-            f"exclusive_gating_{bias}",
-            f"exclusive gating, b = {_signed(bias)}",
-            {"shortcut": _gate("exclusive_gating", bias)},
-        )
-        for bias in (0, -6, -7)
-    ),
-    *(
-        (
-            f"shortcut_only_gating_{bias}",
-            f"shortcut-only gating, b = {_signed(bias)}",
-            {"shortcut": _gate("shortcut_only_gating", bias)},
-        )
-        for bias in (0, -6)
-    ),
-    ("conv_1x1", "1×1 convolution", {"shortcut": Shortcut(kind="conv_1x1", norm=True)}),
-    ("dropout", "dropout 0.5", {"shortcut": Shortcut(kind="dropout", rate=0.5)}),
-    # Not in the paper: its theory makes no product where h stays the identity, whatever the factor on F.
-    (
-        "constant_1_half",
-        "constant scaling: shortcut 1, F 0.5",
-        {"shortcut": Shortcut(kind="branch_scaling", branch_scale=0.5)},
-    ),
-)
-
-TABLE_2: tuple[Row, ...] = (
-    ("original", "original", {"placement": "original"}),
-    ("bn_after_addition", "BN after addition", {"placement": "bn_after_addition"}),
-    ("relu_before_addition", "ReLU before addition", {"placement": "relu_before_addition"}),
-    ("relu_only_preactivation", "ReLU-only pre-activation", {"placement": "relu_only_preactivation"}),
-    ("full_preactivation", "full pre-activation", {"placement": "full_preactivation"}),
-)
-
-
-@dataclass(frozen=True, kw_only=True)
-class Recipe:
-    """One table: its rows, and its columns; the first column is the one that runs by default."""
-
-    name: str
-    rows: tuple[Row, ...]
-    columns: tuple[str, ...]
-
-
-RECIPES = {
+ALL = "all"
+RECIPES: Mapping[str, Recipe] = {
     recipe.name: recipe
     for recipe in (
-        Recipe(name="table1", rows=TABLE_1, columns=("ResNet-110",)),
-        Recipe(name="table2", rows=TABLE_2, columns=("ResNet-110", "ResNet-164")),
+        *(rows.TABLE_1, rows.TABLE_2, rows.TABLE_3, rows.TABLE_4, rows.TABLE_5),
+        *(rows.FIGURE_1, rows.FIGURE_2, rows.FIGURE_3, rows.FIGURE_4, rows.FIGURE_5, rows.FIGURE_6),
+        *(questions.DEPTH, questions.SHORTCUTS, questions.RESPONSES, questions.GATE_BIAS, questions.TRUNCATION),
+        *(questions.WARMUP, questions.BEYOND),
     )
 }
 
 
-@dataclass(frozen=True, kw_only=True)
-class Scale:
-    """What a table is run on: the network of each column, data and training, alike for all rows of all tables.
-
-    `deviations` say what differs from the paper, and what can therefore not be concluded.
-    """
-
-    name: str
-    networks: Mapping[str, str]
-    in_channels: int
-    data: Data
-    training: Training
-    deviations: tuple[str, ...]
-
-
-# How this setting was chosen, on a validation split and among which others: docs/quick-scale.md.
-QUICK = Scale(
-    name="quick",
-    networks={"ResNet-110": "resnet56", "ResNet-164": "cifar-resnet83-bottleneck"},
-    in_channels=1,
-    data=Data(name="digits"),
-    training=Training(iterations=300, batch_size=64, lr=0.05, warmup=75),
-    deviations=(
-        "Networks: 27 units instead of 54, so 56 layers for ResNet-110 and 83 for ResNet-164.",
-        (
-            "Data: the digits of scikit-learn (8×8 pixels, one channel, 1,297 to train on and 500 to test) instead of "
-            "CIFAR-10, without augmentation."
-        ),
-        (
-            "Training: 300 iterations of 64 images instead of 64,000 of 128, with lr 0.05 instead of 0.1 and a warm-up "
-            "of a quarter of the run, since the original unit starts slowly."
-        ),
-        (
-            "It shows which rows can be trained and which cannot. It cannot show the order of those that can: one of "
-            "500 images is 0.2%, and exclusive gating at −6 and −7, which suffers in the paper, does not here. A row "
-            "that suffers in the paper may end above the limit of 20% in so short a run."
-        ),
-        (
-            "Where the paper is silent: a BN follows the 1×1 convolution on the shortcut, none follows a projection, "
-            "bottlenecks have their stride on the first 1×1, pre-activation is shared where the width changes, dropout "
-            "is the form that is not inverted, and weight decay acts on all parameters."
-        ),
-        (
-            "Gates stand in the 25 units that keep the width, where the caption of Table 1 says all units: chosen by "
-            "result on a validation split. With gates in all 27, exclusive gating at −6 and −7 fails in so short a run "
-            "(docs/quick-scale.md)."
-        ),
-        "Not in the paper: shortcut 1 with F 0.5, a control. Where h stays the identity, equation (8) has no product.",
-    ),
-)
-SCALES = {scale.name: scale for scale in (QUICK,)}
-
-
 def recipe_of(name: str) -> Recipe:
-    """The recipe of that table."""
+    """The recipe of that table or figure."""
     if name not in RECIPES:
-        raise UnknownNameError("table", name, RECIPES)
+        raise UnknownNameError("table", name, (*RECIPES, ALL), see="cleanpath list tables")
     return RECIPES[name]
 
 
-def scale_of(name: str) -> Scale:
-    """The scale of that name."""
-    if name not in SCALES:
-        raise UnknownNameError("scale", name, SCALES)
-    return SCALES[name]
+def recipes_of(names: Iterable[str]) -> tuple[Recipe, ...]:
+    """The recipes of those names, each once; `all` is every one."""
+    wanted = dict.fromkeys(names)
+    expanded = [one for name in wanted for one in (RECIPES if name == ALL else (name,))]
+    return tuple(recipe_of(name) for name in dict.fromkeys(expanded))
+
+
+def with_rows(recipe: Recipe, added: Sequence[Part]) -> Recipe:
+    """The recipe with rows of a user's behind its own, where its columns are of small images.
+
+    Raises `UserError` for a row whose name is taken.
+    """
+    keys = {row.key for row in recipe.rows}
+    for row in added:
+        if row.key in keys:
+            raise UserError(f"{recipe.name} has a row '{row.key}' already; give the unit another name")
+        keys.add(row.key)
+    large = {(row.key, column.key) for row in added for column in recipe.columns if column.data == "ImageNet"}
+    return replace(recipe, rows=(*recipe.rows, *added), absent=recipe.absent | large)
+
+
+def missing(recipe: Recipe, scale: Scale) -> dict[tuple[str, str], str]:
+    """The cells that a scale cannot run, by row and column, with the reason."""
+    reasons = {
+        (row.key, column.key): scale.missing(recipe.name, row, column, joined(row, column))
+        for row, column in recipe.cells()
+    }
+    return {key: reason for key, reason in reasons.items() if reason}
 
 
 def experiments(
-    recipe: Recipe, scale: Scale, *, columns: Iterable[str], seeds: Iterable[int], changes: Sequence[str] = ()
+    recipe: Recipe,
+    scale: Scale,
+    *,
+    columns: Iterable[str] | None = None,
+    seeds: Iterable[int],
+    changes: Sequence[str] = (),
 ) -> dict[tuple[str, str, int], Experiment]:
-    """Every cell of a table under (row, column, seed); `changes` are `key=value` settings, alike for all."""
+    """Every cell of a table that the scale can run, under (row, column, seed); all columns if none are named.
+
+    `changes` are `key=value` settings, alike for all.
+    """
     if any(change.partition("=")[0].strip() == "seed" for change in changes):
         raise SettingError("--set seed would give all seeds of a row one run; say how many with --seeds N")
-    seeds = tuple(seeds)
-    base = {name: catalog.network(scale.networks[name], in_channels=scale.in_channels) for name in recipe.columns}
-    found = {
-        (row, column, seed): override(
-            Experiment(
-                network=replace(base[column], **choice),  # type: ignore[arg-type]
-                data=scale.data,
-                training=scale.training,
-                seed=seed,
-                source=f"{recipe.name}/{row}",
-            ),
-            changes,
-        )
-        for column in columns
-        for row, _, choice in recipe.rows
-        for seed in seeds
+    seeds, left_out = tuple(seeds), missing(recipe, scale)
+    wanted = {column.key for column in recipe.columns} if columns is None else set(columns)
+    plain = {
+        (row.key, column.key): _experiment(recipe.name, scale, row.key, joined(row, column))
+        for row, column in recipe.cells()
+        if column.key in wanted and (row.key, column.key) not in left_out
     }
-    first: dict[Experiment, str] = {}
-    for (row, _, _), experiment in found.items():
-        other = first.setdefault(replace(experiment, source=""), row)
-        if other != row:
-            raise SettingError(f"--set {', '.join(changes)} makes rows {other} and {row} of {recipe.name} the same")
-    return found
+    changed = {key: override(one, changes) for key, one in plain.items()} if changes else plain
+    _check_apart(recipe.name, plain, changed, changes)
+    return {(*key, seed): replace(one, seed=seed) for key, one in changed.items() for seed in seeds}
+
+
+def _experiment(table: str, scale: Scale, row: str, part: Part) -> Experiment:
+    return Experiment(
+        network=scale.network(table, part),
+        data=scale.data_of(part),
+        training=scale.training(table, part),
+        source=f"{table}/{row}",
+    )
+
+
+def _check_apart(
+    table: str,
+    plain: Mapping[tuple[str, str], Experiment],
+    changed: Mapping[tuple[str, str], Experiment],
+    changes: Sequence[str],
+) -> None:
+    """Raise `SettingError` if settings make rows the same that are not; some rows print two numbers of one run."""
+    first: dict[Experiment, tuple[str, str]] = {}
+    for key, experiment in changed.items():
+        other = first.setdefault(replace(experiment, source=""), key)
+        if replace(plain[other], source="") != replace(plain[key], source=""):
+            which = f"rows {other[0]} and {key[0]}" if other[0] != key[0] else f"columns {other[1]} and {key[1]}"
+            raise SettingError(f"--set {', '.join(changes)} makes {which} of {table} the same")

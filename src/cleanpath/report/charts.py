@@ -16,9 +16,16 @@ import altair as alt
 import vl_convert
 
 from cleanpath.paper.published import FAIL, FAIL_ABOVE
-from cleanpath.report.table import DIVERGED, FAILED, FINISHED, MISSING, Cell, SeedResult, Table
+from cleanpath.report.table import DIVERGED, EXTERNAL, FAILED, FINISHED, MISSING, Cell, SeedResult, Table
 
-WORDS = {"ok": "converges", FAIL: "fails", DIVERGED: "diverged", FAILED: "crashed", MISSING: "not run"}
+WORDS = {
+    "ok": "converges",
+    FAIL: "fails",
+    DIVERGED: "diverged",
+    FAILED: "crashed",
+    MISSING: "not run",
+    EXTERNAL: "not ours",
+}
 # Contrast of at least 3 on white and on the dark page; the status is also a word, so no line depends on its colour.
 REFERENCE = "#7f7f7f"
 COLOURS = {"ok": "#0072B2", FAIL: "#D55E00", DIVERGED: "#D55E00", FAILED: "#D55E00"}
@@ -73,8 +80,8 @@ class _Axes:
 
 
 def curves(table: Table) -> Chart:
-    """A panel for every cell that has curves."""
-    drawn = [cell for cell in table.cells if _has_curves(cell)]
+    """A panel for every cell that has curves and prints how they end."""
+    drawn = [cell for cell in table.cells if _has_curves(cell) and cell.quantity == "error"]
     axes = _axes(drawn)
     return Chart(
         panels=tuple(_panel(table, cell, axes) for cell in drawn), notes=tuple(_notes(table, drawn, axes.group))
@@ -296,7 +303,7 @@ def _notes(table: Table, drawn: Sequence[Cell], group: int) -> list[str]:
         notes.append(f"A loss outside {LOSS_LIMITS[0]:g} to {LOSS_LIMITS[1]:g} is drawn at the edge.")
     if any(math.isinf(value) for value in values):
         notes.append("A line ends where its value is not finite.")
-    absent = [cell for cell in table.cells if cell not in drawn]
+    absent = [cell for cell in table.cells if cell not in drawn and cell.quantity == "error" and not cell.external]
     for status, word in WORDS.items():
         names = names_of(table, [cell for cell in absent if cell.status == status])
         if names:

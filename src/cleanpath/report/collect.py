@@ -1,48 +1,108 @@
 """From run folders to the values of a table."""
 
 import shlex
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from cleanpath.experiment import Training
-from cleanpath.paper.published import published_table
-from cleanpath.paper.tables import Recipe, Scale, experiments
+from cleanpath import measures
+from cleanpath.experiment import Experiment, Training
+from cleanpath.paper.claims import EARLY, QUANTITIES
+from cleanpath.paper.parts import Part, Recipe, joined
+from cleanpath.paper.published import PublishedTable, published_table
+from cleanpath.paper.scales import Scale
+from cleanpath.paper.tables import experiments, missing
 from cleanpath.records import Run, default_name
 from cleanpath.report.table import DIVERGED, FAILED, FINISHED, MISSING, Cell, SeedResult, Table
 
 
-def collect(recipe: Recipe, scale: Scale, *, seeds: Sequence[int], changes: Sequence[str], root: Path) -> Table:
-    """The table as its runs below `root` have it; what was not run is missing."""
+def collect(  # noqa: PLR0913 (keyword options)
+    recipe: Recipe,
+    scale: Scale,
+    *,
+    seeds: Sequence[int],
+    changes: Sequence[str],
+    root: Path,
+    own: Sequence[Path] = (),
+    elsewhere: Mapping[tuple[str, str], str] | None = None,
+) -> Table:
+    """The table as its runs below `root` have it; what was not run is missing.
+
+    `own` are the files of a user's units among its rows. `elsewhere` says by row and column what fills cells that the
+    scale does not have.
+    """
     paper = published_table(recipe.name)
-    cells = experiments(recipe, scale, columns=recipe.columns, seeds=seeds, changes=changes)
-    runs = {key: Run(root / default_name(experiment)) for key, experiment in cells.items()}
-    typical = next(iter(cells.values()))
+    made = experiments(recipe, scale, seeds=seeds, changes=changes)
+    runs = {key: Run(root / default_name(experiment)) for key, experiment in made.items()}
     changed = (f"Changed for this reproduction, against what is said below: {', '.join(changes)}.",) if changes else ()
     sets = "".join(f" --set {shlex.quote(change)}" for change in changes)
+    sets += "".join(f" --with {shlex.quote(str(path))}" for path in own)
     rest = sets if root == Path("runs") else f"{sets} --runs {shlex.quote(str(root))}"
-    rows = tuple(
+    parts = {(row.key, column.key): joined(row, column) for row, column in recipe.cells()}
+    left_out = missing(recipe, scale)
+    cells = [
         Cell(
-            row=row,
-            label=label,
-            column=column,
-            paper=paper.cells.get((row, column)),
-            seeds=tuple(seed_result(runs[row, column, seed], seed) for seed in seeds),
+            row=row.key,
+            label=row.words,
+            column=column.key,
+            paper=paper.cells.get((row.key, column.key)),
+            seeds=tuple(
+                seed_result(runs[row.key, column.key, seed], seed, view=parts[row.key, column.key].view)
+                for seed in seeds
+                if (row.key, column.key, seed) in runs
+            ),
+            quantity=parts[row.key, column.key].quantity or "error",
+            note=row.note,
+            left_out=left_out.get((row.key, column.key), ""),
+            fill=(elsewhere or {}).get((row.key, column.key), ""),
+            judged=_judged(parts[row.key, column.key]),
         )
-        for column in recipe.columns
-        for row, label, _ in recipe.rows
-    )
+        for row, column in recipe.cells()
+    ]
     return Table(
         name=recipe.name,
         title=paper.title,
         source=paper.source,
         quantity=paper.quantity,
         scale=scale.name,
-        protocol=f"{typical.data.name}, {in_words(typical.training)}, last iteration",
-        deviations=(*changed, *scale.deviations),
-        columns=recipe.columns,
-        cells=rows,
-        fill=f"cleanpath reproduce {recipe.name} --scale {scale.name} --columns all --seeds {len(seeds)}{rest}",
+        protocol=_protocol(made),
+        deviations=(
+            *changed,
+            *scale.translations(recipe.name, parts.values()),
+            *_notes(recipe, scale),
+            *scale.deviations,
+        ),
+        columns=tuple(column.key for column in recipe.columns),
+        cells=(*cells, *_external(paper)),
+        fill=f"cleanpath reproduce {recipe.name} --scale {scale.name} --seeds {len(seeds)}{rest}",
+        quantities={cell.quantity: QUANTITIES[cell.quantity].words for cell in cells},
+        no_numbers=paper.no_numbers,
     )
+
+
+def _judged(part: Part) -> bool:
+    """Whether a cell's number is a test error on CIFAR-10, as those of Table 1, whose caption has the limit."""
+    return part.data == "CIFAR-10" and part.quantity in ("", "error")
+
+
+def _external(paper: PublishedTable) -> list[Cell]:
+    """Competitors' numbers, as printed."""
+    return [
+        Cell(row=row, label=row, column=column, paper=value, seeds=(), external=True, judged=False)
+        for (row, column), value in paper.cells.items()
+        if row in paper.external
+    ]
+
+
+def _notes(recipe: Recipe, scale: Scale) -> tuple[str, ...]:
+    return (*published_table(recipe.name).notes, *scale.notes.get(recipe.name, ()))
+
+
+def _protocol(made: Mapping[tuple[str, str, int], Experiment]) -> str:
+    """How the table's runs are trained; rows that are trained otherwise are its deviations."""
+    if not made:
+        return "nothing is trained"
+    typical = next(iter(made.values()))
+    return f"{typical.data.name}, {in_words(typical.training)}, last iteration"
 
 
 def facts(root: Path, tables: Sequence[Table]) -> dict[str, str]:
@@ -66,8 +126,11 @@ def _ended(tables: Sequence[Table]) -> list[SeedResult]:
     return [s for table in tables for cell in table.cells for s in cell.seeds if s.status in (FINISHED, DIVERGED)]
 
 
-def seed_result(run: Run, seed: int) -> SeedResult:
-    """How one run of a cell ended, with its curves."""
+def seed_result(run: Run, seed: int, *, view: str = "") -> SeedResult:
+    """How one run of a cell ended, with its curves and what was measured on it.
+
+    With a `view` of the test images, errors are those with it, and none where it was not taken.
+    """
     if not run.folder.is_dir():
         return SeedResult(seed=seed, status=MISSING)
     result = run.result if run.status != "damaged" else None
@@ -75,17 +138,36 @@ def seed_result(run: Run, seed: int) -> SeedResult:
         reason = run.failure
         return SeedResult(seed=seed, status=FAILED if reason else MISSING, run=run.name, reason=reason or "")
     lines = list(run.metrics())
+    losses = tuple((line["iteration"], line["loss"]) for line in lines if "loss" in line)
+    error, measured = result.get("error"), {**measures.numbers(run), **_of_curve(losses)}
+    if view:
+        seen = measures.evaluated(run, view)
+        error = seen.get("error")
+        measured |= {"top5_error": seen["top5_error"]} if seen.get("top5_error") is not None else {}
+    if error is not None and result.get("train_error") is not None:
+        measured["generalisation_gap"] = error - result["train_error"]
     return SeedResult(
         seed=seed,
         status=DIVERGED if result["status"] == DIVERGED else FINISHED,
-        error=result.get("error"),
+        error=error,
         train_error=result.get("train_error"),
-        loss_curve=tuple((line["iteration"], line["loss"]) for line in lines if "loss" in line),
+        train_loss=result.get("train_loss"),
+        measured=measured,
+        series=measures.lines(run),
+        loss_curve=losses,
         error_curve=tuple((line["iteration"], line["error"]) for line in lines if "error" in line),
         seconds=result.get("seconds"),
         run=run.name,
         reason=result.get("reason", ""),
     )
+
+
+def _of_curve(losses: Sequence[tuple[int, float]]) -> dict[str, float]:
+    """Means of the training loss over the whole run and over its beginning."""
+    if not losses:
+        return {}
+    early = [loss for at, loss in losses if at <= EARLY * losses[-1][0]] or [losses[0][1]]
+    return {"area": sum(loss for _, loss in losses) / len(losses), "early_loss": sum(early) / len(early)}
 
 
 def in_words(training: Training) -> str:

@@ -1,4 +1,4 @@
-"""What there is: networks, tables, data sets, runs, settings and rules, as rows; without torch."""
+"""What there is: networks, data sets, runs, settings and rules, as rows; without torch. Tables: `inventory`."""
 
 import inspect
 import time
@@ -12,8 +12,6 @@ from cleanpath import settings
 from cleanpath.auditing.judging import every_rule
 from cleanpath.nn import catalog
 from cleanpath.paper import recipes
-from cleanpath.paper.published import published_table
-from cleanpath.paper.tables import RECIPES
 from cleanpath.records import runs_below
 
 Row = dict[str, Any]
@@ -31,7 +29,6 @@ def rows(what: str, pattern: str, runs: Path) -> list[Row]:
     """The rows of one kind whose name matches a pattern with * and ?."""
     kinds: dict[str, Callable[[], list[Row]]] = {
         "networks": lambda: [_network(name) for name in catalog.names()],
-        "tables": lambda: [_table(name) for name in RECIPES],
         "data": lambda: [{"name": name, "images": images, "source": source} for name, images, source in _DATA],
         "recipes": lambda: [{"name": name, "what": _first_sentence(make)} for name, make in recipes.RECIPES.items()],
         "runs": lambda: [_run(run) for run in runs_below(runs)],
@@ -62,17 +59,6 @@ def _network(name: str) -> Row:
         "placement": network.placement,
         "shortcut": network.shortcut.kind,
         "widening": network.widening,
-    }
-
-
-def _table(name: str) -> Row:
-    table = published_table(name)
-    return {
-        "name": name,
-        "title": table.title,
-        "rows": len(RECIPES[name].rows),
-        "columns": ", ".join(table.columns),
-        "command": f"cleanpath reproduce {name}",
     }
 
 

@@ -7,6 +7,7 @@ import math
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import takewhile
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
@@ -16,7 +17,7 @@ from cleanpath.report.charts import COLOURS, REFERENCE, THICK, THIN, WORDS, Char
 from cleanpath.report.table import DIVERGED, FAILED, Cell, Table, number, spread
 
 # A status is a word, a shape and a colour: two of them are left for who does not see the third.
-SHAPES = {"converges": "●", "fails": "▲", "diverged": "✕", "crashed": "■", "not run": "○"}
+SHAPES = {"converges": "●", "fails": "▲", "diverged": "✕", "crashed": "■", "not run": "○", "not ours": "□"}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,6 +34,10 @@ class _Line:
     verdict: str
     same: bool | None
     gap: int
+    why: str
+    """Why there is no number of ours, where that is meant to be so."""
+    command: str
+    """What fills it."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -72,11 +77,13 @@ def page(tables: Sequence[Table], facts: Mapping[str, str], command: str) -> str
 
 def answer(table: Table) -> tuple[str, ...]:
     """Which rows do here what the paper says of them, and which do not: sentences from the data, the counts first."""
+    if not table.cells:
+        return ("A drawing of units, of which nothing is trained.",)
     run = [cell for cell in table.cells if cell.n]
     if not run:
-        return (f"Nothing has a result yet; {table.fill} fills it.",)
-    absent = names_of(table, [cell for cell in table.cells if not cell.n])
-    told = [cell for cell in run if cell.paper is not None]
+        return (f"Nothing has a result yet; {_fill(table)} fills it.",)
+    absent = names_of(table, [cell for cell in table.cells if not cell.n and not cell.external])
+    told = [cell for cell in run if cell.paper is not None and cell.judged]
     sentences = [
         _agreement(told, whole=not absent),
         _disagreement(table, told),
@@ -88,10 +95,19 @@ def answer(table: Table) -> tuple[str, ...]:
     return tuple(sentence for sentence in sentences if sentence)
 
 
+def _fill(table: Table) -> str:
+    """The command that fills a table of which nothing ran: at this scale, or where it has cells at all."""
+    return table.fill if any(cell.seeds for cell in table.cells) else table.cells[0].fill or table.fill
+
+
 def verdict(cell: Cell) -> tuple[str, bool | None]:
     """The row beside the paper's, in words, and whether both fail or both converge; None where that cannot be said."""
+    if cell.external:
+        return "another method", None
     if cell.paper is None:
         return "not in the paper", None
+    if cell.n and not cell.judged:
+        return "–", None
     if not cell.n:
         return "no result", None
     there = WORDS[FAIL if cell.paper == FAIL else "ok"]
@@ -130,11 +146,14 @@ def _disagreement(table: Table, told: Sequence[Cell]) -> str:
 
 
 def _beyond(table: Table, run: Sequence[Cell]) -> list[str]:
-    return [f"Beyond the paper, {label(table, cell)}: {_result(cell)}." for cell in run if cell.paper is None]
+    told = [f"{label(table, cell)}: {_result(cell)}" for cell in run if cell.paper is None]
+    return [f"Beyond the paper, {'; '.join(told)}."] if told else []
 
 
 def _result(cell: Cell) -> str:
     word = WORDS[cell.status]
+    if not cell.judged and cell.median is not None:
+        return number(cell.median, cell.digits)
     return word if cell.median is None else f"{word} here with {number(cell.median, 1)}%"
 
 
@@ -163,27 +182,37 @@ def _section(table: Table) -> _Section:
 def _line(table: Table, index: int) -> _Line:
     cell = table.cells[index]
     words, same = verdict(cell)
+    why, command = _filling(table, cell)
     asked = len(cell.seeds)
     return _Line(
         cell=cell,
         anchor=anchor(table, cell),
         paper=number(cell.paper, 2),
-        median=number(cell.median, 1),
+        median=number(cell.median, cell.digits),
         spread=spread(cell),
         n=str(cell.n) if cell.n == asked else f"{cell.n} of {asked}",
         status=WORDS[cell.status],
         verdict=words,
         same=same,
         gap=_gap(table, index),
+        why=why,
+        command=command,
     )
 
 
 def _gap(table: Table, index: int) -> int:
     """How many rows without a result begin here: one cell says for all of them how they are filled."""
-    if table.cells[index].n or (index and not table.cells[index - 1].n):
+    fillings = [None if cell.n else _filling(table, cell) for cell in table.cells]
+    if fillings[index] is None or (index and fillings[index - 1] == fillings[index]):
         return 0
-    following = [bool(cell.n) for cell in table.cells[index:]]
-    return following.index(True) if True in following else len(following)
+    return len(list(takewhile(lambda filling: filling == fillings[index], fillings[index:])))
+
+
+def _filling(table: Table, cell: Cell) -> tuple[str, str]:
+    """Why a row has no number of ours, and the command that fills it."""
+    if cell.external:
+        return "another method", ""
+    return (cell.left_out, cell.fill) if cell.left_out else ("", table.fill)
 
 
 def _limits(table: Table) -> list[str]:

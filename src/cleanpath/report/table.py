@@ -4,8 +4,8 @@ import csv
 import io
 import math
 import statistics
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 from cleanpath.paper.published import FAIL, FAIL_ABOVE, Published
@@ -13,6 +13,8 @@ from cleanpath.paper.published import FAIL, FAIL_ABOVE, Published
 FORMAT = 1
 # What a run can come to: it finished, a value was not finite, it crashed, or there is none.
 FINISHED, DIVERGED, FAILED, MISSING = "finished", "diverged", "failed", "missing"
+# A competitor's number, which nothing here trains.
+EXTERNAL = "external"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -23,19 +25,31 @@ class SeedResult:
     status: str
     error: float | None = None
     train_error: float | None = None
+    train_loss: float | None = None
+    measured: Mapping[str, float] = field(default_factory=dict)
+    """Other numbers of the run by quantity: of its curves, of its responses, of another view of the test images."""
+    series: Mapping[str, tuple[tuple[float, float], ...]] = field(default_factory=dict)
+    """Measured lines: by layer (`response`), by iteration (`negative_share`, `truncated`)."""
     loss_curve: tuple[tuple[int, float], ...] = ()
     error_curve: tuple[tuple[int, float], ...] = ()
     seconds: float | None = None
     run: str = ""
     reason: str = ""
 
+    def value(self, quantity: str) -> float | None:
+        """A number of the run by its quantity: `error`, `train_error`, `train_loss`, or one that was measured."""
+        if quantity in ("error", "train_error", "train_loss"):
+            found: float | None = getattr(self, quantity)
+            return found
+        return self.measured.get(quantity)
+
 
 @dataclass(frozen=True, kw_only=True)
 class Cell:
     """One row of one column: the paper's number and our runs.
 
-    Statistics are over the runs that ended, at their last iteration; a run that diverged counts as an error that is
-    above all others.
+    Statistics are over the runs that ended, at their last iteration, of the `quantity` that the cell prints; a run that
+    diverged counts as a number that is above all others.
     """
 
     row: str
@@ -43,43 +57,70 @@ class Cell:
     column: str
     paper: Published | None
     seeds: tuple[SeedResult, ...]
+    quantity: str = "error"
+    note: str = ""
+    """What the row is and where it is from, beyond the paper."""
+    external: bool = False
+    """Whether the row is a competitor's number."""
+    left_out: str = ""
+    """Why this scale has no such cell."""
+    fill: str = ""
+    """The command that fills a cell that was left out, and its cost."""
+    judged: bool = True
+    """Whether the number is an error for which the paper's limit of 20% was made."""
+
+    @property
+    def values(self) -> tuple[float, ...]:
+        """The numbers of the runs that ended; infinite for one that diverged."""
+        found = [
+            math.inf if seed.status == DIVERGED else seed.value(self.quantity)
+            for seed in self.seeds
+            if seed.status in (FINISHED, DIVERGED)
+        ]
+        return tuple(value for value in found if value is not None)
 
     @property
     def errors(self) -> tuple[float, ...]:
-        """The test errors of the runs that ended, in percent; infinite for one that diverged."""
-        ended = (seed for seed in self.seeds if seed.status in (FINISHED, DIVERGED))
-        return tuple(math.inf if seed.error is None else seed.error for seed in ended)
+        """The numbers that the paper's limit is for; none if the cell prints something else."""
+        return self.values if self.judged else ()
 
     @property
     def n(self) -> int:
         """How many runs ended."""
-        return len(self.errors)
+        return len(self.values)
 
     @property
     def median(self) -> float | None:
-        """Median test error in percent; None if there is none or it is not finite."""
-        return _finite(statistics.median(self.errors)) if self.errors else None
+        """Median over seeds; None if there is none or it is not finite."""
+        return _finite(statistics.median(self.values)) if self.values else None
 
     @property
     def mean(self) -> float | None:
-        """Mean test error in percent; None if a run diverged."""
-        return _finite(statistics.fmean(self.errors)) if self.errors else None
+        """Mean over seeds; None if a run diverged."""
+        return _finite(statistics.fmean(self.values)) if self.values else None
 
     @property
     def std(self) -> float | None:
-        """Sample standard deviation over seeds, in percent; None below two runs, or if one diverged."""
-        return statistics.stdev(self.errors) if self.n > 1 and self.mean is not None else None
+        """Sample standard deviation over seeds; None below two runs, or if one diverged."""
+        return statistics.stdev(self.values) if self.n > 1 and self.mean is not None else None
+
+    @property
+    def digits(self) -> int:
+        """How many decimals our numbers are printed with."""
+        return 1 if self.quantity.endswith("error") else 3
 
     @property
     def status(self) -> str:
-        """`ok`, `fail` (median above the paper's limit), `diverged`, `failed` (a run of it crashed) or `missing`."""
+        """`ok`, `fail` (median above the limit), `diverged`, `failed` (a run crashed), `missing`, `external`."""
+        if self.external:
+            return EXTERNAL
         if any(seed.status == FAILED for seed in self.seeds):
             return FAILED
         if not self.n:
             return MISSING
         if self.median is None:
             return DIVERGED
-        return FAIL if self.median > FAIL_ABOVE else "ok"
+        return FAIL if self.judged and self.median > FAIL_ABOVE else "ok"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -95,7 +136,12 @@ class Table:
     deviations: tuple[str, ...]
     columns: tuple[str, ...]
     cells: tuple[Cell, ...]
-    fill: str  # the command that fills what is missing
+    fill: str
+    """The command that fills what is missing."""
+    quantities: Mapping[str, str] = field(default_factory=dict)
+    """What our numbers are, in words, by quantity."""
+    no_numbers: str = ""
+    """Why the paper has no number for some cells."""
 
 
 def to_data(tables: Sequence[Table], **provenance: Any) -> dict[str, Any]:
@@ -114,7 +160,8 @@ def from_data(data: dict[str, Any]) -> list[Table]:
                 label=row["label"],
                 column=row["column"],
                 paper=row["paper"],
-                seeds=tuple(SeedResult(**seed) for seed in row["seeds"]),
+                seeds=tuple(_seed(seed) for seed in row["seeds"]),
+                **{key: row[key] for key in _LATER if key in row},
             )
             for row in one["rows"]
         )
@@ -124,12 +171,22 @@ def from_data(data: dict[str, Any]) -> list[Table]:
     return tables
 
 
+# What came to cells after results had been recorded.
+_LATER = ("quantity", "note", "external", "left_out", "fill", "judged")
+
+
+def _seed(data: Mapping[str, Any]) -> SeedResult:
+    series = {key: tuple((x, y) for x, y in line) for key, line in data.get("series", {}).items()}
+    return SeedResult(**{**data, "series": series})
+
+
 def to_markdown(table: Table) -> str:
     """The table as Markdown."""
     head = ["row", "column", "paper", "ours, median", "mean ± std", "n", "status"]
     lines = [head, ["---", "---", "--:", "--:", "--:", "--:", "---"]]
     lines += [
-        [c.label, c.column, number(c.paper, 2), number(c.median, 1), spread(c), count(c), c.status] for c in table.cells
+        [c.label, c.column, number(c.paper, 2), number(c.median, c.digits), spread(c), count(c), c.status]
+        for c in table.cells
     ]
     body = "\n".join(f"| {' | '.join(line)} |" for line in lines)
     return f"**{table.name}: {table.title}**, scale {table.scale} ({table.protocol})\n\n{body}\n"
@@ -138,7 +195,7 @@ def to_markdown(table: Table) -> str:
 def to_csv(tables: Sequence[Table]) -> str:
     """All rows of all tables as one CSV."""
     out = io.StringIO()
-    names = ("table", "row", "column", "paper", "n", "median", "mean", "std", "status")
+    names = ("table", "row", "column", "quantity", "paper", "n", "median", "mean", "std", "status", "left_out")
     writer = csv.DictWriter(out, names, extrasaction="ignore", lineterminator="\n")
     writer.writeheader()
     for table in tables:
@@ -158,7 +215,9 @@ def count(cell: Cell) -> str:
 
 def spread(cell: Cell) -> str:
     """Mean ± standard deviation, where there are at least two runs."""
-    return "–" if cell.std is None or cell.mean is None else f"{cell.mean:.1f} ± {cell.std:.1f}"
+    if cell.std is None or cell.mean is None:
+        return "–"
+    return f"{cell.mean:.{cell.digits}f} ± {cell.std:.{cell.digits}f}"
 
 
 def clock(seconds: float) -> str:
@@ -171,6 +230,7 @@ def clock(seconds: float) -> str:
 
 
 def _table_data(table: Table) -> dict[str, Any]:
+    printed = {cell.quantity for cell in table.cells}
     return {
         "name": table.name,
         "title": table.title,
@@ -181,16 +241,25 @@ def _table_data(table: Table) -> dict[str, Any]:
         "deviations": list(table.deviations),
         "columns": list(table.columns),
         "fill": table.fill,
-        "rows": [_cell_data(cell) for cell in table.cells],
+        "quantities": dict(table.quantities),
+        "no_numbers": table.no_numbers,
+        "rows": [_cell_data(cell, printed) for cell in table.cells],
     }
 
 
-def _cell_data(cell: Cell) -> dict[str, Any]:
+def _cell_data(cell: Cell, lines: Collection[str] = ()) -> dict[str, Any]:
+    """A cell and its runs; of their measured lines those that the table is about."""
     return {
         "row": cell.row,
         "label": cell.label,
         "column": cell.column,
         "paper": cell.paper,
+        "quantity": cell.quantity,
+        "note": cell.note,
+        "external": cell.external,
+        "left_out": cell.left_out,
+        "fill": cell.fill,
+        "judged": cell.judged,
         "n": cell.n,
         "median": cell.median,
         "mean": cell.mean,
@@ -202,6 +271,11 @@ def _cell_data(cell: Cell) -> dict[str, Any]:
                 "status": s.status,
                 "error": s.error,
                 "train_error": s.train_error,
+                "train_loss": s.train_loss,
+                "measured": dict(s.measured),
+                "series": {
+                    key: [[x, float(f"{y:.4g}")] for x, y in line] for key, line in s.series.items() if key in lines
+                },
                 "seconds": s.seconds,
                 "run": s.run,
                 "reason": s.reason,

@@ -1,6 +1,7 @@
 """Results on a terminal: aligned tables on stdout, plain where it is not one."""
 
 import sys
+from collections import Counter
 from collections.abc import Callable, Sequence
 from itertools import groupby
 from typing import Any
@@ -28,13 +29,24 @@ def print_tables(found: Sequence[Table]) -> None:
         console.print(f"ours: scale {one.scale}, {escape(one.protocol)}")
         grid = _grid("row", "column", "paper", "ours: median", "mean ± std", "n", "status", right=(2, 3, 4, 5))
         for c in one.cells:
-            cells = (c.label, c.column, number(c.paper, 2), number(c.median, 1), spread(c), count(c))
+            cells = (c.label, c.column, number(c.paper, 2), number(c.median, c.digits), spread(c), count(c))
             grid.add_row(*map(escape, cells), _coloured(c.status))
-        console.print(grid)
+        if one.cells:
+            console.print(grid)
         if any(c.n < len(c.seeds) for c in one.cells):
             console.print(f"missing: fill with  {escape(one.fill)}", soft_wrap=True)
+        for (reason, fill), cells_without in _left_out(one):
+            these = "1 cell" if cells_without == 1 else f"{cells_without} cells"
+            console.print(f"left out here, {these}: {escape(reason)}; fill with  {escape(fill)}", soft_wrap=True)
+        if one.no_numbers:
+            console.print(f"without a number of the paper's: {escape(one.no_numbers)}", soft_wrap=True)
     for line in dict.fromkeys(line for one in found for line in one.deviations):
         console.print(f"- {escape(line)}", soft_wrap=True)
+
+
+def _left_out(table: Table) -> list[tuple[tuple[str, str], int]]:
+    """Why cells are not at this scale and what fills them, with how many they are."""
+    return list(Counter((c.left_out, c.fill) for c in table.cells if c.left_out).items())
 
 
 def print_markdown(found: Sequence[Table]) -> None:
@@ -64,7 +76,7 @@ def print_plan(plan: dict[str, Any]) -> None:
     console.print(grid)
     console.print(
         f"{plan['to_do']} of {len(plan['cells'])} to do on {plan['workers']} workers: about {clock(plan['seconds'])}, "
-        f"{_gigabytes(plan['memory'])} of memory (measured from a few steps just now); nothing was written"
+        f"{_gigabytes(plan['memory'])} of memory ({plan['how']}); nothing was written"
     )
 
 
@@ -130,8 +142,19 @@ def print_published(table: PublishedTable) -> None:
     console.print(f"[bold]{table.name}: {escape(table.title)}[/]\n{escape(table.quantity)}\n{escape(table.source)}")
     grid = _grid("row", *table.columns, right=tuple(range(1, len(table.columns) + 1)))
     for row in dict.fromkeys(row for row, _ in table.cells):
-        grid.add_row(row, *(number(table.cells.get((row, column)), 2) for column in table.columns))
-    console.print(grid)
+        name = f"{row} (another method)" if row in table.external else row
+        grid.add_row(name, *(_printed(table, row, column) for column in table.columns))
+    if table.cells:
+        console.print(grid)
+    for line in (*table.notes, *([table.no_numbers] if table.no_numbers else [])):
+        console.print(escape(line), soft_wrap=True)
+
+
+def _printed(table: PublishedTable, row: str, column: str) -> str:
+    """A number as the paper prints it, with mean and deviation where it has them."""
+    value, spread_of = table.cells.get((row, column)), table.spreads.get((row, column))
+    mean_and_std = f" ({spread_of[0]:.2f} ± {spread_of[1]:.2f})" if spread_of else ""
+    return number(value, 2) + mean_and_std
 
 
 def print_recipe(found: dict[str, Any]) -> None:

@@ -6,6 +6,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from cleanpath.errors import SettingError
 from cleanpath.experiment import Training
 
 
@@ -43,17 +44,13 @@ def last_layer(network: nn.Module) -> nn.Module:
 def optimizer_of(network: nn.Module, training: Training) -> torch.optim.Optimizer:
     """The optimizer that the settings name, with weight decay where they say.
 
+    A module tells which of its parameters are biases of gates by a method `gate_biases`.
+
     Deviations: `adamw` decays the weights apart from the gradient (Loshchilov and Hutter 2019); `momentum` is its β₁.
     """
-    weights = {
-        parameter
-        for module in network.modules()
-        if isinstance(module, nn.Conv2d | nn.Linear)
-        for parameter in [module.weight]
-    }
     parameters = [p for p in network.parameters() if p.requires_grad]
-    decayed = [p for p in parameters if training.decay_on == "all" or p in weights]
-    kept = [p for p in parameters if training.decay_on != "all" and p not in weights]
+    free = _free_of_decay(network, parameters, training.decay_on)
+    decayed, kept = [p for p in parameters if p not in free], [p for p in parameters if p in free]
     if training.body_factor == 1:
         parts = [({*parameters}, 1.0)]
     else:
@@ -71,3 +68,24 @@ def optimizer_of(network: nn.Module, training: Training) -> torch.optim.Optimize
     if training.optimizer == "adamw":
         return torch.optim.AdamW(groups, lr=training.lr, betas=(training.momentum, 0.999), fused=fused)
     return torch.optim.SGD(groups, lr=training.lr, momentum=training.momentum, nesterov=training.nesterov, fused=fused)
+
+
+def gate_biases(network: nn.Module) -> list[nn.Parameter]:
+    """The parameters that the network's modules name as biases of gates."""
+    named = (getattr(module, "gate_biases", None) for module in network.modules())
+    return [bias for told in named if callable(told) for bias in told()]
+
+
+def check(network: nn.Module, training: Training) -> None:
+    """Raise `SettingError` if biases of gates are to go without decay and there are none."""
+    if training.decay_on == "all_but_gate_bias" and not gate_biases(network):
+        raise SettingError("training.decay_on=all_but_gate_bias needs a network with gates; this one has none, use all")
+
+
+def _free_of_decay(network: nn.Module, parameters: list[nn.Parameter], decay_on: str) -> set[nn.Parameter]:
+    if decay_on == "all":
+        return set()
+    if decay_on == "all_but_gate_bias":
+        return {*gate_biases(network)}
+    layers = (module for module in network.modules() if isinstance(module, nn.Conv2d | nn.Linear))
+    return {*parameters} - {layer.weight for layer in layers}

@@ -1,0 +1,100 @@
+"""What was measured on a finished run beside its training, as files in its folder: which there are, and reading them.
+
+    measured.json                       numbers of the signal at the start and at the end, and responses by layer
+    moments.json                        the same numbers at a few moments of the training, where a grid trained it
+    profile-start.json, profile-end.json   audits
+    evaluation-VIEW.json                error with another view of the test images
+
+All of it follows from the experiment and the weights: `measuring` makes it again where it is missing or of other
+weights. `moments.json` alone does not come back without the training. Never imports torch.
+"""
+
+import json
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from cleanpath.records import Run
+
+VERSION = 1
+MEASURED, MOMENTS = "measured.json", "moments.json"
+PROFILES = ("profile-start.json", "profile-end.json")
+
+Line = tuple[tuple[float, float], ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Wish:
+    """What is wanted of a run: its profiles, and views of its test images."""
+
+    profiles: bool = False
+    views: tuple[str, ...] = ()
+
+    def together(self, other: "Wish") -> "Wish":
+        """Both."""
+        views = tuple(dict.fromkeys((*self.views, *other.views)))
+        return Wish(profiles=self.profiles or other.profiles, views=views)
+
+
+def evaluation_file(view: str) -> str:
+    """Where the error with a view stands."""
+    return f"evaluation-{view}.json"
+
+
+def wanting(run: Run, wish: Wish) -> bool:
+    """Whether a finished run lacks something that is wanted, or has it of other weights."""
+    if run.status != "finished":
+        return False
+    names = (MEASURED, *(PROFILES if wish.profiles else ()), *map(evaluation_file, wish.views))
+    return any(not (run.folder / name).is_file() for name in names) or not of_these_weights(run, names)
+
+
+def of_these_weights(run: Run, names: Iterable[str]) -> bool:
+    """Whether files are of the weights that the run has now; an audit is made with the numbers beside it."""
+    digest = (run.result or {}).get("weights_sha256")
+    dated = [name for name in names if name not in PROFILES]
+    return all(read(run.folder / name).get("weights_sha256") == digest for name in dated)
+
+
+def numbers(run: Run) -> dict[str, float]:
+    """The numbers at the end by quantity; none if they are not there or of other weights."""
+    found = read(run.folder / MEASURED)
+    return dict(found["end"]) if found and of_these_weights(run, [MEASURED]) else {}
+
+
+def lines(run: Run) -> dict[str, Line]:
+    """`response` by layer, `negative_share` and `truncated` by iteration."""
+    found = read(run.folder / MEASURED)
+    if not found or not of_these_weights(run, [MEASURED]):
+        return {}
+    series = {"response": tuple((float(at), value) for at, value in enumerate(found["responses"], start=1))}
+    moments = _moments(run, found)
+    for quantity in ("negative_share", "truncated"):
+        series[quantity] = tuple((at, value[quantity]) for at, value in moments if quantity in value)
+    return {key: line for key, line in series.items() if line}
+
+
+def evaluated(run: Run, view: str) -> dict[str, Any]:
+    """The error with a view of the test images; empty if it was not taken or is of other weights."""
+    name = evaluation_file(view)
+    return read(run.folder / name) if of_these_weights(run, [name]) else {}
+
+
+def _moments(run: Run, found: Mapping[str, Any]) -> list[tuple[float, dict[str, float]]]:
+    """The start, the moments between that a grid took, and the end."""
+    total = float((run.result or {})["iterations"])
+    between = read(run.folder / MOMENTS).get("points", [])
+    inside = [(float(point["iteration"]), point) for point in between if 0 < point["iteration"] < total]
+    return [(0.0, found["start"]), *inside, (total, found["end"])]
+
+
+def read(path: Path) -> dict[str, Any]:
+    """What a file says; nothing if it is not there, is damaged or of another version: it is made again then."""
+    try:
+        data = json.loads(path.read_bytes())
+    except (OSError, ValueError):
+        return {}
+    if not isinstance(data, dict) or data.get("version") != VERSION:
+        return {}
+    return data

@@ -1,0 +1,126 @@
+"""A user's own units as names: which a file makes, and the digest of the file; read without torch, nothing is run."""
+
+import ast
+import hashlib
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from cleanpath.errors import SettingError, UserError
+from cleanpath.experiment import Network, Shortcut
+
+NAME = re.compile(r"[\w-]+")
+_DIGITS = 16
+
+
+@dataclass(frozen=True, kw_only=True)
+class Row:
+    """A unit of a user's file as a row of a table: its name, the first line of its docstring, and the setting."""
+
+    name: str
+    doc: str
+    shortcut: Shortcut
+
+
+def is_own(kind: str) -> bool:
+    """Whether a kind of shortcut is a unit in a user's file, `my_unit.py:NAME`."""
+    return kind.rpartition(":")[0].endswith(".py")
+
+
+def split(kind: str) -> tuple[str, str]:
+    """The file and the name in it."""
+    path, _, name = kind.rpartition(":")
+    return path, name
+
+
+def code_of(path: str | Path) -> str:
+    """The start of the SHA-256 of a file. Raises `UserError` if there is none."""
+    if not Path(path).is_file():
+        raise UserError(f"no file {path}; run from the folder that it was given from, or give path/to/my_unit.py:NAME")
+    return hashlib.sha256(Path(path).read_bytes()).hexdigest()[:_DIGITS]
+
+
+def check_code(setting: Shortcut) -> None:
+    """Raise `UserError` if the file of a user's own unit is not the one that the setting is of."""
+    path, _ = split(setting.kind)
+    if code_of(path) != setting.code and setting.code:
+        raise UserError(f"{path} has changed since the experiment was made; put it back, or train anew")
+
+
+def with_code(network: Network, *, anew: bool = False) -> Network:
+    """The network with the digest of its unit's file, if it has such a unit and no digest yet, or `anew`.
+
+    The path is written as short as it can be, so that `./my_unit.py` and `my_unit.py` are one experiment.
+    """
+    shortcut = network.shortcut
+    if not is_own(shortcut.kind) or (shortcut.code and not anew):
+        return network
+    path, name = split(shortcut.kind)
+    found = replace(shortcut, kind=f"{Path(path).as_posix()}:{name}", code=code_of(path))
+    return replace(network, shortcut=found)
+
+
+def check_recorded(network: Network) -> None:
+    """Raise `SettingError` for a unit of a user's that a recorded run could not be made again with."""
+    setting = network.shortcut
+    if is_own(setting.kind) and not setting.code:
+        path, _ = split(setting.kind)
+        raise SettingError(
+            f"shortcut '{setting.kind}' without shortcut.code does not say which content of {path} it means; "
+            f"set network.shortcut.code={code_of(path)}"
+        )
+
+
+def rows_of(path: str | Path) -> tuple[Row, ...]:
+    """The units that a file makes with `@cleanpath.unit("name")`, in its order, read from the source.
+
+    Raises `UserError` for a file that is missing or no Python, that makes no unit, and for names that are no literals
+    or come twice.
+    """
+    code = code_of(path)
+    try:
+        tree = ast.parse(Path(path).read_bytes(), filename=str(path))
+    except (SyntaxError, ValueError) as error:
+        raise UserError(f"cannot import {path} ({told(error)})") from None
+    rows = [
+        Row(
+            name=name,
+            doc=(ast.get_docstring(node) or "").partition("\n")[0],
+            shortcut=Shortcut(kind=f"{Path(path).as_posix()}:{name}", code=code),
+        )
+        for node in tree.body
+        if isinstance(node, ast.FunctionDef)
+        for name in _names(node, path)
+    ]
+    if not rows:
+        raise UserError(no_unit(path))
+    names = [row.name for row in rows]
+    for name in names:
+        if names.count(name) > 1:
+            raise UserError(f"{path}: two units are called '{name}'; give one of them another name")
+    return tuple(rows)
+
+
+def _names(node: ast.FunctionDef, path: str | Path) -> Iterator[str]:
+    """What the decorators of a function call it."""
+    for decorator in node.decorator_list:
+        if not isinstance(decorator, ast.Call) or ast.unparse(decorator.func) not in ("cleanpath.unit", "unit"):
+            continue
+        given = decorator.args[0] if decorator.args else next((k.value for k in decorator.keywords), None)
+        if not isinstance(given, ast.Constant) or not isinstance(given.value, str):
+            raise UserError(f"{path}, line {decorator.lineno}: write the unit's name as text, @cleanpath.unit('name')")
+        if not NAME.fullmatch(given.value):
+            raise UserError(f"{path}: a unit cannot be called '{given.value}'; use letters, digits, _ and -")
+        yield given.value
+
+
+def no_unit(path: str | Path) -> str:
+    """What is said of a file without a unit."""
+    return f"{path} makes no unit; put @cleanpath.unit('name') above a function from a unit's parts to an nn.Module"
+
+
+def told(error: BaseException) -> str:
+    """What somebody else's code raised, on one line."""
+    text = " ".join(str(error).split())[:200]
+    return f"{type(error).__name__}: {text}" if text else type(error).__name__
