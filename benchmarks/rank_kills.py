@@ -38,14 +38,16 @@ def main() -> None:
     """Kill, compare, record."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--kills", type=int, default=50)
+    parser.add_argument("--minutes", type=float, default=60.0, help="after which what was done is recorded")
     parser.add_argument("--seed", type=int, default=0)
     asked = parser.parse_args()
     choose = random.Random(asked.seed)  # noqa: S311
+    deadline = time.monotonic() + 60 * asked.minutes
     lived, ended, wrong = defaultdict[str, list[float]](list), 0, list[str]()
     with tempfile.TemporaryDirectory() as place:
         whole, hunted = Path(place) / "whole", Path(place) / "hunted"
         _command(whole).wait()
-        while sum(map(len, lived.values())) < asked.kills:
+        while sum(map(len, lived.values())) < asked.kills and time.monotonic() < deadline:
             process = _command(hunted)
             while process.poll() is None and sum(map(len, lived.values())) < asked.kills:
                 time.sleep(choose.uniform(0.5, LONGEST))
@@ -54,6 +56,7 @@ def main() -> None:
                     continue
                 victim = choose.choice(VICTIMS)
                 lived[victim].append(_kill(victim, process, workers))
+                print(victim, round(lived[victim][-1], 2), file=sys.stderr, flush=True)
             process.wait()
             if Run(hunted).result is not None:
                 ended += 1
