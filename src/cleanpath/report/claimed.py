@@ -144,6 +144,20 @@ def decided_by(cells: Collection[Cell]) -> tuple[Claim, ...]:
     return tuple(claim for claim in CLAIMS if set(claim.cells) <= set(cells))
 
 
+def to_markdown(tables: Sequence[Table], verdicts: Sequence[Verdict]) -> str:
+    """The verdicts as a table in Markdown, under their count."""
+    if not verdicts:
+        return f"{tally(verdicts)}\n"
+    labels = labels_of(tables)
+    rows = [("verdict", "claim", "found"), ("---",) * 3]
+    rows += [
+        (one.verdict.replace("_", " "), f"{one.claim.id}: {one.claim.sentence}", line_of(one, labels))
+        for one in verdicts
+    ]
+    lines = "\n".join(f"| {' | '.join(word.replace('|', '∣') for word in row)} |" for row in rows)
+    return f"{tally(verdicts)}\n\n{lines}\n"
+
+
 def to_data(tables: Sequence[Table], verdicts: Sequence[Verdict]) -> dict[str, Any]:
     """Verdicts and columns as plain data, beside the tables in `cleanpath reproduce --json`."""
     labels = labels_of(tables)
