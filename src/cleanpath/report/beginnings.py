@@ -56,10 +56,7 @@ def beginning(profile: Profile) -> Beginning:
     """What a profile says."""
     depth = Depth(profile)
     start = depth.units[0].measurements.input_rms if depth.units else None
-    forward = tuple(
-        value / start if usable(value) and usable(start) else None  # type: ignore[operator]
-        for value in depth.of("output_rms")
-    )
+    forward = tuple(value / start if usable(value) and usable(start) else None for value in depth.of("output_rms"))
     return Beginning(forward=forward, backward=depth.whole, unit=typical(profile.units))
 
 
@@ -104,7 +101,7 @@ def gains_drawing(one: Beginning, *, key: str, title: str) -> str:
         for value in (10.0**-decades, 1.0, 10.0**decades)
     )
     lines = "".join(
-        _polyline([(x(at), y(value)) for at, value in enumerate(line) if usable(value)], word)  # type: ignore[arg-type]
+        _polyline([(x(at), y(value)) for at, value in enumerate(line) if usable(value)], word)
         for word, line in (("forward", one.forward), ("backward", one.backward))
     )
     return (
