@@ -285,8 +285,8 @@ def _troubles(table: Table) -> list[str]:
 
 
 def _name(table: Table) -> str:
-    """`table1` is Table 1, as in the paper."""
-    return re.sub(r"^table(?=\d+$)", "Table ", table.name)
+    """`table1` is Table 1 and `figure3` Figure 3, as in the paper."""
+    return re.sub(r"^(table|figure)(?=\d+$)", lambda found: f"{found[1].capitalize()} ", table.name)
 
 
 def _title(tables: Sequence[Table]) -> str:
