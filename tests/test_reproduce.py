@@ -7,10 +7,12 @@ from typing import Any
 
 import pytest
 
-from cleanpath import inventory
+from cleanpath import inventory, reproduction
 from cleanpath.estimate import Speed
 from cleanpath.experiment import Training
 from cleanpath.paper import scales
+from cleanpath.paper.claims import claims_within
+from cleanpath.paper.hypotheses import CLAIMS
 from cleanpath.paper.tables import RECIPES, experiments, missing, recipe_of
 from cleanpath.records import Run, runs_below
 from tests.helpers import Outcome, assert_user_error, here, nothing_written
@@ -170,6 +172,36 @@ def test_drawing_alone_needs_no_run() -> None:
     assert outcome.code == 0, outcome.err
     assert outcome.json()["tables"][0]["rows"] == []
     assert not Path("runs").exists()
+
+
+def test_verdicts_are_in_data_terminal_and_markdown(shared: tuple[Path, Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    folder, data = shared
+    monkeypatch.chdir(folder)
+    ids = [claim.id for claim in claims_within(CLAIMS, FEW)]
+    assert [one["claim"]["id"] for one in data["verdicts"]] == ids
+    # One seed decides nothing, and what the scale leaves out is not run.
+    assert {one["verdict"] for one in data["verdicts"]} == {"undecided", "not_run"}
+    for form in ("text", "md"):
+        outcome = here("report", *FEW, "--format", form)
+        first = outcome.out.splitlines()[0]
+        assert first.startswith(f"Of {len(ids)} claims of the paper that these tables can decide: ")
+        for one in data["verdicts"]:
+            assert one["claim"]["sentence"] in outcome.out
+    assert outcome.err.startswith("page: ")
+    assert "1 seeds cannot confirm any of" in here("reproduce", *FEW, "--dry-run", "--seeds", "1").err
+    page = (folder / "reports" / "reproduction.html").read_text(encoding="utf-8")
+    assert page.count('class="unit"') > 8  # figures 1 and 2, and the units of the rows
+    assert 'class="gains" role="img"' in page
+
+
+def test_strict_ends_with_1_where_a_claim_is_contradicted(
+    shared: tuple[Path, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(shared[0])
+    assert here("report", "depth", "--strict").code == 0
+    monkeypatch.setattr(reproduction, "contradicted", bool)
+    assert here("report", "depth", "--strict").code == 1
+    assert here("report", "depth").code == 0
 
 
 # A user's own unit.

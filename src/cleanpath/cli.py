@@ -1,7 +1,7 @@
 """The verbs; no arithmetic. stdout is the result, stderr the progress, the exit code the answer.
 
-0 done, 1 the answer is no (a cell crashed, a finding at or above --fail-on), 2 the user can mend it, 3 our bug,
-130 and 143 interrupted.
+0 done, 1 the answer is no (a cell crashed, with --strict a claim contradicted, a finding at or above --fail-on),
+2 the user can mend it, 3 our bug, 130 and 143 interrupted.
 """
 
 import os
@@ -29,6 +29,7 @@ from cleanpath.options import (
     Seeds,
     Settings,
     Severity,
+    Strict,
     Things,
     Whats,
 )
@@ -174,6 +175,7 @@ def reproduce(
     workers: Annotated[int | None, typer.Option(min=1, help="Runs at a time; default: one per core.")] = None,
     runs: Root = Path("runs"),
     page: PageFile = Path("reports/reproduction.html"),
+    strict: Strict = False,
     fresh: Fresh = False,
     dry_run: DryRun = False,
     as_json: AsJson = False,
@@ -183,7 +185,7 @@ def reproduce(
     Examples: cleanpath reproduce all --scale quick; cleanpath reproduce table1 --with my_unit.py --seeds 1
     """
     from cleanpath import reproduction
-    from cleanpath.report import table, terminal
+    from cleanpath.report import terminal
 
     job = reproduction.reproduction(
         what,
@@ -194,6 +196,8 @@ def reproduce(
         root=runs,
         own_units=own_units or [],
     )
+    if few := job.few_seeds():
+        typer.echo(few, err=True)
     if dry_run:
         with stoppable("nothing was started"):
             plan = reproduction.measured_plan(job, workers=workers, fresh=fresh)
@@ -201,11 +205,11 @@ def reproduce(
         return
     with stoppable(f"finished cells are kept; go on with: {this_command(without='--fresh')}"):
         reproduction.run(job, workers=workers, fresh=fresh)
-    tables = job.tables()
-    reproduction.write_page(job, tables, page, command=this_command(without="--fresh"))
-    options.show(table.to_data(tables, **job.provenance(tables)), as_json, lambda: terminal.print_tables(tables))
+    found = job.outcome()
+    reproduction.write_page(job, found, page, command=this_command(without="--fresh"))
+    options.show(found.to_data(), as_json, lambda: terminal.print_tables(found.tables, found.verdicts))
     typer.echo(f"page: {page}", err=True)
-    if any(cell.status == "failed" for cell in job.cells()):
+    if any(cell.status == "failed" for cell in job.cells()) or (strict and found.contradicted):
         raise typer.Exit(1)
 
 
@@ -218,6 +222,7 @@ def report(
     settings: Settings = None,
     runs: Root = Path("runs"),
     page: PageFile = Path("reports/reproduction.html"),
+    strict: Strict = False,
     as_format: Annotated[str, typer.Option("--format", help="text, md or csv.")] = "text",
     as_json: AsJson = False,
 ) -> None:
@@ -226,7 +231,7 @@ def report(
     Examples: cleanpath report table1; cleanpath report all --format md
     """
     from cleanpath import reproduction
-    from cleanpath.report import table, terminal
+    from cleanpath.report import terminal
 
     if as_format not in terminal.FORMATS:
         raise SettingError(f"--format is '{as_format}'; choose one of {', '.join(terminal.FORMATS)}")
@@ -239,10 +244,12 @@ def report(
         root=runs,
         own_units=own_units or [],
     )
-    tables = job.tables()
-    reproduction.write_page(job, tables, page, command=this_command())
-    options.show(table.to_data(tables, **job.provenance(tables)), as_json, lambda: terminal.FORMATS[as_format](tables))
+    found = job.outcome()
+    reproduction.write_page(job, found, page, command=this_command())
+    options.show(found.to_data(), as_json, lambda: terminal.FORMATS[as_format](found.tables, found.verdicts))
     typer.echo(f"page: {page}", err=True)
+    if strict and found.contradicted:
+        raise typer.Exit(1)
 
 
 @app.command()

@@ -23,8 +23,9 @@ from torch import Tensor, nn
 from cleanpath import measures, networks, trained
 from cleanpath.auditing.examine import audit
 from cleanpath.auditing.profile import Profile
+from cleanpath.auditing.values import UnitRow
 from cleanpath.data.sources import load
-from cleanpath.experiment import Data, Experiment
+from cleanpath.experiment import Data, Experiment, Network
 from cleanpath.measures import Wish
 from cleanpath.nn.resnet import ResNet
 from cleanpath.nn.unit import ResidualUnit
@@ -238,6 +239,15 @@ def audited(network: nn.Module, images: Tensor, *, fresh: bool) -> Profile:
     """The profile of a network in training mode."""
     profile = audit(network.train(), images)
     return replace(profile, network=replace(profile.network, fresh=True)) if fresh else profile
+
+
+def typical_unit(network: Network) -> UnitRow:
+    """The second unit of a network, which keeps the width: its structure, as an audit of made-up images sees it."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        images = torch.randn(2, network.in_channels, 16, 16)
+        profile = audit(networks.build(network, seed=0).train(), images)
+    return profile.units[1]
 
 
 def _write(path: Path, data: dict[str, Any]) -> None:

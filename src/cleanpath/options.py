@@ -126,6 +126,7 @@ OwnUnits = Annotated[
     list[Path] | None,
     typer.Option("--with", metavar="FILE.py", help="Add your own units as rows (@cleanpath.unit); repeatable."),
 ]
+Strict = Annotated[bool, typer.Option("--strict", help="Exit with 1 if a claim of the paper is contradicted.")]
 PageFile = Annotated[Path, typer.Option("--page", metavar="FILE", help="Where the HTML page goes.")]
 
 

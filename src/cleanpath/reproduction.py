@@ -3,8 +3,8 @@
 The driver never imports torch; the workers do.
 """
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -15,16 +15,43 @@ from cleanpath.grid import local, plan
 from cleanpath.grid.plan import Cell
 from cleanpath.measures import Wish, wanting
 from cleanpath.nn import own
+from cleanpath.paper.figures import DRAWINGS
 from cleanpath.paper.parts import Part, Recipe, joined
 from cleanpath.paper.scales import SCALES, Scale, scale_of
 from cleanpath.paper.tables import experiments, missing, recipes_of, with_rows
+from cleanpath.paper.verdicts import Verdict
 from cleanpath.records import forget, write
+from cleanpath.report.beginnings import beginnings
+from cleanpath.report.claimed import contradicted, few_seeds, verdicts_of
+from cleanpath.report.claimed import to_data as claims_data
 from cleanpath.report.collect import collect, environment, facts
+from cleanpath.report.drawing import Drawn
 from cleanpath.report.table import Table
+from cleanpath.report.table import to_data as tables_data
 from cleanpath.watch import Counting, Watch, say
 
 _MEASURED_ON_STEPS = ("quick", "laptop")
 """Scales of which a few steps can be tried here; the paper's networks may not fit into this machine."""
+
+_DRAWN_DEPTH = 14  # two units per stage, of which the second keeps the width
+
+
+@dataclass(frozen=True, kw_only=True)
+class Outcome:
+    """What a reproduction came to: its tables, the verdicts on the claims that they decide, and how it was made."""
+
+    tables: tuple[Table, ...]
+    verdicts: tuple[Verdict, ...]
+    provenance: Mapping[str, Any]
+
+    @property
+    def contradicted(self) -> bool:
+        """Whether a claim of the paper is contradicted."""
+        return contradicted(self.verdicts)
+
+    def to_data(self) -> dict[str, Any]:
+        """As plain data: the schema of `cleanpath reproduce --json`."""
+        return tables_data(self.tables, **self.provenance, **claims_data(self.tables, self.verdicts))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -72,6 +99,16 @@ class Reproduction:
         """What was asked of a reproduction, and on what its runs ran."""
         asked = {"seeds": len(self.seeds), "all_columns": self.all_columns, "set": list(self.changes)}
         return {**asked, "measured_on": environment(self.root, tables)}
+
+    def outcome(self) -> Outcome:
+        """The tables as they stand, with the verdicts on what they decide."""
+        tables = tuple(self.tables())
+        return Outcome(tables=tables, verdicts=tuple(verdicts_of(tables)), provenance=self.provenance(tables))
+
+    def few_seeds(self) -> str | None:
+        """Why its seeds cannot confirm any claim; None where they can, or where no claim is decided."""
+        cells = {(recipe.name, row, column) for recipe in self.recipes for row, column, _ in self.experiments(recipe)}
+        return few_seeds(cells, len(self.seeds))
 
     def tables(self) -> list[Table]:
         """The tables as the runs below `root` have them."""
@@ -239,8 +276,8 @@ def _kind(cell: Cell) -> Experiment:
     return plan.apart(cell.experiment, seed=0)
 
 
-def write_page(job: Reproduction, tables: Sequence[Table], path: Path, *, command: str) -> None:
-    """Write the page of the tables. Raises `RunError` if it cannot be written there."""
+def write_page(job: Reproduction, found: Outcome, path: Path, *, command: str) -> None:
+    """Write the page of what was found. Raises `RunError` if it cannot be written there."""
     from cleanpath.report.page import page
 
     if path.is_dir():
@@ -249,4 +286,25 @@ def write_page(job: Reproduction, tables: Sequence[Table], path: Path, *, comman
         path.parent.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise RunError(f"--page {path} cannot be written: {error.strerror}; name another file") from None
-    write(path, page(tables, facts(job.root, tables), command).encode())
+    write(
+        path,
+        page(
+            found.tables,
+            facts(job.root, found.tables),
+            command,
+            verdicts=found.verdicts,
+            beginnings=beginnings(job.root, found.tables),
+            drawings=_drawings(job.recipes),
+        ).encode(),
+    )
+
+
+def _drawings(recipes: Sequence[Recipe]) -> dict[str, tuple[Drawn, ...]]:
+    """The units that the asked figures show, by figure; a network of six units has the same as one of 54."""
+    panels = {recipe.name: DRAWINGS[recipe.name] for recipe in recipes if recipe.name in DRAWINGS}
+    every = [replace(panel.network, depth=_DRAWN_DEPTH) for drawn in panels.values() for panel in drawn]
+    units = iter(local.typical_units(every) if every else [])
+    return {
+        name: tuple(Drawn(letter=panel.letter, caption=panel.caption, unit=next(units)) for panel in drawn)
+        for name, drawn in panels.items()
+    }

@@ -16,7 +16,7 @@ from typer.exceptions import TyperException
 from cleanpath import settings
 from cleanpath.errors import Request, Stopped
 
-_PLAIN = {"×": "x", "±": "+-", "√": "sqrt", "λ": "lambda", "→": "->", "‖": "||", "…": "..."}
+_PLAIN = {"×": "x", "±": "+-", "√": "sqrt", "λ": "lambda", "→": "->", "‖": "||", "…": "...", "τ": "tau", "∞": "inf"}
 _PLAIN |= dict(zip("−–—·│┌└█▁▂▃▄▅▆▇", "---.|/\\#1234567", strict=True))
 _OPTION = re.compile(r"[Nn]o such option:? '?(--?[\w-]+)")
 

@@ -8,7 +8,7 @@ import os
 import re
 import shutil
 import subprocess
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from html import escape, unescape
 from pathlib import Path
 from typing import Any
@@ -17,9 +17,11 @@ from urllib.parse import quote
 import pytest
 
 from cleanpath.report.audit_page import AuditPage, render
+from cleanpath.report.beginnings import beginning
+from cleanpath.report.drawing import Drawn
 from cleanpath.report.page import page as reproduction
 from tests.report.audit_example import HOSTILE, clean, menagerie, page, side
-from tests.report.example import paper_table
+from tests.report.example import paper_table, table
 
 pytestmark = pytest.mark.slow
 BROWSER = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
@@ -136,11 +138,30 @@ def test_a_link_to_a_folded_unit_opens_its_list(tmp_path: Path) -> None:
     assert not folded.search(visit(address, tmp_path).dom)
 
 
-def test_the_page_of_a_reproduction_is_quiet_and_fits(tmp_path: Path) -> None:
-    html = reproduction([paper_table("table1", seeds=1)], {"torch": "2.14.1"}, "cleanpath")
-    measured, console = framed(html, tmp_path)
+@pytest.mark.parametrize("scheme", ["0", "1"])
+def test_the_page_of_a_reproduction_is_quiet_drawn_and_fits(scheme: str, tmp_path: Path) -> None:
+    """With verdicts, units that a figure draws, and gains beside the curves; dark and light."""
+    table1 = paper_table("table1", seeds=1)
+    named = tuple(
+        replace(cell, seeds=tuple(replace(seed, run=cell.row) for seed in cell.seeds)) for cell in table1.cells
+    )
+    started = {cell.row: beginning(clean(20)) for cell in named}
+    drawn = [Drawn(letter=letter, caption="original", unit=clean(2).units[0]) for letter in "abcdef"]
+    html = reproduction(
+        [replace(table1, cells=named), table(name="figure2")],
+        {"torch": "2.14.1"},
+        "cleanpath",
+        beginnings=started,
+        drawings={"figure2": drawn},
+    )
+    measured, console = framed(html, tmp_path, f"--blink-settings=preferredColorScheme={scheme}")
     assert console == ()
-    assert measured["phone"]["scroll"] <= measured["phone"]["client"], measured["phone"]["wide"]
+    for view in ("phone", "desk"):
+        found = measured[view]
+        assert found["scroll"] <= found["client"], f"{view}: {found['wide']}"
+        assert found["texts"] == [], f"{view}: words leave their drawing"
+        assert len(found["boxes"]) == html.count("<svg")
+        assert sum(min(box) > 0 for box in found["boxes"]) >= len(found["boxes"]) - len(named)  # units are folded
 
 
 def test_the_check_sees_what_a_page_must_not_do(tmp_path: Path) -> None:

@@ -8,8 +8,12 @@ from dataclasses import replace
 import pytest
 
 from cleanpath.paper.published import Published
+from cleanpath.report import claimed
+from cleanpath.report.claimed import verdicts_of
+from cleanpath.report.drawing import Drawn
 from cleanpath.report.page import answer, page, verdict
 from cleanpath.report.table import SeedResult, Table, number, spread
+from tests.report.audit_example import clean
 from tests.report.example import FILL, cell, crashed, diverged, missing, paper_table, run, table
 from tests.report.reading import Element, Reader, contrast, themes
 
@@ -273,3 +277,32 @@ def test_paper_is_light_and_every_colour_comes_from_the_theme(html: str) -> None
 def test_the_page_is_made_without_torch() -> None:
     code = "import sys, cleanpath.report.page; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_verdicts_come_first_and_are_words_with_shapes(tables: tuple[Table, Table], whole: Reader) -> None:
+    judged = {one.claim.id: one for one in verdicts_of(tables)}
+    items = [item for part in whole.root.all("ul") if "claims" in part.classes for item in part.children]
+    assert [item.attributes["id"] for item in items] == list(judged)
+    for item in items:
+        one = judged[item.attributes["id"]]
+        word, said = item.children
+        assert word.text == f"{claimed.SHAPES[one.verdict]} {one.verdict.replace('_', ' ')}"
+        assert one.claim.sentence in said.text
+        assert claimed.line_of(one, claimed.labels_of(tables)) in said.text
+    places = [whole.every.index(element) for element in (items[0], next(whole.root.all("table")))]
+    assert places == sorted(places)
+    assert claimed.tally(list(judged.values())) in whole.root.text
+    assert len(set(claimed.SHAPES.values())) == 4
+
+
+def test_page_says_how_far_the_order_of_rows_is_the_paper_s(whole: Reader) -> None:
+    assert "order of 11 rows against the paper's: τ = " in whole.at("table1").text
+
+
+def test_figure_draws_its_units() -> None:
+    unit = clean(2).units[0]
+    drawn = [Drawn(letter=letter, caption=HOSTILE, unit=unit) for letter in "ab"]
+    reader = Reader(page([table(name="figure2")], FACTS, COMMAND, drawings={"figure2": drawn}))
+    figures = list(reader.at("figure2").all("figure"))
+    assert [next(one.all("figcaption")).text for one in figures] == [f"({letter}) {HOSTILE}" for letter in "ab"]
+    assert len({next(one.all("svg")).attributes["aria-labelledby"] for one in figures}) == 2

@@ -21,6 +21,7 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
+from cleanpath.auditing.values import UnitRow
 from cleanpath.errors import RunError, SettingError
 from cleanpath.estimate import PROBED, Probe
 from cleanpath.experiment import Experiment, Network
@@ -122,6 +123,17 @@ def probe() -> tuple[Probe, Probe]:
     if not found:
         raise RunError("the process that measures the speed died; `cleanpath doctor` tells of memory and limits")
     return found[0]
+
+
+def typical_units(networks: Sequence[Network]) -> list[UnitRow]:
+    """One unit of each network that keeps its width, as an audit sees it; in a process that has torch."""
+    found: list[UnitRow] = []
+    nobody = Cell(experiment=PROBED, folder=Path(), label="the drawing")
+    jobs = [(nobody, _units, (tuple(networks),))]
+    _run(jobs, workers=1, start=lambda _: None, told=lambda _, message: found.append(message), ended=lambda *_: None)
+    if len(found) < len(networks):
+        raise RunError("the process that draws the units died; `cleanpath doctor` tells of memory and limits")
+    return found
 
 
 Job = tuple[Cell, Callable[..., None], tuple[Any, ...]]
@@ -261,6 +273,14 @@ def _probe(news: Connection) -> None:
 
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     _tell(news, costs.probe())
+
+
+def _units(networks: tuple[Network, ...], news: Connection) -> None:
+    from cleanpath import measuring
+
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    for network in networks:
+        _tell(news, measuring.typical_unit(network))
 
 
 def _tell(news: Connection, message: object) -> None:

@@ -21,6 +21,15 @@ _WEIGHTS = ("conv", "linear", "attention", "product")
 _ACTIVATIONS = ("relu", "gelu", "silu", "elu", "tanh", "sigmoid", "softmax", "clip")
 
 
+@dataclass(frozen=True, kw_only=True)
+class Drawn:
+    """A panel of a figure that draws a unit: its letter, its caption, and the unit."""
+
+    letter: str
+    caption: str
+    unit: UnitRow
+
+
 def unit_drawing(unit: UnitRow, *, key: str, title: str = "") -> str:
     """The unit as SVG; `key` makes the ids of its text alternative unique in a page."""
     canvas = _Canvas()

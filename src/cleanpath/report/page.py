@@ -13,7 +13,12 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 from cleanpath.paper.published import FAIL, FAIL_ABOVE
+from cleanpath.paper.verdicts import Verdict
+from cleanpath.report.beginnings import Beginning, gains_drawing, of_cell
 from cleanpath.report.charts import COLOURS, REFERENCE, THICK, THIN, WORDS, Chart, anchor, curves, label, names_of, runs
+from cleanpath.report.claimed import Column, columns_of, tally, verdicts_of
+from cleanpath.report.claims_shown import claims_shown
+from cleanpath.report.drawing import Drawn, unit_drawing
 from cleanpath.report.table import DIVERGED, FAILED, Cell, Table, number, spread
 
 # A status is a word, a shape and a colour: two of them are left for who does not see the third.
@@ -51,10 +56,28 @@ class _Section:
     limits: tuple[str, ...]
     troubles: tuple[str, ...]
     chart: Chart
+    columns: tuple[Column, ...]
+    """Ceilings, and how far the order of the rows is the paper's."""
+    figures: tuple[tuple[str, str], ...]
+    """Units that the figure draws: caption and SVG."""
+    started: tuple[tuple[str, str], ...]
+    """For each panel of the chart, its network at initialisation: gains over depth and unit; empty where not known."""
 
 
-def page(tables: Sequence[Table], facts: Mapping[str, str], command: str) -> str:
-    """The complete HTML; `facts` are printed as they are (versions, threads, commit, time), `command` made the page."""
+def page(
+    tables: Sequence[Table],
+    facts: Mapping[str, str],
+    command: str,
+    *,
+    verdicts: Sequence[Verdict] | None = None,
+    beginnings: Mapping[str, Beginning] | None = None,
+    drawings: Mapping[str, Sequence[Drawn]] | None = None,
+) -> str:
+    """The complete HTML; `facts` are printed as they are (versions, threads, commit, time), `command` made the page.
+
+    The verdicts are those of the tables, if none are given. `beginnings` are the networks at their initialisation, by
+    run, `drawings` the units that a figure shows, by table.
+    """
     environment = Environment(
         loader=PackageLoader("cleanpath.report"),
         autoescape=True,
@@ -63,12 +86,15 @@ def page(tables: Sequence[Table], facts: Mapping[str, str], command: str) -> str
         lstrip_blocks=True,
     )
     environment.globals = {"shapes": SHAPES, "words": WORDS, "svg": _svg, "anchor": anchor, "fail_above": FAIL_ABOVE}
-    sections = [_section(table) for table in tables]
+    sections = [_section(table, beginnings or {}, (drawings or {}).get(table.name, ())) for table in tables]
+    judged = verdicts_of(tables) if verdicts is None else verdicts
     return environment.get_template("page.html").render(
         sections=sections,
         facts=facts,
         command=command,
         title=_title(tables),
+        tally=tally(judged),
+        hypotheses=claims_shown(tables, judged),
         widths=(THIN, THICK),
         colours=COLOURS,
         reference=REFERENCE,
@@ -167,7 +193,8 @@ def _seeds(run: Sequence[Cell]) -> str:
     return f"{each[0].upper()}{each[1:]} per row, each with its own seed" if counts[-1] > 1 else "One run per row"
 
 
-def _section(table: Table) -> _Section:
+def _section(table: Table, beginnings: Mapping[str, Beginning], drawn: Sequence[Drawn]) -> _Section:
+    chart = curves(table)
     return _Section(
         table=table,
         name=_name(table),
@@ -175,8 +202,28 @@ def _section(table: Table) -> _Section:
         lines=tuple(_line(table, index) for index in range(len(table.cells))),
         limits=tuple(_limits(table)),
         troubles=tuple(_troubles(table)),
-        chart=curves(table),
+        chart=chart,
+        columns=tuple(columns_of(table)),
+        figures=tuple(
+            (
+                f"({one.letter}) {one.caption}",
+                unit_drawing(one.unit, key=f"{anchor(table)}-{one.letter}", title=one.caption),
+            )
+            for one in drawn
+        ),
+        started=tuple(_started(table, panel.cell, beginnings) for panel in chart.panels),
     )
+
+
+def _started(table: Table, cell: Cell, beginnings: Mapping[str, Beginning]) -> tuple[str, str]:
+    """The network of a cell before its first step; its unit once per row."""
+    one = of_cell(cell, beginnings)
+    if one is None or not one.forward:
+        return "", ""
+    key, name = anchor(table, cell), label(table, cell)
+    first = next(other for other in table.cells if other.row == cell.row and of_cell(other, beginnings)) is cell
+    unit = unit_drawing(one.unit, key=f"{key}-unit", title=f"unit of {name}") if one.unit and first else ""
+    return gains_drawing(one, key=f"{key}-start", title=f"{name}, at initialisation"), unit
 
 
 def _line(table: Table, index: int) -> _Line:
@@ -238,8 +285,8 @@ def _troubles(table: Table) -> list[str]:
 
 
 def _name(table: Table) -> str:
-    """`table1` is Table 1, as in the paper."""
-    return re.sub(r"^table(?=\d+$)", "Table ", table.name)
+    """`table1` is Table 1 and `figure3` Figure 3, as in the paper."""
+    return re.sub(r"^(table|figure)(?=\d+$)", lambda found: f"{found[1].capitalize()} ", table.name)
 
 
 def _title(tables: Sequence[Table]) -> str:

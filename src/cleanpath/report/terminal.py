@@ -12,17 +12,25 @@ from rich.table import Table as Grid
 
 from cleanpath.nn.summary_values import Summary, UnitSummary
 from cleanpath.paper.published import PublishedTable
+from cleanpath.paper.verdicts import Verdict
 from cleanpath.records import Run
+from cleanpath.report import claimed
 from cleanpath.report import table as tables
 from cleanpath.report.table import Table, clock, count, number, spread
 
 _LEAST_WIDTH = 160
 _COLOURS = {"ok": "green", "fail": "red", "diverged": "red", "failed": "red", "warn": "yellow", "missing": "dim"}
+_COLOURS |= {"confirmed": "green", "contradicted": "red", "undecided": "yellow", "not run": "dim"}
 
 
-def print_tables(found: Sequence[Table]) -> None:
-    """Each table with ours beside the paper's."""
+def print_tables(found: Sequence[Table], verdicts: Sequence[Verdict] = ()) -> None:
+    """The verdicts, one line each; then each table with ours beside the paper's."""
     console = _console()
+    labels = claimed.labels_of(found)
+    console.print(f"[bold]{escape(claimed.tally(verdicts))}[/]", soft_wrap=True)
+    for verdict in verdicts:
+        told = f"{verdict.claim.id}: {verdict.claim.sentence} {claimed.line_of(verdict, labels)}"
+        console.print(f"{_coloured(verdict.verdict.replace('_', ' '))}  {escape(told)}", soft_wrap=True)
     for one in found:
         console.print(f"\n[bold]{one.name}: {escape(one.title)}[/]")
         console.print(f"paper: {escape(one.quantity)}")
@@ -33,6 +41,9 @@ def print_tables(found: Sequence[Table]) -> None:
             grid.add_row(*map(escape, cells), _coloured(c.status))
         if one.cells:
             console.print(grid)
+        for column in claimed.columns_of(one):
+            for sentence in column.sentences:
+                console.print(f"{escape(column.column)}: {escape(sentence)}", soft_wrap=True)
         if any(c.n < len(c.seeds) for c in one.cells):
             console.print(f"missing: fill with  {escape(one.fill)}", soft_wrap=True)
         for (reason, fill), cells_without in _left_out(one):
@@ -49,17 +60,22 @@ def _left_out(table: Table) -> list[tuple[tuple[str, str], int]]:
     return list(Counter((c.left_out, c.fill) for c in table.cells if c.left_out).items())
 
 
-def print_markdown(found: Sequence[Table]) -> None:
-    """The tables as Markdown."""
-    sys.stdout.write("\n".join(tables.to_markdown(one) for one in found))
+def print_markdown(found: Sequence[Table], verdicts: Sequence[Verdict] = ()) -> None:
+    """The verdicts and the tables as Markdown."""
+    sys.stdout.write("\n".join([claimed.to_markdown(found, verdicts), *map(_table_in_markdown, found)]))
 
 
-def print_csv(found: Sequence[Table]) -> None:
+def _table_in_markdown(table: Table) -> str:
+    said = [f"- {column.column}: {told}\n" for column in claimed.columns_of(table) for told in column.sentences]
+    return tables.to_markdown(table) + ("\n" + "".join(said) if said else "")
+
+
+def print_csv(found: Sequence[Table], verdicts: Sequence[Verdict] = ()) -> None:  # noqa: ARG001 (as the others)
     """The tables as one CSV."""
     sys.stdout.write(tables.to_csv(found))
 
 
-FORMATS: dict[str, Callable[[Sequence[Table]], None]] = {
+FORMATS: dict[str, Callable[[Sequence[Table], Sequence[Verdict]], None]] = {
     "text": print_tables,
     "md": print_markdown,
     "csv": print_csv,

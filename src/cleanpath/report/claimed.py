@@ -1,0 +1,167 @@
+"""What the tables say about the paper's claims: from the runs of their cells to verdicts, ceilings and orders of rows.
+
+The claims are `paper.hypotheses`, how they are judged is docs/claims.md. Never imports torch.
+"""
+
+import math
+from collections import Counter
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from cleanpath.paper.claims import QUANTITIES, Cell, Claim, claims_within
+from cleanpath.paper.columns import Agreement, ceiling, floor, rank_agreement
+from cleanpath.paper.hypotheses import CLAIMS
+from cleanpath.paper.published import Published
+from cleanpath.paper.verdicts import (
+    CONFIRMED,
+    CONTRADICTED,
+    NOT_RUN,
+    UNDECIDED,
+    Verdict,
+    judge,
+    seeds_sentence,
+)
+from cleanpath.report.table import DIVERGED, FINISHED, SeedResult, Table
+
+# What is worse than anything once a run diverges; other numbers of such a run are not known.
+_WORST = ("error", "top5_error", "train_error", "train_loss", "early_loss", "area")
+# The order in which verdicts are counted.
+VERDICTS = (CONFIRMED, CONTRADICTED, UNDECIDED, NOT_RUN)
+# A word says a verdict; the shape beside it is for who skims, and no colour is needed for either.
+SHAPES = {CONFIRMED: "✔", CONTRADICTED: "✘", UNDECIDED: "◇", NOT_RUN: "○"}
+_NAMED = 2  # cells that a line names before it counts the rest
+
+
+@dataclass(frozen=True, kw_only=True)
+class Column:
+    """What can be said of one column of a table: why its rows cannot be told apart, and how far the paper agrees."""
+
+    table: str
+    column: str
+    ceiling: str
+    agreement: Agreement | None
+    """None where the paper has no number that ours could be set beside."""
+
+    @property
+    def sentences(self) -> tuple[str, ...]:
+        """In words, without what cannot be said."""
+        order = self.agreement.in_words() if self.agreement is not None and self.agreement.n else ""
+        return tuple(sentence for sentence in (self.ceiling, order) if sentence)
+
+    def to_data(self) -> dict[str, Any]:
+        """As plain data."""
+        return {
+            "table": self.table,
+            "column": self.column,
+            "ceiling": self.ceiling,
+            "agreement": None if self.agreement is None else self.agreement.to_data(),
+        }
+
+
+def values_of(tables: Sequence[Table]) -> dict[tuple[str, str, str, str], dict[int, float]]:
+    """What `judge` reads: by table, row, column and quantity the number of each seed.
+
+    A run that diverged is ∞ in errors and losses; one that crashed or was not made has no entry, nor has a number that
+    was not measured.
+    """
+    found: dict[tuple[str, str, str, str], dict[int, float]] = {}
+    for table in tables:
+        for cell in table.cells:
+            for quantity in QUANTITIES:
+                runs = {seed.seed: value for seed in cell.seeds if (value := _value(seed, quantity)) is not None}
+                if runs:
+                    found[table.name, cell.row, cell.column, quantity] = runs
+    return found
+
+
+def _value(seed: SeedResult, quantity: str) -> float | None:
+    if seed.status == DIVERGED:
+        return math.inf if quantity in _WORST else None
+    return seed.value(quantity) if seed.status == FINISHED else None
+
+
+def verdicts_of(tables: Sequence[Table]) -> list[Verdict]:
+    """A verdict on every claim whose cells are all in these tables; judged together, as one family."""
+    return judge(claims_within(CLAIMS, [table.name for table in tables]), values_of(tables))
+
+
+def labels_of(tables: Sequence[Table]) -> dict[tuple[str, str], str]:
+    """What the rows are called, by table and row."""
+    return {(table.name, cell.row): cell.label for table in tables for cell in table.cells}
+
+
+def columns_of(table: Table) -> Iterator[Column]:
+    """Ceilings and orders, for the columns that print test errors on which the paper's limit is."""
+    for column in table.columns:
+        cells = [cell for cell in table.cells if cell.column == column and not cell.external]
+        errors = {cell.row: dict(enumerate(cell.values)) for cell in cells if cell.quantity == "error" and cell.values}
+        if not errors:
+            continue
+        ours: dict[str, Published | None] = {
+            cell.row: cell.median if cell.median is not None else cell.status for cell in cells if cell.row in errors
+        }
+        paper = {cell.row: cell.paper for cell in cells}
+        printed = any(value is not None for value in paper.values())
+        yield Column(
+            table=table.name,
+            column=column,
+            ceiling=ceiling(errors) or floor(errors) or "",
+            agreement=rank_agreement(ours, paper) if printed else None,
+        )
+
+
+def line_of(verdict: Verdict, labels: Mapping[tuple[str, str], str]) -> str:
+    """What was found, without the verdict's word: both sides, effect and interval, n, corrected p."""
+    if verdict.verdict == NOT_RUN:
+        named = ", ".join("/".join(cell) for cell in verdict.missing[:_NAMED])
+        more = len(verdict.missing) - _NAMED
+        return f"no seed of {named}{f' and {more} more cells' if more > 0 else ''}"
+    return verdict.in_words(labels).removeprefix(f"{verdict.verdict}: ")
+
+
+def tally(verdicts: Sequence[Verdict]) -> str:
+    """How many claims came out how, in a sentence."""
+    if not verdicts:
+        return "No claim of the paper is decided by these tables alone."
+    counts = Counter(one.verdict for one in verdicts)
+    said = ", ".join(f"{counts[word]} {word.replace('_', ' ')}" for word in VERDICTS if counts[word])
+    return f"Of {len(verdicts)} claims of the paper that these tables can decide: {said}."
+
+
+def contradicted(verdicts: Sequence[Verdict]) -> bool:
+    """Whether any claim is."""
+    return any(one.verdict == CONTRADICTED for one in verdicts)
+
+
+def few_seeds(cells: Collection[Cell], seeds: int) -> str | None:
+    """Why so many seeds cannot confirm any of the claims that these cells decide; None where they can."""
+    return seeds_sentence(seeds, len(decided_by(cells)))
+
+
+def decided_by(cells: Collection[Cell]) -> tuple[Claim, ...]:
+    """The claims all of whose cells are among these."""
+    return tuple(claim for claim in CLAIMS if set(claim.cells) <= set(cells))
+
+
+def to_markdown(tables: Sequence[Table], verdicts: Sequence[Verdict]) -> str:
+    """The verdicts as a table in Markdown, under their count."""
+    if not verdicts:
+        return f"{tally(verdicts)}\n"
+    labels = labels_of(tables)
+    rows = [("verdict", "claim", "found"), ("---",) * 3]
+    rows += [
+        (one.verdict.replace("_", " "), f"{one.claim.id}: {one.claim.sentence}", line_of(one, labels))
+        for one in verdicts
+    ]
+    lines = "\n".join(f"| {' | '.join(word.replace('|', '∣') for word in row)} |" for row in rows)
+    return f"{tally(verdicts)}\n\n{lines}\n"
+
+
+def to_data(tables: Sequence[Table], verdicts: Sequence[Verdict]) -> dict[str, Any]:
+    """Verdicts and columns as plain data, beside the tables in `cleanpath reproduce --json`."""
+    labels = labels_of(tables)
+    return {
+        "verdicts": [{**one.to_data(), "found": line_of(one, labels)} for one in verdicts],
+        "columns": [column.to_data() for table in tables for column in columns_of(table)],
+    }

@@ -1,0 +1,167 @@
+"""From the runs of tables to verdicts: made-up numbers of which one knows what must come of them."""
+
+import json
+import math
+from dataclasses import replace
+
+import pytest
+
+from cleanpath.paper.hypotheses import CLAIMS, claim_of
+from cleanpath.paper.verdicts import CONFIRMED, CONTRADICTED, NOT_RUN, UNDECIDED, Verdict
+from cleanpath.report.claimed import (
+    columns_of,
+    contradicted,
+    decided_by,
+    few_seeds,
+    labels_of,
+    line_of,
+    tally,
+    to_data,
+    values_of,
+    verdicts_of,
+)
+from cleanpath.report.table import FINISHED, Cell, SeedResult, Table
+from tests.report.example import cell, crashed, diverged, missing, paper_table, run, table
+
+ROWS = [c.row for c in paper_table("table1", seeds=0).cells]
+H1A, H1C = claim_of("H1a"), claim_of("H1c")
+
+
+def result(seed: int, error: float, **numbers: float) -> SeedResult:
+    return SeedResult(
+        seed=seed,
+        status=FINISHED,
+        error=error,
+        train_error=error / 2,
+        train_loss=error / 10,
+        measured={"area": error / 5, **numbers},
+    )
+
+
+def table1(seeds: int, others: float = 9.0, original: float = 6.0) -> Table:
+    """All rows of Table 1; the original at one error and the rest at another, a little apart from seed to seed."""
+    cells = [
+        cell(row, *(result(s, (original if row == "original" else others) + s / 100) for s in range(seeds)))
+        for row in ROWS
+    ]
+    return table(*cells)
+
+
+def by_id(tables: list[Table]) -> dict[str, Verdict]:
+    return {one.claim.id: one for one in verdicts_of(tables)}
+
+
+def test_values_are_those_of_the_seeds_by_quantity() -> None:
+    found = values_of([table(cell("original", result(0, 6.0, generalisation_gap=3.0), result(4, 8.0)))])
+    place = ("table1", "original", "ResNet-110")
+    assert found[*place, "error"] == {0: 6.0, 4: 8.0}
+    assert found[*place, "train_error"] == {0: 3.0, 4: 4.0}
+    assert found[*place, "train_loss"] == {0: 0.6, 4: 0.8}
+    assert found[*place, "area"] == {0: 1.2, 4: 1.6}
+    assert found[*place, "generalisation_gap"] == {0: 3.0}
+    assert (*place, "negative_share") not in found
+
+
+def test_diverged_run_is_worse_than_any_and_a_crashed_one_is_left_out() -> None:
+    found = values_of([table(cell("original", diverged(0), crashed(1), missing(2), run(2.0, 3)))])
+    place = ("table1", "original", "ResNet-110")
+    assert found[*place, "error"] == {0: math.inf, 3: found[*place, "error"][3]}
+    assert found[*place, "area"] == {0: math.inf}
+    assert (*place, "generalisation_gap") not in found  # ∞ − ∞ is no number
+    assert values_of([table(cell("original", crashed(0), missing(1)))]) == {}
+
+
+def test_what_all_seeds_say_is_confirmed_and_the_other_way_contradicted() -> None:
+    """10 seeds, all one way: p = 2⁻¹⁰ a claim, times the claims that are judged together."""
+    judged = by_id([table1(10)])
+    family = judged["H1a"].family
+    for claim in (H1A, H1C):
+        one = judged[claim.id]
+        assert one.verdict == CONFIRMED
+        assert one.n == 10
+        assert one.p_for == pytest.approx(2**-10)
+        assert one.holm_for is not None
+        assert one.holm_for <= family * 2**-10 + 1e-12
+        assert one.leading is not None
+        scale = 0.1 if claim is H1A else 1.0
+        assert one.leading.difference == pytest.approx(-3.0 * scale)
+    other_way = verdicts_of([table1(10, others=5.0)])
+    assert {one.claim.id: one.verdict for one in other_way}["H1c"] == CONTRADICTED
+    assert contradicted(other_way)
+    assert not contradicted(verdicts_of([table1(10)]))
+
+
+def test_three_seeds_decide_nothing_and_say_so() -> None:
+    one = by_id([table1(3)])["H1c"]
+    assert one.verdict == UNDECIDED
+    assert "3 seeds" in line_of(one, {})
+    told = few_seeds([c for claim in (H1A, H1C) for c in claim.cells], 3)
+    assert told is not None
+    assert "3 seeds cannot confirm" in told
+    assert few_seeds(H1A.cells, 10) is None
+
+
+def test_what_is_not_run_is_not_run_and_names_what_lacks() -> None:
+    judged = by_id([table(cell("original", *(result(s, 6.0) for s in range(10))))])
+    assert {one.verdict for one in judged.values()} == {NOT_RUN}
+    words = line_of(judged["H1c"], {})
+    assert words.startswith("no seed of table1/constant_0_1/ResNet-110")
+    assert words.endswith("more cells")
+
+
+def test_only_claims_within_the_tables_are_judged() -> None:
+    assert {one.claim.id for one in verdicts_of([table1(3)])} == {
+        claim.id for claim in CLAIMS if {name for name, _, _ in claim.cells} == {"table1"}
+    }
+    assert verdicts_of([]) == []
+    assert tally([]) == "No claim of the paper is decided by these tables alone."
+    assert decided_by(H1A.cells[:2]) == tuple(c for c in CLAIMS if set(c.cells) <= set(H1A.cells[:2]))
+
+
+def test_tally_counts_every_claim_once() -> None:
+    told = verdicts_of([table1(10)])
+    numbers = [int(word) for word in tally(told).replace(":", "").split() if word.isdigit()]
+    assert numbers[0] == len(told) == sum(numbers[1:])
+
+
+def test_column_at_its_ceiling_is_named() -> None:
+    (column,) = columns_of(table1(3, others=0.6, original=0.4))
+    assert f"all {len(ROWS)} rows are at 99% accuracy or more" in column.ceiling
+    (column,) = columns_of(table1(3, others=90.0, original=91.0))
+    assert "rows fail" in column.ceiling
+    (column,) = columns_of(table1(3))
+    assert column.ceiling == ""
+
+
+def test_order_of_rows_is_set_beside_the_paper_s() -> None:
+    """The paper's own numbers agree with themselves, turned about they disagree; failures are tied at the end."""
+    paper = {"a": 6.0, "b": 7.0, "c": 8.0, "d": "fail"}
+
+    def column_of(ours: dict[str, SeedResult]) -> float | None:
+        (column,) = columns_of(table(*(cell(row, ours[row], paper=value) for row, value in paper.items())))
+        assert column.agreement is not None
+        return column.agreement.tau
+
+    assert column_of({"a": result(0, 1.0), "b": result(0, 2.0), "c": result(0, 3.0), "d": diverged()}) == 1.0
+    assert column_of({"a": diverged(), "b": result(0, 3.0), "c": result(0, 2.0), "d": result(0, 1.0)}) == -1.0
+
+
+def test_column_that_prints_no_errors_or_has_no_number_of_the_paper_s_is_not_compared() -> None:
+    assert not list(columns_of(table(cell("original", result(0, 1.0, response=0.3), quantity="response"))))
+    (column,) = columns_of(table(cell("original", result(0, 1.0), paper=None)))
+    assert column.agreement is None
+    assert not list(columns_of(table(cell("original", missing()))))
+
+
+def test_data_is_json_with_every_number() -> None:
+    tables = [table1(10)]
+    data = json.loads(json.dumps(to_data(tables, verdicts_of(tables)), allow_nan=False))
+    one = next(each for each in data["verdicts"] if each["claim"]["id"] == "H1c")
+    assert (one["verdict"], one["n"]) == (CONFIRMED, 10)
+    assert "p = " in one["found"]
+    assert data["columns"][0]["agreement"]["n"] == len([c for c in tables[0].cells if c.paper is not None])
+
+
+def test_rows_are_called_as_in_the_table() -> None:
+    one: Cell = replace(cell("original", result(0, 1.0)), label="the identity")
+    assert labels_of([table(one)]) == {("table1", "original"): "the identity"}
