@@ -1,12 +1,9 @@
 """What a table is made of, as data: rows and columns, each a part of the experiments in its cells."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from cleanpath.errors import SettingError
-
-# Table, row and column, by their keys.
-Place = tuple[str, str, str]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,7 +39,7 @@ class Recipe:
     """One table or figure: which cells it has; what each is run on, a scale says.
 
     A table without rows is a drawing, of which nothing is trained. `absent` are the pairs of row and column that the
-    table does not have. `places` says for a figure which cells of tables its curves are.
+    table does not have.
     """
 
     name: str
@@ -63,11 +60,6 @@ class Recipe:
     def row(self, key: str) -> Part:
         """The row of that key."""
         return next(row for row in self.rows if row.key == key)
-
-    def named(self, columns: Iterable[str]) -> tuple[Part, ...]:
-        """The columns of those keys, in the table's order."""
-        wanted = set(columns)
-        return tuple(column for column in self.columns if column.key in wanted)
 
 
 def joined(row: Part, column: Part) -> Part:

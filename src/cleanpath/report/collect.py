@@ -76,6 +76,7 @@ def collect(  # noqa: PLR0913 (keyword options)
         fill=f"cleanpath reproduce {recipe.name} --scale {scale.name} --seeds {len(seeds)}{rest}",
         quantities={cell.quantity: QUANTITIES[cell.quantity].words for cell in cells},
         no_numbers=paper.no_numbers,
+        curves=recipe.curves,
     )
 
 

@@ -142,6 +142,8 @@ class Table:
     """What our numbers are, in words, by quantity."""
     no_numbers: str = ""
     """Why the paper has no number for some cells."""
+    curves: bool = False
+    """Whether it is a figure of the curves of these cells."""
 
 
 def to_data(tables: Sequence[Table], **provenance: Any) -> dict[str, Any]:
@@ -243,6 +245,7 @@ def _table_data(table: Table) -> dict[str, Any]:
         "fill": table.fill,
         "quantities": dict(table.quantities),
         "no_numbers": table.no_numbers,
+        "curves": table.curves,
         "rows": [_cell_data(cell, printed) for cell in table.cells],
     }
 
