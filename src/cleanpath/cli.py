@@ -196,8 +196,6 @@ def reproduce(
         root=runs,
         own_units=own_units or [],
     )
-    if few := job.few_seeds():
-        typer.echo(few, err=True)
     if dry_run:
         with stoppable("nothing was started"):
             plan = reproduction.measured_plan(job, workers=workers, fresh=fresh)

@@ -24,6 +24,8 @@ PATIENCE = 300.0
 """Seconds that an exchange waits for a process that is alive and does not answer."""
 _SOON, _AT_ONCE = 10.0, 2.0
 """Seconds to reach what torchrun keeps, at the start and at the end."""
+_LAUNCHER_GONE = threading.Event()
+"""torchrun keeps the store: without it nobody can be asked, and waiting for it takes half a minute."""
 _LOOK = 0.25
 """Seconds between two looks at the neighbours."""
 
@@ -48,6 +50,8 @@ def speaks(message: str) -> bool:
     """Whether this process is the first of a run's that has this to say; all of them may have met the same error."""
     if processes() == 1:
         return True
+    if _LAUNCHER_GONE.is_set():
+        return os.environ["RANK"] == "0"
     with suppress(Exception):  # with the launcher gone nobody can be asked, and twice is better than never
         digest = hashlib.sha256(message.encode()).hexdigest()
         return _store(_AT_ONCE).add(f"said/{digest}", 1) == 1
@@ -97,8 +101,9 @@ def joined(patience: float) -> Iterator["Ranks"]:
         signal.signal(signal.SIGTERM, signal.SIG_IGN)
         raise
     finally:
-        with suppress(Exception):  # the launcher, who keeps the store, may be gone
-            store.set(f"left/{rank}", "")
+        if not _LAUNCHER_GONE.is_set():
+            with suppress(Exception):  # it may go at this moment
+                store.set(f"left/{rank}", "")
         ended.set()
         watch.join()
         distributed.destroy_process_group()
@@ -139,14 +144,15 @@ def _neighbours(ranks: "Ranks") -> list[_Neighbour]:
 
 
 def _watch(neighbours: list[_Neighbour], launcher: int, store: "Store", ended: threading.Event) -> None:
-    asked = False
     while not ended.wait(_LOOK):
-        if os.getppid() != launcher and not asked:
-            asked = True
+        if os.getppid() != launcher and not _LAUNCHER_GONE.is_set():
+            _LAUNCHER_GONE.set()
             os.kill(os.getpid(), signal.SIGTERM)
         for one in [one for one in neighbours if not one.alive]:
             neighbours.remove(one)
             try:
+                if _LAUNCHER_GONE.is_set():
+                    return  # all were told to save and end
                 left, first = store.check([f"left/{one.rank}"]), store.add(f"lost/{one.rank}", 1) == 1
             except Exception:  # noqa: BLE001 (with the launcher gone nobody can be asked)
                 left, first = False, True

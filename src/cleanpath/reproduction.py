@@ -202,6 +202,7 @@ def run(job: Reproduction, *, workers: int | None, fresh: bool) -> None:
     workers = workers or local.cores()
     if todo:
         local.check_cells(todo)
+        _say_what_seeds_can(job)
         say(f"{len(todo)} of {len(cells)} cells to do, {workers} at a time")
         if job.scale.name not in _MEASURED_ON_STEPS:
             say(f"an estimate: {_gpu_hours(todo)}")
@@ -210,6 +211,11 @@ def run(job: Reproduction, *, workers: int | None, fresh: bool) -> None:
         with Watch(todo, done=len(cells) - len(todo)) as watch:
             local.run_cells(todo, workers=workers, tell=watch.tell)
     _measure(job, workers, again=fresh)
+
+
+def _say_what_seeds_can(job: Reproduction) -> None:
+    if few := job.few_seeds():
+        say(few)
 
 
 def _measure(job: Reproduction, workers: int, *, again: bool) -> None:
@@ -241,9 +247,10 @@ def measured_plan(job: Reproduction, *, workers: int | None, fresh: bool) -> dic
     cells = job.cells()
     workers = workers or local.cores()
     todo = list(cells) if fresh else plan.to_do(cells)
+    if job.scale.name in _MEASURED_ON_STEPS and todo:
+        local.check_cells(todo)
+    _say_what_seeds_can(job)
     if job.scale.name in _MEASURED_ON_STEPS:
-        if todo:
-            local.check_cells(todo)
         kinds = {_kind(cell): cell for cell in todo}
         measured = local.measure_cells(list(kinds.values()), workers=workers)
         costs = {kind: measured[cell.folder.name] for kind, cell in kinds.items()}
