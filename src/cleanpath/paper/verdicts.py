@@ -200,8 +200,9 @@ def seeds_sentence(seeds: int, number_of_claims: int, alpha: float = 0.05) -> st
         return None
     least = min(1.0, number_of_claims / 2**seeds)
     claims = "the claim" if number_of_claims == 1 else f"any of {number_of_claims} claims"
+    said = "1 seed" if seeds == 1 else f"{seeds} seeds"
     return (
-        f"{seeds} seed{'s' if seeds > 1 else ''} cannot confirm {claims}: the smallest p-value after Holm is {least:.2g}, above {alpha:g}; "
+        f"{said} cannot confirm {claims}: the smallest p-value after Holm is {least:.2g}, above {alpha:g}; "
         f"--seeds {needed} can"
     )
 
