@@ -31,7 +31,8 @@ WORDS = ("train", "preresnet8", "--threads", "1", "--save-every", "0.5", "--set"
 MORE = ("--set", "network.width=8", "--set", "training.bn_group=32", "--set", "training.batch_size=64")
 LAST = ("--set", "network.shortcut.kind=dropout", "--set", "network.shortcut.rate=0.1")
 VICTIMS = ("rank 0", "rank 1", "torchrun")
-LONGEST = 4.0
+FIRST, LONGEST = 0.5, 14.0
+"""Seconds from one kill to the next; half of them are the start of the processes."""
 
 
 def main() -> None:
@@ -50,7 +51,7 @@ def main() -> None:
         while sum(map(len, lived.values())) < asked.kills and time.monotonic() < deadline:
             process = _command(hunted)
             while process.poll() is None and sum(map(len, lived.values())) < asked.kills:
-                time.sleep(choose.uniform(0.5, LONGEST))
+                time.sleep(choose.uniform(FIRST, LONGEST))
                 workers = _workers(process)
                 if len(workers) < 2:
                     continue

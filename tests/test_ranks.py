@@ -5,6 +5,7 @@ import os
 import re
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -20,6 +21,7 @@ from safetensors.torch import load_file
 from cleanpath import settings
 from cleanpath.errors import RankLostError, RunError, SettingError
 from cleanpath.experiment import Training
+from cleanpath.launched import joined, speaks
 from cleanpath.records import Run, default_name
 from cleanpath.training.losses import Loss, Mixing
 from cleanpath.training.ranks import ALONE, Ranks, lost
@@ -212,6 +214,20 @@ def test_an_exchange_that_fails_is_told_in_words() -> None:
     assert "does not answer" in str(lost(RuntimeError(late)))
     assert lost(RuntimeError("mat1 and mat2 shapes cannot be multiplied")) is None
     assert RankLostError("x").exit_code == 1
+
+
+def test_a_launcher_that_is_gone_is_noticed_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    found = {"TORCHELASTIC_RUN_ID": "none", "TORCHELASTIC_USE_AGENT_STORE": "True", "WORLD_SIZE": "2", "RANK": "1"}
+    for name, value in {**found, "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}.items():
+        monkeypatch.setenv(name, value)
+    began = time.monotonic()
+    with pytest.raises(RankLostError, match="of 2 processes not all came"), joined(300):
+        pass
+    assert speaks("with nobody to ask it is told")
+    assert time.monotonic() - began < 60  # an unanswered store of torch's is tried for 5 minutes
 
 
 def test_ranks_draw_other_numbers() -> None:

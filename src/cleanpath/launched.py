@@ -84,7 +84,7 @@ def joined(patience: float) -> Iterator["Ranks"]:
         distributed.init_process_group(
             "gloo", store=group, rank=rank, world_size=count, timeout=timedelta(seconds=patience)
         )
-    except RuntimeError:
+    except (RuntimeError, OSError):
         raise RankLostError(
             f"of {count} processes not all came within {patience:g} seconds; look for the error of the others, or "
             "give more time with --patience"
@@ -117,7 +117,10 @@ def _store(seconds: float) -> "Store":
     from torch.distributed import PrefixStore, TCPStore  # type: ignore[attr-defined]
 
     address, port = os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"])
-    hosts = os.environ.get("TORCHELASTIC_USE_AGENT_STORE") != "True" and os.environ["RANK"] == "0"
+    of_torchrun = os.environ.get("TORCHELASTIC_USE_AGENT_STORE") == "True"
+    if of_torchrun:  # else a store that is gone would be tried for half a minute
+        socket.create_connection((address, port), timeout=seconds).close()
+    hosts = not of_torchrun and os.environ["RANK"] == "0"
     found = TCPStore(address, port, is_master=hosts, timeout=timedelta(seconds=seconds), wait_for_workers=False)
     name = f"cleanpath/{os.environ.get('TORCHELASTIC_RESTART_COUNT', '0')}"
     return PrefixStore(name, found)
