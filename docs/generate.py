@@ -295,35 +295,6 @@ def thousand_layers() -> str:
     return "\n".join(lines) + "\n"
 
 
-def ranks() -> str:
-    """The campaigns of killed processes, and one epoch by one process and by two."""
-    lines = ["| killed | kills | survivors lived, median | at most |", "| --- | --: | --: | --: |"]
-    for row in _lines("rank-kills"):
-        median, most = row["survivors lived, median"], row["survivors lived, most"]
-        lines += [
-            f"| {name} | {number} | {median[name]:.2f} s | {most[name]:.2f} s |"
-            for name, number in sorted(row["kills"].items())
-        ]
-        wrong = "; ".join(row["wrong"]) or "nothing"
-        lines += [
-            "",
-            f"{row['runs ended']} runs ended among these kills; different from an undisturbed one: {wrong}.",
-            "",
-        ]
-    found = _recorded("two-processes")
-    lines += [f"One epoch of `preresnet20`, {found['images']}, batch 128, BN over 64:", ""]
-    lines += ["| | images per second | test error | training loss |", "| --- | --: | --: | --: |"]
-    for side, row in found["sides"].items():
-        numbers = f"{row['images per second']:.0f} | {row['error']:.2f}% | {row['train_loss']:.4f}"
-        lines.append(f"| {side} | {numbers} |")
-    first, median = found["loss apart, iteration 1"], found["loss apart, median"]
-    lines += [
-        "",
-        f"The losses of one and of two processes are {first:.1e} apart in iteration 1, {median:.1e} in the median.",
-    ]
-    return "\n".join(lines) + "\n"
-
-
 def combinations() -> str:
     """How far the step of each combination is from the plain one."""
     rows = _recorded("combinations")["rows"]
@@ -488,7 +459,6 @@ BLOCKS: dict[str, Callable[[], str]] = {
     "mixed": mixed,
     "thousand_layers": thousand_layers,
     "depth_memory": depth_memory,
-    "ranks": ranks,
     "combinations": combinations,
     "claims": claims,
     "reproductions": reproductions,
