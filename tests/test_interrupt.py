@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 
+from cleanpath import measures
 from cleanpath.records import Run, runs_below
 from tests.helpers import ONE, PATIENCE, Outcome, here, tree, wait_until
 
@@ -103,15 +104,20 @@ def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> Any:
     return rows(outcome.json())
 
 
+def trained(run: Run) -> dict[str, tuple[int, str]]:
+    """What the training of a run left in its folder."""
+    return {name: at for name, at in tree(run.folder).items() if name not in (measures.MEASURED, *measures.PROFILES)}
+
+
 def go_on(folder: Path, command: str, kept: list[Run], monkeypatch: pytest.MonkeyPatch) -> Any:
-    """Run a command as it was printed; the runs that had ended must stay as they were."""
-    before = {run.name: tree(run.folder) for run in kept}
+    """Run a command as it was printed; the runs that had ended must stay as they were, but for being measured."""
+    before = {run.name: trained(run) for run in kept}
     monkeypatch.chdir(folder)
     program, *words = shlex.split(command)
     assert program == "cleanpath"
     outcome = here(*words)
     assert outcome.code == 0, outcome.err
-    assert {run.name: tree(run.folder) for run in kept} == before
+    assert {run.name: trained(run) for run in kept} == before
     return rows(outcome.json())
 
 

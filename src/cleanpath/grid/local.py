@@ -29,7 +29,14 @@ from cleanpath.grid.plan import Cell
 from cleanpath.measures import Wish
 from cleanpath.training.progress import Callback, Progress, Stepped
 
-_PRELOAD = ["cleanpath.assemble", "cleanpath.data.sources", "cleanpath.grid.local", "cleanpath.measuring"]
+# The last is what torch imports when a network is first built on the meta device, as each cell's check does: 2 seconds.
+_PRELOAD = [
+    "cleanpath.assemble",
+    "cleanpath.data.sources",
+    "cleanpath.grid.local",
+    "cleanpath.measuring",
+    "torch._dynamo",
+]
 _SECONDS_BETWEEN_NEWS = 0.2
 _SECONDS_TO_END = 5.0
 
@@ -99,19 +106,19 @@ def measure_cells(kinds: Sequence[Cell], *, workers: int) -> dict[str, tuple[flo
 def observe_cells(wishes: Sequence[tuple[Cell, Wish]], *, workers: int, tell: Callable[[Cell], None]) -> list[str]:
     """Measure finished runs, `workers` at a time; which could not be, with the reason."""
     troubles: list[str] = []
+    waiting = {cell: None for cell, _ in wishes}
 
-    def told(cell: Cell, message: str) -> None:
-        if message:
-            troubles.append(f"{cell.label}: {message}")
-
-    def ended(cell: Cell, exit_code: int | None) -> None:
-        if exit_code:
-            troubles.append(f"{cell.label}: the process that measures it died")
+    def told(_: Cell, message: tuple[Cell, str]) -> None:
+        cell, reason = message
+        waiting.pop(cell)
+        troubles.extend([f"{cell.label}: {reason}"] if reason else [])
         tell(cell)
 
-    jobs = [(cell, _observe, (cell, wish)) for cell, wish in wishes]
-    _run(jobs, workers=workers, start=lambda _: None, told=told, ended=ended)
-    return troubles
+    # Runs are measured so quickly that a process each would take longer than the measuring.
+    shares = [share for share in (wishes[start::workers] for start in range(workers)) if share]
+    jobs = [(share[0][0], _observe, (share,)) for share in shares]
+    _run(jobs, workers=workers, start=lambda _: None, told=told, ended=lambda *_: None)
+    return troubles + [f"{cell.label}: the process that measures it died" for cell in waiting]
 
 
 def probe() -> tuple[Probe, Probe]:
@@ -256,16 +263,20 @@ def _measure(cell: Cell, news: Connection) -> None:
     _tell(news, costs.measure(cell.experiment, threads=1))
 
 
-def _observe(cell: Cell, wish: Wish, news: Connection) -> None:
+def _observe(wishes: Sequence[tuple[Cell, Wish]], news: Connection) -> None:
     from cleanpath import assemble, measuring
     from cleanpath.errors import CleanpathError
 
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    try:
-        with assemble.threads_of_torch(1):
-            measuring.measure(cell.run, wish)
-    except CleanpathError as error:
-        _tell(news, str(error))
+    # Ends when nobody listens any more.
+    with assemble.threads_of_torch(1), contextlib.suppress(BrokenPipeError):
+        for cell, wish in wishes:
+            try:
+                measuring.measure(cell.run, wish)
+            except CleanpathError as error:
+                news.send((cell, str(error)))
+            else:
+                news.send((cell, ""))
 
 
 def _probe(news: Connection) -> None:

@@ -129,7 +129,7 @@ QUICK = Scale(
         "ResNet-44": "resnet26",
         "ResNet-56": "resnet32",
         "ResNet-110": "resnet56",
-        "ResNet-110(1layer)": "cifar-resnet56-1layer",
+        "ResNet-110(1layer)": "cifar-resnet29-1layer",
         "ResNet-164": "cifar-resnet83-bottleneck",
         "ResNet-1001": "cifar-resnet128-bottleneck",
         "ResNet-1202": "resnet74",
@@ -137,7 +137,7 @@ QUICK = Scale(
         "beyond/ResNet-110": "resnet20",
         "beyond/ResNet-164": "cifar-resnet29-bottleneck",
     },
-    trainings={"": _QUICK, "first_paper": _QUICK, "beyond/": replace(_QUICK, iterations=200, warmup=50)},
+    trainings={"": _QUICK, "first_paper": _QUICK, "beyond/": replace(_QUICK, iterations=150, warmup=40)},
     reasons={
         "CIFAR-100": "the digits have ten classes: nothing small stands for CIFAR-100",
         "ImageNet": "nothing small stands for ImageNet",
@@ -160,7 +160,7 @@ QUICK = Scale(
         ),
         _SILENT,
     ),
-    notes={**_NOTES, "beyond": (*_NOTES["beyond"], "200 iterations, for time.")},
+    notes={**_NOTES, "beyond": (*_NOTES["beyond"], "150 iterations, for time.")},
 )
 
 _LAPTOP = Training(iterations=2000, batch_size=128, lr=0.1, warmup=100)
@@ -172,7 +172,7 @@ LAPTOP = Scale(
     channels=3,
     networks={
         "ResNet-110": "resnet32",
-        "ResNet-110(1layer)": "cifar-resnet32-1layer",
+        "ResNet-110(1layer)": "cifar-resnet17-1layer",
         "ResNet-164": "cifar-resnet47-bottleneck",
         "ResNet-1001": "cifar-resnet110-bottleneck",
         "ResNet-1202": "resnet74",
