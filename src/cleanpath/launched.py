@@ -84,7 +84,9 @@ def joined(patience: float) -> Iterator["Ranks"]:
         distributed.init_process_group(
             "gloo", store=group, rank=rank, world_size=count, timeout=timedelta(seconds=patience)
         )
-    except (RuntimeError, OSError):
+    except OSError:
+        raise RankLostError("torchrun, which started this process, is gone; give the same command again") from None
+    except RuntimeError:
         raise RankLostError(
             f"of {count} processes not all came within {patience:g} seconds; look for the error of the others, or "
             "give more time with --patience"

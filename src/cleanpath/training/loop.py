@@ -134,7 +134,9 @@ def _gradients(passes: Passes, drawn: Batch, loss_of: Loss, iteration: int) -> t
         # Before the last micro-batch each rank has a norm of its own.
         if ranks.any(not (math.isfinite(loss) and math.isfinite(norm))):
             torch.set_rng_state(random_state)
-            quantity, value = ("gradient norm", ranks.shared(norm)) if math.isfinite(loss) else ("loss", loss)
+            quantity, value = ("loss", loss)
+            if math.isfinite(loss):
+                quantity, value = "gradient norm", next(one for one in ranks.gathered(norm) if not math.isfinite(one))
             with passes.plain():
                 where = first_non_finite(passes.network, images, of_logits, ranks)
             raise NonFiniteError(quantity, value, iteration=iteration, where=where)

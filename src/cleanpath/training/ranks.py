@@ -36,10 +36,12 @@ class Ranks:
         micro, size = training.batch_size // training.accumulation, training.bn_group or 1
         groups = micro // size
         if groups < self.count:
-            what = f"{groups} groups of training.bn_group={size}" if training.bn_group else f"{groups} images"
+            what = f"{groups} image{'s' if groups > 1 else ''}"
+            if training.bn_group:
+                what = f"{groups} group{'s' if groups > 1 else ''} of training.bn_group={size}"
             raise SettingError(
-                f"{self.count} processes share {what} that pass at once; start at most {groups} processes, "
-                "or raise training.batch_size"
+                f"{self.count} processes share {what} that pass at once; start no more than {groups}, or "
+                "raise training.batch_size"
             )
         return range(groups * self.rank // self.count * size, groups * (self.rank + 1) // self.count * size)
 
