@@ -188,7 +188,7 @@ def test_verdicts_are_in_data_terminal_and_markdown(shared: tuple[Path, Any], mo
         for one in data["verdicts"]:
             assert one["claim"]["sentence"] in outcome.out
     assert outcome.err.startswith("page: ")
-    assert "1 seeds cannot confirm any of" in here("reproduce", *FEW, "--dry-run", "--seeds", "1").err
+    assert "1 seed cannot confirm any of" in here("reproduce", *FEW, "--dry-run", "--seeds", "1").err
     page = (folder / "reports" / "reproduction.html").read_text(encoding="utf-8")
     assert page.count('class="unit"') > 8  # figures 1 and 2, and the units of the rows
     assert 'class="gains" role="img"' in page
