@@ -125,6 +125,7 @@ def test_more_processes_come_to_what_one_comes_to(count: int, tmp_path: Path) ->
         assert_as_alone(tmp_path, count, name)
 
 
+@pytest.mark.slow
 def test_torchrun_shares_a_run_that_one_process_goes_on_with(tmp_path: Path) -> None:
     words = (*TRAIN, *GROUPS, "--set", "training.iterations=60", "--out", "run")
     code, out, err = ended(launch(2, "cleanpath", *words, "--json", cwd=tmp_path))

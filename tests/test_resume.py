@@ -232,7 +232,9 @@ def test_a_checkpoint_that_cannot_be_written_leaves_the_one_before_it(
     assert_same(tmp_path / "run", tmp_path / "whole")
 
 
-@pytest.mark.parametrize("name", ["SIGTERM", "SIGINT", "SIGUSR1"])
+@pytest.mark.parametrize(
+    "name", ["SIGTERM", *(pytest.param(name, marks=pytest.mark.slow) for name in ("SIGINT", "SIGUSR1"))]
+)
 def test_a_signal_saves_and_the_same_command_goes_on(tmp_path: Path, name: str) -> None:
     words = [sys.executable, "-m", "cleanpath", "train", "preresnet8", "--threads", "1", "--out", "run"]
     words += ["--set", "network.width=4", "--set", "training.iterations=400"]
@@ -310,6 +312,7 @@ cp -r run ../done
 """
 
 
+@pytest.mark.slow
 def test_a_disk_that_fills_up_is_named_and_the_run_goes_on_once_there_is_room(tmp_path: Path) -> None:
     """On a file system of 1 MB, most of it taken, in a namespace of its own, where the system lets us mount one."""
     words = [sys.executable, "-m", "cleanpath", "train", "preresnet20", "--threads", "1"]

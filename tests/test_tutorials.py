@@ -10,7 +10,10 @@ from tests.tutorials import FOLDER, USUAL, differences, outputs
 PAGES = sorted(path.name for path in FOLDER.glob("*.md") if path.name != "README.md")
 
 
-@pytest.mark.parametrize("page", PAGES)
+LONG = ("slow-start.md", "watch-a-gate-close.md", "audit-your-own-model.md")
+
+
+@pytest.mark.parametrize("page", [pytest.param(p, marks=[pytest.mark.slow] if p in LONG else []) for p in PAGES])
 def test_what_a_tutorial_shows_is_what_its_blocks_print(page: str, tmp_path: Path) -> None:
     found = [each for output in outputs(FOLDER / page, tmp_path) for each in output.differences()]
     assert not found, "\n".join([*found, f"if that is meant: python -m tests.tutorials {page}"])
