@@ -163,7 +163,7 @@ def test_weights_of_elsewhere_get_a_new_last_layer(place: Path) -> None:
 
 def test_a_run_s_folder_has_a_plain_name() -> None:
     foreign = replace(tiny(), network=Foreign(target="nets/mine.py:Net.make", code="0" * 16))
-    photos = replace(foreign, data=Data(name="folder:/home/me/my photos"))
+    photos = replace(foreign, data=Data(name="folder:/data/my photos"))
     assert default_name(photos).startswith("mine-Net.make-folder-my-photos-s0-")
     assert default_name(tiny()).startswith("preresnet8-digits-s0-")
 

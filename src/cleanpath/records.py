@@ -295,7 +295,7 @@ def default_name(experiment: Experiment, *, threads: int = 1, ranks: bool = Fals
 
 
 def _plain(name: str) -> str:
-    """Of `folder:/home/me/photos`, or `nets/mine.py:make`, what a folder's name may hold."""
+    """Of `folder:/data/photos`, or `nets/mine.py:make`, what a folder's name may hold."""
     kind, colon, rest = name.rpartition(":")
     return re.sub(r"[^\w.+]+", "-", f"{Path(kind).stem}{colon}{Path(rest).name}").strip("-")
 
