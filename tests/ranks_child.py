@@ -32,7 +32,7 @@ CASES: Mapping[str, tuple[str, ...]] = {
     "BN over the batch": (),
     "shares that differ": ("training.batch_size=40", GROUPS),
     "shares of images that differ": ("training.batch_size=31",),
-    "micro-batches": ("training.accumulation=2", GROUPS),
+    "micro-batches": ("training.batch_size=64", "training.accumulation=2", GROUPS),
     "micro-batches, BN over each": ("training.accumulation=2",),
     "computed again": ("network.depth=50", "network.width=4", "training.memory=recompute", GROUPS),
     "computed again, BN over the batch": ("network.depth=50", "network.width=4", "training.memory=recompute"),

@@ -26,6 +26,8 @@ def test_combinations_come_to_the_plain_step() -> None:
     assert all(row["step beside the same precision"] == 0 for row in found)
 
 
+# torch's own compiler looks at a gradient that it says not to look at.
+@pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor that is not a leaf")
 @pytest.mark.slow
 def test_compiled_combinations_come_to_the_plain_step() -> None:
     found = list(compared([row for row in ROWS if row.compile == "true"]))

@@ -9,6 +9,7 @@ import socket
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import psutil  # type: ignore[import-untyped]
@@ -45,19 +46,35 @@ LONG = ("--set", "training.iterations=100000", "--save-every", "0.5")
 LOST = re.compile(
     r"error: (process \d of this run \(pid \d+\)|another process of this run) is gone.* what was saved is kept"
 )
+LAUNCHED: list[subprocess.Popen[str]] = []
 
 
 def launch(count: int, *words: str, cwd: Path, restarts: int = 0) -> subprocess.Popen[str]:
     """Have torchrun start so many processes of a module."""
     torchrun = ["torch.distributed.run", "--standalone", f"--nproc-per-node={count}", f"--max-restarts={restarts}"]
-    return subprocess.Popen(
-        [sys.executable, "-m", *torchrun, "-m", *words],
-        cwd=cwd,
-        env={**os.environ, "PYTHONPATH": os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")])},
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        encoding="utf-8",
+    LAUNCHED.append(
+        subprocess.Popen(
+            [sys.executable, "-m", *torchrun, "-m", *words],
+            cwd=cwd,
+            env={**os.environ, "PYTHONPATH": os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")])},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            encoding="utf-8",
+        )
     )
+    return LAUNCHED[-1]
+
+
+@pytest.fixture(autouse=True)
+def nothing_goes_on() -> Iterator[None]:
+    """What a test that failed had started is ended."""
+    yield
+    for process in LAUNCHED:
+        if process.poll() is None:
+            for one in [*psutil.Process(process.pid).children(recursive=True), process]:
+                one.kill()
+        process.communicate()
+    LAUNCHED.clear()
 
 
 def ended(process: subprocess.Popen[str]) -> tuple[int, str, str]:
@@ -236,16 +253,24 @@ def test_ranks_draw_other_numbers() -> None:
     assert len(seeds) == 24
 
 
-def started(process: subprocess.Popen[str], run: Path) -> dict[int, psutil.Process]:
-    """The workers, once there is a checkpoint."""
-    wait_until(lambda: any(run.glob("checkpoint-*")) or process.poll() is not None, "a checkpoint")
-    assert process.poll() is None, process.communicate()
-    return workers(process)
+def started(
+    process: subprocess.Popen[str], run: Path, beyond: int = 0, count: int = 2
+) -> tuple[dict[int, psutil.Process], int]:
+    """The workers, once there is a checkpoint beyond an iteration; and its iteration."""
+    wait_until(lambda: _saved(run) > beyond or process.poll() is not None, "a checkpoint")
+    assert process.poll() is None, process.communicate()[1]
+    found = workers(process)
+    assert sorted(found) == list(range(count))
+    return found, _saved(run)
+
+
+def _saved(run: Path) -> int:
+    return max((int(path.name.split("-")[1]) for path in run.glob("checkpoint-*")), default=0)
 
 
 def test_a_killed_rank_takes_the_others_with_it_in_seconds(tmp_path: Path) -> None:
     process = launch(2, "cleanpath", *TRAIN, *GROUPS, *LONG, "--out", "run", cwd=tmp_path)
-    found = started(process, tmp_path / "run")
+    found, _ = started(process, tmp_path / "run")
     found[1].kill()
     began = time.monotonic()
     wait_until(lambda: not found[0].is_running() or found[0].status() == psutil.STATUS_ZOMBIE, "the survivor's end")
@@ -264,8 +289,9 @@ def test_torchrun_starts_again_what_was_killed_and_the_run_is_the_same(tmp_path:
     code, _, err = ended(launch(2, "cleanpath", *words, "--out", "whole", cwd=tmp_path))
     assert code == 0, err
     process = launch(2, "cleanpath", *words, "--out", "hunted", cwd=tmp_path, restarts=2)
+    at = 0
     for victim in (1, 0):
-        found = started(process, tmp_path / "hunted")
+        found, at = started(process, tmp_path / "hunted", beyond=at)
         found[victim].kill()
         wait_until(
             lambda found=found: (
@@ -287,7 +313,7 @@ def _pid(process: psutil.Process) -> int:
 @pytest.mark.slow
 def test_with_the_launcher_gone_the_run_saves_and_ends(tmp_path: Path) -> None:
     process = launch(2, "cleanpath", *TRAIN, *GROUPS, *LONG, "--out", "run", cwd=tmp_path)
-    found = started(process, tmp_path / "run")
+    found, _ = started(process, tmp_path / "run")
     process.kill()
     wait_until(lambda: not any(one.is_running() for one in found.values()), "the end of both")
     process.communicate()
@@ -298,7 +324,7 @@ def test_with_the_launcher_gone_the_run_saves_and_ends(tmp_path: Path) -> None:
 @pytest.mark.slow
 def test_a_stopped_rank_is_found_by_the_time_limit(tmp_path: Path) -> None:
     process = launch(2, "cleanpath", *TRAIN, *GROUPS, *LONG, "--patience", "5", "--out", "run", cwd=tmp_path)
-    found = started(process, tmp_path / "run")
+    found, _ = started(process, tmp_path / "run")
     found[1].send_signal(signal.SIGSTOP)
     wait_until(lambda: process.poll() is not None or found[0].status() == psutil.STATUS_ZOMBIE, "the end of the other")
     found[1].send_signal(signal.SIGCONT)
@@ -310,7 +336,7 @@ def test_a_stopped_rank_is_found_by_the_time_limit(tmp_path: Path) -> None:
 
 @pytest.mark.slow
 def test_a_run_goes_on_with_another_number_of_processes(tmp_path: Path) -> None:
-    words = (*TRAIN, *GROUPS, "--set", "training.iterations=3000", "--save-every", "0.3", "--out", "run")
+    words = (*TRAIN, *GROUPS, "--set", "training.iterations=900", "--save-every", "0.3", "--out", "run")
     process = launch(2, "cleanpath", *words, cwd=tmp_path)
     started(process, tmp_path / "run")
     process.send_signal(signal.SIGTERM)
@@ -318,7 +344,7 @@ def test_a_run_goes_on_with_another_number_of_processes(tmp_path: Path) -> None:
     assert code != 0
     assert err.count("stopped by SIGTERM; go on with: cleanpath train") == 1
     run = tmp_path / "run"
-    at = max(line["iteration"] for line in measured(run))
+    at = _saved(run)
     shutil.copytree(run, tmp_path / "three")
     code, _, err = ended(launch(3, "cleanpath", *words[:-1], "three", cwd=tmp_path))
     assert code == 0, err

@@ -91,9 +91,14 @@ def run(  # noqa: PLR0913 (keyword options)
         ExitStack() as stack,
         _ending(callbacks),
     ):
-        _say_what_differs(Run(folder), environment(threads, ranks.count), say)
-        opened = Writer(folder, experiment, environment(threads, ranks.count), resume=True)
-        writer = ranks.led(lambda: stack.enter_context(opened))
+
+        def opened() -> Writer:
+            found = environment(threads, ranks.count)
+            _say_what_differs(Run(folder), found, say)
+            return stack.enter_context(Writer(folder, experiment, found, resume=True))
+
+        # The others do not look at a folder that is being written.
+        writer = ranks.led(opened)
         kept = None
         if writer is not None:
             callbacks = (_Lines(writer), *callbacks)
@@ -130,8 +135,8 @@ def _recorded(writer: Writer | None) -> Iterator[None]:
     except (Stopped, BrokenPipeError):
         raise  # nobody waits for this run any more: it counts as interrupted, not as failed
     except Exception as error:
-        if isinstance(error, RuntimeError) and (gone := lost(error)):
-            raise gone from None
+        if isinstance(error, RuntimeError) and lost(error):
+            raise  # another process is gone: interrupted as well
         if writer is not None:
             writer.fail(f"{type(error).__name__}: {error}")
         if isinstance(error, RuntimeError) and "allocate memory" in str(error):

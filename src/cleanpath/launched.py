@@ -68,7 +68,7 @@ def joined(patience: float) -> Iterator["Ranks"]:
 
     Raises `RankLostError` if the others do not come.
     """
-    from cleanpath.training.ranks import ALONE, Ranks
+    from cleanpath.training.ranks import ALONE, Ranks, lost
 
     if processes() == 1:
         yield ALONE
@@ -98,10 +98,13 @@ def joined(patience: float) -> Iterator["Ranks"]:
     watch.start()
     try:
         yield ranks
-    except RankLostError:
+    except RuntimeError as error:
+        gone = lost(error)
+        if gone is None:
+            raise
         # torchrun is about to end this process, which has something to say first.
         signal.signal(signal.SIGTERM, signal.SIG_IGN)
-        raise
+        raise gone from None
     finally:
         if not _LAUNCHER_GONE.is_set():
             with suppress(Exception):  # it may go at this moment
