@@ -10,7 +10,7 @@ demo: setup  ## Tables 1 and 2 of the paper in minutes, on data that needs no do
 	$(BIN)/cleanpath reproduce table1 table2 --scale quick --columns first --seeds 1
 
 test: setup  ## The default tier of the tests.
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest --numprocesses auto --maxprocesses 4 --dist worksteal
 
 slow: setup  ## The tests that take minutes.
 	$(BIN)/python -m pytest -m slow

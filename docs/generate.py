@@ -295,6 +295,30 @@ def thousand_layers() -> str:
     return "\n".join(lines) + "\n"
 
 
+def ranks() -> str:
+    """The campaign of kills of ranks, and what sharing an epoch came to."""
+    row = _lines("rank-kills")[-1]
+    lines = ["| killed | kills | survivors lived on, seconds: median | most |", "| --- | --: | --: | --: |"]
+    lines += [
+        f"| {name} | {count} | {row['survivors lived, median'][name]:.2f} | {row['survivors lived, most'][name]:.2f} |"
+        for name, count in sorted(row["kills"].items())
+    ]
+    differing = "; ".join(row["wrong"]) or "none differed from the one that was left alone"
+    lines += ["", f"{row['runs ended']} runs ended meanwhile: {differing}. {row['date']}.", ""]
+    row = _recorded("two-processes")
+    lines += ["| one epoch of `preresnet20` | images per second | test error, % |", "| --- | --: | --: |"]
+    lines += [
+        f"| {side} | {each['images per second']:.0f} | {each['error']:.2f} |" for side, each in row["sides"].items()
+    ]
+    first, most = row["loss apart, iteration 1"], row["loss apart, most in 100 iterations"]
+    lines += [
+        "",
+        f"1 process against 2, loss apart: {first:.1e} in iteration 1, at most {most:.1e} in the first 100, "
+        f"{row['loss apart, median']:.1e} at the median of the epoch ({row['images']}, {row['date']}).",
+    ]
+    return "\n".join(lines) + "\n"
+
+
 def combinations() -> str:
     """How far the step of each combination is from the plain one."""
     rows = _recorded("combinations")["rows"]
@@ -460,6 +484,7 @@ BLOCKS: dict[str, Callable[[], str]] = {
     "thousand_layers": thousand_layers,
     "depth_memory": depth_memory,
     "combinations": combinations,
+    "ranks": ranks,
     "claims": claims,
     "reproductions": reproductions,
     "stand_ins": stand_ins,

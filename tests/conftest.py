@@ -1,0 +1,6 @@
+"""Tests in several processes share the cores: one thread each, theirs and of what they start."""
+
+import os
+
+if "PYTEST_XDIST_WORKER" in os.environ:
+    os.environ.setdefault("OMP_NUM_THREADS", "1")  # before torch is imported; 2 threads on each of 2 cores take 8 times
