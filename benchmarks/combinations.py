@@ -2,9 +2,10 @@
 
     python -m benchmarks.combinations    writes results/combinations.json
 
-Each is one step of training from the same weights on the same images. It is compared with the plain step of the same
-batch and BN (one process, fp32, not compiled, everything kept): the loss before the step, and the step of all weights
-together, as ‖step − plain step‖ / ‖plain step‖; and with the least combined one of the same precision.
+Each is one step of training from the same weights on the same images. It is compared with the plain step of the same BN
+(one process, fp32, one batch, not compiled, not fused, not clipped, everything kept): the loss before the step, and the
+step of all weights together, as ‖step − plain step‖ / ‖plain step‖; and with the plain one of the same precision. What
+clipping makes of the plain step is computed: −lr (s g + decay w), s = min(1, clip / ‖g‖).
 """
 
 import argparse
@@ -34,14 +35,17 @@ from cleanpath.training.ranks import ALONE, Ranks
 
 RESULTS = Path("results/combinations.json")
 PRECISIONS, COMPILED, MEMORIES = ("fp32", "bf16"), ("false", "true"), ("plain", "recompute")
+CLIP, LR, DECAY = 0.5, 0.05, 0.0001
 WAYS: Mapping[str, tuple[str, ...]] = {
     "BN over groups of 8": ("training.bn_group=8",),
     "BN over the batch": (),
     "2 micro-batches, fused, clipped": (
         *("training.accumulation=2", "training.bn_group=8"),
-        *("training.fused=true", "training.clip=0.5"),
+        *("training.fused=true", f"training.clip={CLIP}"),
     ),
 }
+PLAIN = {way: ("training.bn_group=8",) if "training.bn_group=8" in changes else () for way, changes in WAYS.items()}
+"""What each is compared with: two micro-batches of two groups each are a batch of four groups."""
 ALLOWED = {"fp32": (1e-5, 1e-3), "bf16": (0.01, 0.5)}
 """Of the loss in nats, and of the step. bf16 has 8 bits of precision, and a gradient is a delicate thing at the start:
 noise of 0.001 on the images moves the fp32 step of this network by about a quarter."""
@@ -64,26 +68,35 @@ class Row:
         own = (f"training.{name}={getattr(self, name)}" for name in ("precision", "compile", "memory"))
         return (*own, *WAYS[self.way])
 
-    def plainest(self, precision: str) -> "Row":
-        """The row to compare with."""
-        return Row(precision, "false", "plain", self.way)
 
-
+_TRAINING = Training(
+    iterations=1, batch_size=32, lr=LR, lr_drops=(), weight_decay=DECAY, momentum=0.9, decay_on="all", warmup=0
+)
 ROWS = tuple(itertools.starmap(Row, itertools.product(PRECISIONS, COMPILED, MEMORIES, WAYS)))
 
 
-def step(row: Row, ranks: Ranks = ALONE) -> tuple[float, Tensor]:
-    """The loss of one step, and what it added to all weights."""
+def step(changes: Sequence[str], ranks: Ranks = ALONE) -> tuple[float, Tensor, Tensor]:
+    """The loss of one step, what it added to all weights, and what they were."""
     network = catalog.network("preresnet20", in_channels=1, width=8)
-    experiment = Experiment(network=network, training=Training(iterations=1, batch_size=32, lr=0.05, lr_drops=()))
-    experiment = settings.override(experiment, row.changes)
+    experiment = Experiment(network=network, training=_TRAINING)
+    experiment = settings.override(experiment, changes)
     with threads_of_torch(1):
         torch.manual_seed(0)
         built = networks.build(experiment.network, seed=0)
         before = _weights(built)
         loss = _Loss()
         train(built, load(experiment.data), experiment.training, seed=0, callbacks=[loss], ranks=ranks)
-    return loss.value, _weights(built) - before
+    return loss.value, _weights(built) - before, before
+
+
+def expected(precision: str, way: str) -> tuple[float, Tensor]:
+    """Loss and step of the plain row, clipped by hand where the way clips."""
+    loss, moved, weights = step([f"training.precision={precision}", *PLAIN[way]])
+    if f"training.clip={CLIP}" in WAYS[way]:
+        gradient = -moved / LR - DECAY * weights
+        scale = min(1.0, CLIP / float(gradient.norm()))
+        moved = -LR * (scale * gradient + DECAY * weights)
+    return loss, moved
 
 
 def compared(rows: Sequence[Row], ranks: Ranks = ALONE) -> Iterator[dict[str, Any]]:
@@ -92,14 +105,14 @@ def compared(rows: Sequence[Row], ranks: Ranks = ALONE) -> Iterator[dict[str, An
     for row in rows:
         for precision in PRECISIONS:
             if (precision, row.way) not in plain:
-                plain[precision, row.way] = step(row.plainest(precision))
+                plain[precision, row.way] = expected(precision, row.way)
         began = time.perf_counter()
-        loss, moved = step(row, ranks)
+        loss, moved, _ = step(row.changes, ranks)
         took = time.perf_counter() - began
-        expected, reference = plain["fp32", row.way]
+        loss_of_plain, reference = plain["fp32", row.way]
         beside = plain[row.precision, row.way][1]
         found = {
-            "loss": abs(loss - expected),
+            "loss": abs(loss - loss_of_plain),
             "step": float((moved - reference).norm() / reference.norm()),
             "step beside the same precision": float((moved - beside).norm() / beside.norm()),
         }

@@ -28,6 +28,7 @@ from cleanpath.nn import catalog
 from cleanpath.training.loop import _step
 from cleanpath.training.losses import Batch, Loss
 from cleanpath.training.memory import memory_of
+from cleanpath.training.passes import Passes
 from cleanpath.training.state import Learner
 
 RESULTS = Path("results/depth-memory.json")
@@ -45,7 +46,7 @@ def main() -> None:
     parser.add_argument("--one", nargs=2, metavar=("NETWORK", "WAY"))
     asked = parser.parse_args()
     if asked.one:
-        print(json.dumps(_measured(*asked.one)))
+        print(json.dumps(measured(*asked.one)))
         return
     rows = []
     for family, names in NETWORKS.items():
@@ -66,7 +67,8 @@ def main() -> None:
     RESULTS.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
 
 
-def _measured(name: str, way: str) -> dict[str, Any]:
+def measured(name: str, way: str) -> dict[str, Any]:
+    """A few steps of a network: seconds of one, bytes measured and counted."""
     torch.set_num_threads(1)
     torch.manual_seed(0)
     training = Training(epochs=1, batch_size=BATCH, memory=way)
@@ -74,10 +76,11 @@ def _measured(name: str, way: str) -> dict[str, Any]:
     before = resident_memory()
     network = cleanpath.build(name).to(memory_format=torch.channels_last).train()
     counted = memory_of(network, images[:2], training)
+    passes = Passes(network, training)
     learner, loss_of, took = Learner(network, training), Loss(training, labels), list[float]()
     for step in range(STEPS):
         began = time.perf_counter()
-        _step(learner, Batch(images, labels, labels, 1.0), loss_of, training, step + 1, 0.01)
+        _step(learner, passes, Batch(images, labels, labels, 1.0), loss_of, step + 1, 0.01)
         took.append(time.perf_counter() - began)
     return {
         "units": sum(catalog.units_per_stage(catalog.network(name))),

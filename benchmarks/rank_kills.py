@@ -3,8 +3,8 @@
     python -m benchmarks.rank_kills --kills 50    appends a line to results/rank-kills.jsonl
 
 Two processes train; torchrun starts a killed try anew by itself, and where torchrun was killed the same command is
-given again. Recorded: how long the survivors of each kill lived, and whether every run that ended is, bit for bit, the
-one that was left alone: metrics (but for the clock), weights and result.
+given again. Recorded: how long the survivors of each kill lived, whether they said why they end, and whether every run
+that ended is, bit for bit, the one that was left alone: metrics (but for the clock), weights and result.
 """
 
 import argparse
@@ -21,7 +21,7 @@ from collections import defaultdict
 from pathlib import Path
 from typing import Any
 
-import psutil
+import psutil  # type: ignore[import-untyped]
 
 from cleanpath.assemble import environment
 from cleanpath.records import Run
@@ -33,6 +33,10 @@ LAST = ("--set", "network.shortcut.kind=dropout", "--set", "network.shortcut.rat
 VICTIMS = ("rank 0", "rank 1", "torchrun")
 FIRST, LONGEST = 0.5, 14.0
 """Seconds from one kill to the next; half of them are the start of the processes."""
+SOON, NEVER = 5.0, 120.0
+"""Seconds: survivors of a killed rank that live longer are counted as wrong; after the second nobody waits."""
+SAID = ("is gone", "go on with: ")
+"""What survivors say: of a rank or of torchrun; of torchrun, where it is that which asks them to stop."""
 
 
 def main() -> None:
@@ -44,20 +48,26 @@ def main() -> None:
     asked = parser.parse_args()
     choose = random.Random(asked.seed)  # noqa: S311
     deadline = time.monotonic() + 60 * asked.minutes
-    lived, ended, wrong = defaultdict[str, list[float]](list), 0, list[str]()
+    lived, silent, ended, wrong = defaultdict[str, list[float]](list), dict.fromkeys(VICTIMS, 0), 0, list[str]()
     with tempfile.TemporaryDirectory() as place:
         whole, hunted = Path(place) / "whole", Path(place) / "hunted"
-        _command(whole).wait()
+        told = Path(place) / "stderr"
+        _command(whole, told).wait()
         while sum(map(len, lived.values())) < asked.kills and time.monotonic() < deadline:
-            process = _command(hunted)
+            process = _command(hunted, told)
             while process.poll() is None and sum(map(len, lived.values())) < asked.kills:
                 time.sleep(choose.uniform(FIRST, LONGEST))
                 workers = _workers(process)
                 if len(workers) < 2:
                     continue
-                victim = choose.choice(VICTIMS)
-                lived[victim].append(_kill(victim, process, workers))
-                print(victim, round(lived[victim][-1], 2), file=sys.stderr, flush=True)
+                victim, before = choose.choice(VICTIMS), told.stat().st_size
+                took = _kill(victim, process, workers)
+                lived[victim].append(took)
+                said = told.read_bytes()[before:].decode()
+                silent[victim] += not any(words in said for words in SAID)
+                print(victim, round(took, 2), said.splitlines()[:1], file=sys.stderr, flush=True)
+                if took > (SOON if victim != "torchrun" else NEVER):
+                    wrong.append(f"survivors of {victim} lived {took:.1f} s")
             process.wait()
             if Run(hunted).result is not None:
                 ended += 1
@@ -68,6 +78,7 @@ def main() -> None:
         "kills": {name: len(each) for name, each in lived.items()},
         "survivors lived, median": {name: round(statistics.median(each), 2) for name, each in lived.items()},
         "survivors lived, most": {name: round(max(each), 2) for name, each in lived.items()},
+        "without a sentence": silent,
         "runs ended": ended,
         "wrong": wrong,
         "seed": asked.seed,
@@ -81,10 +92,11 @@ def main() -> None:
     sys.exit(bool(wrong))
 
 
-def _command(folder: Path) -> subprocess.Popen[bytes]:
+def _command(folder: Path, told: Path) -> subprocess.Popen[bytes]:
     torchrun = ["torch.distributed.run", "--standalone", "--nproc-per-node=2", "--max-restarts=100"]
     words = [sys.executable, "-m", *torchrun, "-m", "cleanpath", *WORDS, *MORE, *LAST, "--out", str(folder)]
-    return subprocess.Popen(words, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    with told.open("ab") as out:
+        return subprocess.Popen(words, stdout=subprocess.DEVNULL, stderr=out)
 
 
 def _workers(process: subprocess.Popen[bytes]) -> dict[str, psutil.Process]:
@@ -106,12 +118,13 @@ def _kill(victim: str, process: subprocess.Popen[bytes], workers: dict[str, psut
     else:
         one.kill()
     began = time.monotonic()
-    while any(_lives(each) for each in workers.values()):
+    while any(lives(each) for each in workers.values()) and time.monotonic() - began < NEVER:
         time.sleep(0.01)
     return time.monotonic() - began
 
 
-def _lives(process: psutil.Process) -> bool:
+def lives(process: psutil.Process) -> bool:
+    """Whether it still does something; one that ended and waits to be noticed does not."""
     try:
         return bool(process.is_running() and process.status() != psutil.STATUS_ZOMBIE)
     except psutil.NoSuchProcess:

@@ -64,7 +64,7 @@ def _trained(network: str, folder: Path, iterations: int, threads: int) -> dict[
     took = [later["seconds"] - sooner["seconds"] for sooner, later in pairwise(lines)]
     found = {
         "network": network,
-        "command": " ".join(["cleanpath", *words[:-2]]).replace(str(folder), "RUN"),
+        "command": " ".join(["cleanpath", *words]).replace(str(folder), "RUN"),
         "limit": LIMIT,
         "limited by": said,
         "peak": usage.ru_maxrss * 1024,

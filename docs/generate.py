@@ -311,11 +311,9 @@ def ranks() -> str:
         f"| {side} | {each['images per second']:.0f} | {each['error']:.2f} |" for side, each in row["sides"].items()
     ]
     first, most = row["loss apart, iteration 1"], row["loss apart, most in 100 iterations"]
-    lines += [
-        "",
-        f"1 process against 2, loss apart: {first:.1e} in iteration 1, at most {most:.1e} in the first 100, "
-        f"{row['loss apart, median']:.1e} at the median of the epoch ({row['images']}, {row['date']}).",
-    ]
+    median = row["loss apart, median"]
+    apart = f"{first:.1e} in iteration 1, at most {most:.1e} in the first 100, {median:.1e} at the median of the epoch"
+    lines += ["", f"1 process against 2, loss apart: {apart} ({row['images']}, {row['date']})."]
     return "\n".join(lines) + "\n"
 
 

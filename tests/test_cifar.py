@@ -8,6 +8,7 @@ import pickle
 import tarfile
 import threading
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -210,6 +211,18 @@ def test_a_download_goes_on_where_it_stopped_and_is_checked(server: tuple[Path, 
     assert cifar.fetch(f"{address}file", place / "file", md5).read_bytes() == data
     assert Ranged.asked == ["bytes=1234-"]
     assert not (place / "file.part").exists()
+
+
+def test_of_several_processes_one_fetches_and_the_others_wait(server: tuple[Path, str], place: Path) -> None:
+    folder, address = server
+    data = os.urandom(3 << 20)
+    (folder / "file").write_bytes(data)
+    md5 = hashlib.md5(data, usedforsecurity=False).hexdigest()
+    with ThreadPoolExecutor(4) as pool:
+        found = [pool.submit(cifar.fetch, f"{address}file", place / "file", md5) for _ in range(4)]
+    assert [each.result().read_bytes() == data for each in found] == [True] * 4
+    assert Ranged.asked == [None]
+    assert list(place.iterdir()) == [place / "file"]
 
 
 def test_a_download_that_is_damaged_is_thrown_away(server: tuple[Path, str], place: Path) -> None:

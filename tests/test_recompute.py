@@ -2,7 +2,9 @@
 
 import math
 import re
+from collections.abc import Callable
 from contextlib import nullcontext
+from dataclasses import replace
 from importlib import import_module
 from pathlib import Path
 
@@ -12,13 +14,16 @@ from hypothesis import given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
+from torch.nn.utils.parametrizations import spectral_norm
 
+from benchmarks.depth_memory import measured
 from cleanpath import assemble, costs, settings
 from cleanpath.costs import cost
 from cleanpath.errors import Request, Stopped
 from cleanpath.experiment import Training
 from cleanpath.nn import catalog, resnet
 from cleanpath.training.memory import memory_of
+from cleanpath.training.ranks import Ranks
 from cleanpath.training.recompute import LEAST, Recompute, chains, segments
 from tests.helpers import assert_same_run, assert_user_error, here, tiny
 
@@ -175,16 +180,93 @@ def test_counted_memory_is_that_of_the_saved_tensors(placement: str) -> None:
         assert torch.equal(value, buffers[name])
 
 
+def unit(width: int, *more: nn.Module) -> nn.Module:
+    return nn.Sequential(nn.Conv2d(width, width, 3, padding=1), *more, nn.ReLU())
+
+
+def stepped(network: nn.Module, x: Tensor, *, again: bool) -> dict[str, Tensor]:
+    """Gradients and buffers after one pass there and back."""
+    network.train()
+    torch.manual_seed(3)
+    with Recompute(network)() if again else nullcontext():
+        network(x).square().mean().backward()
+    grads = {name: p.grad.clone() for name, p in network.named_parameters() if p.grad is not None}
+    return {**grads, **{name: buffer.clone() for name, buffer in network.named_buffers()}}
+
+
+def assert_same_again(build: Callable[[], nn.Module]) -> None:
+    x = torch.randn(4, 3, 8, 8, generator=torch.Generator().manual_seed(1))
+    found = []
+    for again in (False, True):
+        torch.manual_seed(0)
+        found.append(stepped(build(), x, again=again))
+    assert found[0].keys() == found[1].keys()
+    assert all(torch.equal(found[0][name], found[1][name]) for name in found[0])
+
+
+def test_frozen_segments_are_passed() -> None:
+    def build() -> nn.Sequential:
+        network = nn.Sequential(*(unit(3, nn.BatchNorm2d(3)) for _ in range(9)))
+        network[:6].requires_grad_(requires_grad=False)
+        return network
+
+    assert len(segments(list(build()))[0]) <= 6
+    assert_same_again(build)
+
+
+@pytest.mark.parametrize("name", ["instance norm", "spectral norm"])
+def test_buffers_move_once_whatever_they_belong_to(name: str) -> None:
+    def one() -> nn.Module:
+        if name == "instance norm":
+            return unit(3, nn.InstanceNorm2d(3, track_running_stats=True))
+        # The power iteration moves its buffers in every pass, and the pass depends on them.
+        return nn.Sequential(spectral_norm(nn.Conv2d(3, 3, 3, padding=1)), nn.ReLU())
+
+    assert_same_again(lambda: nn.Sequential(*(one() for _ in range(6))))
+
+
+def test_a_chain_may_stand_at_two_places() -> None:
+    class Twice(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.here = nn.Sequential(*(unit(3, nn.BatchNorm2d(3)) for _ in range(4)))
+            self.there = nn.ModuleList([self.here])
+
+        def forward(self, x: Tensor) -> Tensor:
+            found: Tensor = self.here(self.there[0](x))
+            return found
+
+    assert len(chains(Twice())) == 1
+    assert_same_again(Twice)
+
+
 def test_memory_grows_with_the_batch_and_the_largest_one_fits() -> None:
     network = resnet.build(catalog.network("preresnet56", width=8))
     plain, again = Training(epochs=1, batch_size=64), Training(epochs=1, batch_size=64, memory="recompute")
     counted = memory_of(network, torch.randn(2, 3, 32, 32), plain)
     assert counted.of(plain) - counted.fixed == pytest.approx(64 * counted.plain)
     assert counted.of(again) < counted.of(plain)
-    largest = counted.largest_batch(plain, 10**9)
+    largest = counted.largest_batch(plain, 10**9, images=10**6)
     assert counted.fixed + largest * counted.plain <= 10**9 < counted.fixed + (largest + 1) * counted.plain
-    assert counted.largest_batch(again, 10**9) > 3 * largest
-    assert counted.largest_batch(plain, 1000) == 0
+    assert counted.largest_batch(again, 10**9, images=10**6) > 3 * largest
+    assert counted.largest_batch(plain, 1000, images=10**6) == 0
+    assert counted.largest_batch(plain, 10**9, images=50) == 50
+    # Whole groups of BN and whole micro-batches, for every process.
+    parts = replace(plain, accumulation=2, bn_group=16)
+    found = counted.largest_batch(parts, 10**9, images=10**6, processes=3)
+    assert found == largest // 16 * 16 * 2 * 3
+    assert len(Ranks(2, 3).share(replace(parts, batch_size=found))) <= largest
+    assert counted.largest_batch(parts, 10**9, images=1000) == 992
+
+
+def test_the_table_of_depths_can_be_measured() -> None:
+    threads = torch.get_num_threads()
+    try:
+        found = measured("preresnet8", "recompute")
+    finally:
+        torch.set_num_threads(threads)
+    assert found["units"] == 3
+    assert found["seconds"] > 0
 
 
 def test_dry_run_prints_memory_disk_and_the_largest_batch() -> None:

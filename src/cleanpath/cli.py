@@ -14,7 +14,7 @@ from typer.exceptions import TyperException
 
 from cleanpath import __version__, options, showing, verbs
 from cleanpath.errors import CleanpathError, SettingError, UserError
-from cleanpath.launched import PATIENCE, check_alone, joined, processes_here, speaks
+from cleanpath.launched import PATIENCE, check_alone, joined, processes_here, speaks, tries_before
 from cleanpath.options import (
     AsJson,
     Columns,
@@ -148,7 +148,7 @@ def train(
             experiment,
             out,
             threads=threads,
-            fresh=fresh,
+            fresh=fresh and not tries_before(),
             request=request,
             loaders=loaders,
             seconds_between=save_every,

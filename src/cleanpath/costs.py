@@ -7,9 +7,11 @@ from dataclasses import dataclass, replace
 from itertools import pairwise
 
 import torch
+from torch import Tensor
 from torch.nn import functional
 
 from cleanpath import assemble, networks
+from cleanpath.data.images import Split
 from cleanpath.data.sources import load
 from cleanpath.errors import UserError
 from cleanpath.estimate import PROBED, Probe, probe_of
@@ -23,7 +25,7 @@ from cleanpath.training.progress import Stepped
 from cleanpath.training.ranks import ALONE, Ranks
 from cleanpath.training.schedule import length
 
-_STEPS = 5
+_STEPS, _TESTED = 5, 512
 _LINE = 150
 """Bytes of a line of metrics."""
 _TOLD_FROM = 2e9
@@ -42,8 +44,11 @@ class Cost:
     """By `training.memory`."""
 
 
-def cost(experiment: Experiment, ranks: Ranks = ALONE) -> Cost:
-    """Of one process, from one forward pass on two images; nothing is trained."""
+def cost(experiment: Experiment, ranks: Ranks = ALONE, here: int = 1) -> Cost:
+    """Of one process, from one forward pass on two images; nothing is trained.
+
+    So many of the ranks are `here` and share the free memory.
+    """
     training, images = experiment.training, load(experiment.data)
     _check_weights(experiment)
     with torch.random.fork_rng(devices=[]):
@@ -55,8 +60,11 @@ def cost(experiment: Experiment, ranks: Ranks = ALONE) -> Cost:
     largest = None
     if free is not None:
         ways = {way: replace(training, memory=way) for way in ("plain", "recompute")}
-        room = max(0, free - _FIRST)
-        largest = {way: counted.largest_batch(one, int(room / _HELD[way])) for way, one in ways.items()}
+        room, count = max(0, free // here - _FIRST), len(images.train.labels)
+        largest = {
+            way: counted.largest_batch(one, int(room / _HELD[way]), images=count, processes=ranks.count)
+            for way, one in ways.items()
+        }
     return Cost(
         memory=here + _FIRST + round(_HELD[training.memory] * counted.of(training, len(ranks.share(training)))),
         disk=round(KEPT * counted.fixed + weights + lines * _LINE),
@@ -79,14 +87,24 @@ def _check_weights(experiment: Experiment) -> None:
         )
 
 
+def fits(found: Cost, processes: int = 1) -> bool:
+    """Whether so many processes of a run fit into what is free; so too where the system does not tell."""
+    # A small run needs less at its first step.
+    return found.free is None or _needed(found, processes) - processes * _FIRST <= found.free
+
+
+def _needed(found: Cost, processes: int) -> int:
+    return processes * (found.memory - resident_memory())
+
+
 def told(found: Cost, processes: int = 1) -> str:
     """A line for who starts a large run; empty for a small one. Raises `UserError` if it cannot fit.
 
     For so many `processes` on this machine.
     """
-    needed = processes * (found.memory - resident_memory())
-    # A small run needs less at its first step.
-    if found.free is not None and needed - processes * _FIRST > found.free:
+    needed = _needed(found, processes)
+    if not fits(found, processes):
+        assert found.free is not None
         said = " and ".join(
             f"training.batch_size={batch} with training.memory={way}"
             for way, batch in (found.largest_batch or {}).items()
@@ -120,18 +138,41 @@ def probe() -> tuple[Probe, Probe]:
 def measure(experiment: Experiment, *, threads: int) -> tuple[float, int]:
     """Seconds that a run of the experiment takes, from a few steps of it, and this process's peak memory in bytes."""
     images = load(experiment.data)
+    training, count = experiment.training, len(images.train.labels)
+    # No epoch ends among the steps, and the tests at the end are on few images.
+    few = replace(
+        images,
+        train=_First(images.train, min(count, (_STEPS + 1) * training.batch_size)),
+        held_out=_First(images.held_out, min(len(images.held_out.labels), _TESTED)),
+    )
     moments: list[float] = []
     on_step = Stepped(lambda _: moments.append(time.perf_counter()))
     with assemble.threads_of_torch(threads), torch.random.fork_rng(devices=[]):
         network = networks.build(experiment.network, seed=experiment.seed)
-        short = replace(experiment.training, iterations=_STEPS, epochs=None, warmup=0)
+        short = replace(training, iterations=_STEPS, epochs=None, warmup=0, bn_images=0)
         moments.append(time.perf_counter())
-        train(network, images, short, seed=0, callbacks=[on_step])
+        train(network, few, short, seed=0, callbacks=[on_step])
     took = [later - sooner for sooner, later in pairwise(moments)]
     step = statistics.median(took[1:-1])  # the first warms up, the last contains an evaluation
-    evaluation = max(0.0, took[-1] - step)
-    count = len(images.train.labels)
-    total = length(experiment.training, count)
-    epochs = math.ceil(total * experiment.training.batch_size / count)
-    of_training_images = evaluation * count / len(images.held_out.labels)
-    return total * step + epochs * evaluation + of_training_images, peak_memory()
+    of_one = max(0.0, took[-1] - step) / len(few.held_out.labels)
+    total = length(training, count)
+    tested = math.ceil(total * training.batch_size / count) * len(images.held_out.labels) + count
+    return total * step + tested * of_one, peak_memory()
+
+
+@dataclass(frozen=True)
+class _First:
+    """The first images of a split."""
+
+    split: Split
+    count: int
+
+    @property
+    def labels(self) -> Tensor:
+        return self.split.labels[: self.count]
+
+    def plain(self, indices: Tensor) -> Tensor:
+        return self.split.plain(indices)
+
+    def drawn(self, indices: Tensor, epochs: Tensor, seed: int) -> Tensor:
+        return self.split.drawn(indices, epochs, seed)

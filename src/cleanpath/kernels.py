@@ -15,7 +15,7 @@ _CHANNELS = 8
 def sound(network: nn.Module) -> AbstractContextManager[None]:
     """While it lasts, a network with such a convolution is computed by torch's plain kernels; others as ever."""
     if torch.backends.cpu.get_cpu_capability() == "AVX2" and any(map(_is_struck, network.modules())):
-        return torch.backends.mkldnn.flags(enabled=False, allow_tf32=None, fp32_precision=None)
+        return torch.backends.mkldnn.flags(enabled=False, deterministic=None, allow_tf32=None, fp32_precision=None)
     return nullcontext()
 
 

@@ -40,6 +40,11 @@ def processes_here() -> int:
     return int(os.environ.get("LOCAL_WORLD_SIZE", "1")) if processes() > 1 else 1
 
 
+def tries_before() -> int:
+    """How often torchrun has started this run's processes already."""
+    return int(os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")) if processes() > 1 else 0
+
+
 def check_alone(verb: str) -> None:
     """Raise `UserError` if torchrun started several processes for a verb that is for one."""
     if processes() > 1:
@@ -84,15 +89,22 @@ def joined(patience: float) -> Iterator["Ranks"]:
         distributed.init_process_group(
             "gloo", store=group, rank=rank, world_size=count, timeout=timedelta(seconds=patience)
         )
+        ranks = Ranks(rank, count)
+        neighbours = _neighbours(ranks)
     except OSError:
         raise RankLostError("torchrun, which started this process, is gone; give the same command again") from None
-    except RuntimeError:
+    except RuntimeError as error:
+        if gone := lost(error):
+            raise gone from None
+        if not isinstance(error, distributed.DistStoreError) and "imed out" not in str(error):
+            raise UserError(
+                f"the {count} processes do not reach each other: {str(error).splitlines()[0]}; "
+                "if the machine has several network interfaces, name one in GLOO_SOCKET_IFNAME"
+            ) from None
         raise RankLostError(
             f"of {count} processes not all came within {patience:g} seconds; look for the error of the others, or "
             "give more time with --patience"
         ) from None
-    ranks = Ranks(rank, count)
-    neighbours = _neighbours(ranks)
     ended = threading.Event()
     watch = threading.Thread(target=_watch, args=(neighbours, launcher, store, ended), daemon=True)
     watch.start()
@@ -127,7 +139,7 @@ def _store(seconds: float) -> "Store":
         socket.create_connection((address, port), timeout=seconds).close()
     hosts = not of_torchrun and os.environ["RANK"] == "0"
     found = TCPStore(address, port, is_master=hosts, timeout=timedelta(seconds=seconds), wait_for_workers=False)
-    name = f"cleanpath/{os.environ.get('TORCHELASTIC_RESTART_COUNT', '0')}"
+    name = f"cleanpath/{tries_before()}"
     return PrefixStore(name, found)
 
 

@@ -1,13 +1,15 @@
 """What this machine has: memory, processor; without torch."""
 
 import platform
+from collections.abc import Iterator
 from pathlib import Path
 
-_LIMITS = (
-    ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory.current"),
-    ("/sys/fs/cgroup/memory/memory.limit_in_bytes", "/sys/fs/cgroup/memory/memory.usage_in_bytes"),
-)
-"""A container's, in the two versions of control groups."""
+_GROUPS = {
+    "": ("memory.max", "memory.current", "inactive_file"),
+    "memory": ("memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file"),
+}
+"""By the controller's name, in the two versions of control groups: the files of a group's limit and use, and which part
+of the use is given up when needed (files that are cached)."""
 
 
 def peak_memory() -> int:
@@ -30,14 +32,17 @@ def resident_memory() -> int:
     return int(path.read_text(encoding="ascii").split()[1]) * resource.getpagesize()
 
 
-def free_memory() -> int | None:
-    """Bytes that can be had without swapping, in a container within its limit; None where the system does not tell."""
-    found = [value for value in (_available(), *(_below(*pair) for pair in _LIMITS)) if value is not None]
+def free_memory(root: Path = Path("/")) -> int | None:
+    """Bytes that can be had without swapping, within the limits of the process; None where the system does not tell.
+
+    Limits are those of its control groups, of a container or a batch system, and of its addresses (`ulimit -v`).
+    """
+    found = [value for value in (_available(root), *_below_groups(root), _below_addresses()) if value is not None]
     return min(found, default=None)
 
 
-def _available() -> int | None:
-    path = Path("/proc/meminfo")
+def _available(root: Path) -> int | None:
+    path = root / "proc/meminfo"
     if not path.is_file():
         return None
     for line in path.read_text(encoding="ascii").splitlines():
@@ -46,12 +51,44 @@ def _available() -> int | None:
     return None
 
 
-def _below(limit: str, used: str) -> int | None:
+def _below_groups(root: Path) -> Iterator[int]:
+    """What each group that the process is in has left, from its own up to the outermost."""
+    path = root / "proc/self/cgroup"
+    if not path.is_file():
+        return
+    for line in path.read_text(encoding="utf-8").splitlines():
+        _, controllers, place = line.split(":", 2)
+        for controller, files in _GROUPS.items():
+            if controller not in controllers.split(","):
+                continue
+            top = root / "sys/fs/cgroup" / controller
+            group = top / place.strip("/")
+            for folder in (group, *group.parents):
+                if (left := _left(folder, *files)) is not None:
+                    yield left
+                if folder == top:
+                    break
+
+
+def _left(folder: Path, limit: str, used: str, cached: str) -> int | None:
     try:
-        most, now = (int(Path(path).read_text(encoding="ascii")) for path in (limit, used))
-    except (OSError, ValueError):
-        return None  # no control group, or "max"
-    return max(0, most - now)
+        most, now = (int((folder / name).read_text(encoding="ascii")) for name in (limit, used))
+        counted = dict(line.split() for line in (folder / "memory.stat").read_text(encoding="ascii").splitlines())
+        return max(0, most - now + int(counted[cached]))
+    except (OSError, ValueError, KeyError):
+        return None  # no such group here, or its limit is "max"
+
+
+def _below_addresses() -> int | None:
+    try:
+        import resource
+    except ImportError:
+        return None
+    most, _ = resource.getrlimit(resource.RLIMIT_AS)
+    path = Path("/proc/self/statm")
+    if most == resource.RLIM_INFINITY or not path.is_file():
+        return None
+    return max(0, most - int(path.read_text(encoding="ascii").split()[0]) * resource.getpagesize())
 
 
 def processor() -> str:

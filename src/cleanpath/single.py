@@ -49,8 +49,8 @@ def plan_run(experiment: Experiment, out: Path | None, *, threads: int) -> dict[
     folder = _folder(experiment, out, threads)
     check_folder(folder, experiment)
     found = costs.cost(experiment)
-    fits = found.free is None or found.memory <= found.free
-    seconds, memory = costs.measure(experiment, threads=threads) if fits else (None, found.memory)
+    tried = costs.fits(found)
+    seconds, memory = costs.measure(experiment, threads=threads) if tried else (None, found.memory)
     return {
         "schema": "cleanpath.run_plan",
         "version": 1,
@@ -128,7 +128,7 @@ def _is_done(cell: Cell, *, fresh: bool) -> bool:
 
 
 def _tell_cost(cell: Cell, ranks: Ranks, here: int) -> None:
-    if line := costs.told(costs.cost(cell.experiment, ranks), here):
+    if line := costs.told(costs.cost(cell.experiment, ranks, here), here):
         say(f"{cell.label}: {line}")
 
 

@@ -8,8 +8,10 @@ import io
 import os
 import pickle
 import tarfile
+import time
 import urllib.request
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path, PurePosixPath
@@ -22,8 +24,9 @@ import torch
 from cleanpath.data.images import Images
 from cleanpath.data.memory import InMemory
 from cleanpath.data.preparation import Preparation
-from cleanpath.errors import DataError
+from cleanpath.errors import DataError, RunError
 from cleanpath.experiment import Data
+from cleanpath.locking import acquire
 
 _PAGE = "https://www.cs.toronto.edu/~kriz/"
 _SPLIT_SEED = 20160316
@@ -31,7 +34,7 @@ VALIDATION_IMAGES = 5000
 """The first paper chose its schedule on a split of 45,000 and 5,000."""
 _PIXELS = 3 * 32 * 32
 _PIECE = 1 << 20
-_SECONDS = 30.0
+_SECONDS, _LOOK = 30.0, 0.2
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -237,13 +240,40 @@ def fetch(address: str, target: Path, md5: str) -> Path:
 
     Raises `DataError` with what to put where if there is no network.
     """
+    target.parent.mkdir(parents=True, exist_ok=True)
+    with _alone(target):
+        return target if target.is_file() else _fetched(address, target, md5)
+
+
+@contextmanager
+def _alone(target: Path) -> Iterator[None]:
+    """Wait for another process that fetches the same file, as the ranks of one run do, while what it has grows."""
+    lock, part = target.with_name(f".{target.name}.lock"), target.with_name(f"{target.name}.part")
+    grown, since = -1, time.monotonic()
+    while True:
+        try:
+            acquire(lock)
+            break
+        except RunError as error:
+            size = part.stat().st_size if part.is_file() else 0
+            if size > grown:
+                grown, since = size, time.monotonic()
+            elif time.monotonic() - since > 2 * _SECONDS:
+                raise DataError(f"{target.name} is being fetched, and nothing comes: {error}") from None
+            time.sleep(_LOOK)
+    try:
+        yield
+    finally:
+        lock.unlink(missing_ok=True)
+
+
+def _fetched(address: str, target: Path, md5: str) -> Path:
     part = target.with_name(f"{target.name}.part")
     how = f"put {target.name} (from {address}) into {target.parent or Path()}, or set CLEANPATH_DATA to its folder"
     try:
         done = part.stat().st_size if part.is_file() else 0
         request = urllib.request.Request(address, headers={"Range": f"bytes={done}-"} if done else {})  # noqa: S310
         with urllib.request.urlopen(request, timeout=_SECONDS) as answer:  # noqa: S310 (https, our own constant)
-            target.parent.mkdir(parents=True, exist_ok=True)
             mode = "ab" if answer.status == 206 else "wb"
             with part.open(mode) as out:
                 for piece in _pieces(answer):

@@ -76,7 +76,8 @@ class SharedKeeper:
 
     def restored(self) -> tuple[Course, Mapping[str, Tensor]] | None:
         """What the first rank finds; another number of ranks goes on with other random numbers."""
-        found = None if self._keeper is None else self._keeper.restored()
+        keeper = self._keeper
+        found = self._ranks.led(lambda: keeper.restored() if keeper else None)
         course = self._ranks.shared(None if found is None else asdict(found[0]))
         if course is None:
             if not self._ranks.leads:
@@ -119,8 +120,8 @@ class SharedKeeper:
 
     def diverged(self, error: NonFiniteError, tensors: Mapping[str, Tensor], indices: Tensor, epochs: Tensor) -> None:
         """The first rank keeps it: weights and batch are the same on all."""
-        if self._keeper is not None:
-            self._keeper.diverged(error, tensors, indices, epochs)
+        keeper = self._keeper
+        self._ranks.led(lambda: keeper.diverged(error, tensors, indices, epochs) if keeper else None)
 
     @property
     def _asked(self) -> bool:

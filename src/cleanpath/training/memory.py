@@ -32,9 +32,12 @@ class Memory:
         images = images or training.batch_size // training.accumulation
         return round(self.fixed + self._each(training) * images)
 
-    def largest_batch(self, training: Training, limit: int) -> int:
-        """The most images that fit into `limit` bytes at a time; 0 if not even one does."""
-        return max(0, int((limit - self.fixed) / self._each(training))) * training.accumulation
+    def largest_batch(self, training: Training, limit: int, *, images: int, processes: int = 1) -> int:
+        """The largest batch of at most so many `images` that `processes` with `limit` bytes each can share; or 0."""
+        group, parts = training.bn_group or 1, training.accumulation
+        each = max(0, int((limit - self.fixed) / self._each(training)))
+        micro = min(each // group * group * processes, images // parts // group * group)
+        return micro * parts
 
     def _each(self, training: Training) -> float:
         return self.recompute if training.memory == "recompute" else self.plain

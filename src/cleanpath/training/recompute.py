@@ -6,7 +6,7 @@ for k = √(n·b/a) (Chen et al. 2016). A unit of the paper keeps about three ti
 
 import ctypes
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from functools import partial
 from itertools import pairwise
@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.autograd import Function
-from torch.nn.modules.batchnorm import _BatchNorm
+from torch.nn.modules.batchnorm import _NormBase
 
 from cleanpath.errors import SettingError
 
@@ -76,21 +76,24 @@ class _Segment(Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor, anchor: Tensor, members: Sequence[nn.Module]) -> Tensor:  # noqa: ARG004
         ctx.members, ctx.random = members, torch.get_rng_state()
+        buffers = _Buffers(members)
         ctx.autocast = torch.is_autocast_enabled("cpu"), torch.get_autocast_dtype("cpu")
         ctx.save_for_backward(x)
-        return through(members, x)
+        y = through(members, x)
+        ctx.buffers = buffers.moved()
+        return y
 
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, None, None]:
         (kept,) = ctx.saved_tensors
         x = kept.detach().requires_grad_(ctx.needs_input_grad[0])
-        norms = [module for member in ctx.members for module in member.modules() if isinstance(module, _BatchNorm)]
         enabled, dtype = ctx.autocast
         autocast = torch.autocast("cpu", dtype, enabled=enabled)
-        with torch.enable_grad(), torch.random.fork_rng(devices=[]), _on_copies(norms), autocast:
+        with torch.enable_grad(), torch.random.fork_rng(devices=[]), _on_copies(ctx.members, ctx.buffers), autocast:
             torch.set_rng_state(ctx.random)
             y = through(ctx.members, x)
-        torch.autograd.backward(y, gradient)
+        if y.requires_grad:  # not where neither the input nor a member learns
+            torch.autograd.backward(y, gradient)
         return x.grad, None, None
 
 
@@ -117,6 +120,8 @@ def chains(network: nn.Module) -> list[nn.Sequential]:
         module = waiting.pop(0)
         members = list(module.children())
         units = [member for member in members if any(True for _ in member.children())]
+        if module in found:
+            continue  # it stands at two places
         if isinstance(module, nn.Sequential) and len(units) >= LEAST and not any(map(_of_units, units)):
             found.append(module)
         else:
@@ -157,16 +162,41 @@ def _forward(parts: Sequence[Sequence[nn.Module]], run: Run, x: Tensor) -> Tenso
     return x
 
 
+def _named(members: Sequence[nn.Module]) -> Iterator[tuple[nn.Module, str, Tensor]]:
+    for member in members:
+        for module in member.modules():
+            for name, buffer in module.named_buffers(recurse=False):
+                yield module, name, buffer
+
+
+class _Buffers:
+    """What the buffers of modules held before a pass: of those on which the pass depends and which it moves.
+
+    Running statistics are moved as well, and no pass in training mode looks at them.
+    """
+
+    def __init__(self, members: Sequence[nn.Module]) -> None:
+        self._members = members
+        self._before = {
+            (module, name): buffer.clone()
+            for module, name, buffer in _named(members)
+            if not isinstance(module, _NormBase)
+        }
+
+    def moved(self) -> Mapping[tuple[nn.Module, str], Tensor]:
+        """Those that are another now, as of a spectral norm's power iteration."""
+        now = {(module, name): buffer for module, name, buffer in _named(self._members)}
+        return {key: before for key, before in self._before.items() if not torch.equal(before, now[key])}
+
+
 @contextmanager
-def _on_copies(norms: Sequence[_BatchNorm]) -> Iterator[None]:
-    """Let BN write its running statistics into copies, which are dropped: they have moved in the first computation."""
-    before = [dict(norm.named_buffers(recurse=False)) for norm in norms]
-    for norm, buffers in zip(norms, before, strict=True):
-        for name, buffer in buffers.items():
-            setattr(norm, name, buffer.clone())
+def _on_copies(members: Sequence[nn.Module], before: Mapping[tuple[nn.Module, str], Tensor]) -> Iterator[None]:
+    """Let a pass write into copies of the buffers, which are dropped: they have moved in the first computation."""
+    found = list(_named(members))
+    for module, name, buffer in found:
+        setattr(module, name, before.get((module, name), buffer).clone())
     try:
         yield
     finally:
-        for norm, buffers in zip(norms, before, strict=True):
-            for name, buffer in buffers.items():
-                setattr(norm, name, buffer)
+        for module, name, buffer in found:
+            setattr(module, name, buffer)
