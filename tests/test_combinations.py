@@ -27,7 +27,7 @@ def test_combinations_come_to_the_plain_step() -> None:
     assert all(row["step"] == 0 for row in same if row["precision"] == "fp32")
     assert all(row["step beside the same precision"] == 0 for row in same)
     # Two micro-batches of two groups are the batch of four, in another order of sums.
-    assert all(0 < row["step"] < 1e-5 for row in found if row["precision"] == "fp32" and row["way"] == MICRO)
+    assert all(0 < row["step"] < 1e-4 for row in found if row["precision"] == "fp32" and row["way"] == MICRO)
 
 
 # torch's own compiler looks at a gradient that it says not to look at.

@@ -34,7 +34,7 @@ def test_without_limits_it_is_what_is_available(tmp_path: Path) -> None:
 
 
 def test_files_that_are_cached_are_given_up(tmp_path: Path) -> None:
-    found = {
+    found: Files = {
         "memory_dot_max": 6 * GB,
         "memory_dot_current": 5 * GB,
         "memory_dot_stat": f"anon 1\ninactive_file {4 * GB}",

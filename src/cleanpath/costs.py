@@ -54,7 +54,7 @@ def cost(experiment: Experiment, ranks: Ranks = ALONE, here: int = 1) -> Cost:
     with torch.random.fork_rng(devices=[]):
         network = networks.build(experiment.network, seed=experiment.seed)
         counted = memory_of(network, images.train.plain(torch.arange(2)), training)
-    here, free = resident_memory(), free_memory()
+    resident, free = resident_memory(), free_memory()
     weights = sum(value.numel() * value.element_size() for value in network.state_dict().values())
     lines = min(MOST_LINES, length(training, len(images.train.labels)))
     largest = None
@@ -66,7 +66,7 @@ def cost(experiment: Experiment, ranks: Ranks = ALONE, here: int = 1) -> Cost:
             for way, one in ways.items()
         }
     return Cost(
-        memory=here + _FIRST + round(_HELD[training.memory] * counted.of(training, len(ranks.share(training)))),
+        memory=resident + _FIRST + round(_HELD[training.memory] * counted.of(training, len(ranks.share(training)))),
         disk=round(KEPT * counted.fixed + weights + lines * _LINE),
         free=free,
         largest_batch=largest,
