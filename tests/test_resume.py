@@ -91,6 +91,26 @@ def test_resumed_is_uninterrupted_bitwise(tmp_path: Path, changes: tuple[str, ..
     assert_same(tmp_path / "stopped", tmp_path / "whole")
 
 
+@pytest.mark.parametrize(
+    "changes",
+    [
+        ("training.precision=bf16", "training.clip=0.5", "training.fused=true"),
+        ("training.precision=bf16", "training.memory=recompute", "network.depth=20", "training.accumulation=2"),
+        pytest.param(
+            ("training.compile=true", "training.clip=0.5", "training.fused=true", "training.bn_group=8"),
+            # torch's own compiler looks at a gradient that it says not to look at.
+            marks=[pytest.mark.slow, pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor that is not")],
+        ),
+    ],
+    ids=" ".join,
+)
+def test_resumed_is_uninterrupted_however_the_passes_are_made(tmp_path: Path, changes: tuple[str, ...]) -> None:
+    experiment = tiny(*changes, iterations=12)
+    run(tmp_path / "whole", experiment)
+    run(tmp_path / "stopped", experiment, stops=(1, 7))
+    assert_same(tmp_path / "stopped", tmp_path / "whole")
+
+
 def test_processes_that_prepare_batches_change_nothing(tmp_path: Path) -> None:
     experiment = tiny(iterations=12)
     run(tmp_path / "here", experiment)
