@@ -348,14 +348,14 @@ def depth_memory() -> str:
         lines.append(f"| {name} | {plain['units']} | {' | '.join(numbers)} | {counted} |")
     lines += [
         "",
-        "| fit against units | way | start | per unit | largest residual |",
-        "| --- | --- | --: | --: | --: |",
+        "| fit against units | way | start | per unit | residuals by depth, % |",
+        "| --- | --- | --: | --: | --- |",
     ]
     for fit in found["fits"]:
         scale, unit = (1.0, "s") if fit["quantity"] == "seconds" else (1e6, "MB")
         start, slope = (f"{fit[key] / scale:.3g} {unit}" for key in ("start", "per unit"))
-        worst = max(fit["residuals"], key=abs)
-        lines.append(f"| {fit['family']}, {fit['quantity']} | {fit['way']} | {start} | {slope} | {100 * worst:.0f}% |")
+        residuals = ", ".join(f"{100 * each:.0f}" for each in fit["residuals"])
+        lines.append(f"| {fit['family']}, {fit['quantity']} | {fit['way']} | {start} | {slope} | {residuals} |")
     return "\n".join(lines) + "\n"
 
 
