@@ -36,7 +36,7 @@ FIRST, LONGEST = 0.5, 14.0
 SOON, NEVER = 5.0, 120.0
 """Seconds: survivors of a killed rank that live longer are counted as wrong; after the second nobody waits."""
 SAID = ("is gone", "go on with: ")
-"""What survivors say: of a rank or of torchrun; of torchrun, where it is that which asks them to stop."""
+"""What survivors say: of a rank or of torchrun; or, where it is torchrun that asks them to stop, how to go on."""
 
 
 def main() -> None:
@@ -64,8 +64,9 @@ def main() -> None:
                 took = _kill(victim, process, workers)
                 lived[victim].append(took)
                 said = told.read_bytes()[before:].decode()
-                silent[victim] += not any(words in said for words in SAID)
-                print(victim, round(took, 2), said.splitlines()[:1], file=sys.stderr, flush=True)
+                sentences = [line for line in said.splitlines() if any(words in line for words in SAID)]
+                silent[victim] += not sentences
+                print(victim, round(took, 2), sentences[:1], file=sys.stderr, flush=True)
                 if took > (SOON if victim != "torchrun" else NEVER):
                     wrong.append(f"survivors of {victim} lived {took:.1f} s")
             process.wait()

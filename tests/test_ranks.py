@@ -283,6 +283,24 @@ def test_a_killed_rank_takes_the_others_with_it_in_seconds(tmp_path: Path) -> No
     assert Run(tmp_path / "run").status == "interrupted"
 
 
+def test_a_rank_killed_at_the_very_start_takes_the_others_with_it_in_words(tmp_path: Path) -> None:
+    process = launch(2, "cleanpath", *TRAIN, *GROUPS, *LONG, "--out", "run", cwd=tmp_path)
+    wait_until(lambda: len(workers(process)) == 2, "the processes")
+    found = workers(process)
+    # Its signals are blocked once it watches its start.
+    wait_until(lambda: _blocks_sigterm(found[0]), "the watch")
+    found[1].kill()
+    wait_until(lambda: not lives(found[0]), "the other's end")
+    code, _, err = ended(process)
+    assert code == 1
+    assert "error: process 0 of this run ends before it has begun: another one is gone" in err
+
+
+def _blocks_sigterm(process: psutil.Process) -> bool:
+    words = Path(f"/proc/{process.pid}/status").read_text(encoding="ascii").split()
+    return bool(int(words[words.index("SigBlk:") + 1], 16) & 1 << (signal.SIGTERM - 1))
+
+
 @pytest.mark.slow
 def test_torchrun_starts_again_what_was_killed_and_the_run_is_the_same(tmp_path: Path) -> None:
     words: tuple[str, ...] = (*TRAIN, *GROUPS, "--set", "training.iterations=1500", "--save-every", "0.3")

@@ -12,9 +12,9 @@ from typing import Annotated
 import typer
 from typer.exceptions import TyperException
 
-from cleanpath import __version__, options, showing, verbs
+from cleanpath import __version__, launched, options, showing, verbs
 from cleanpath.errors import CleanpathError, SettingError, UserError
-from cleanpath.launched import PATIENCE, check_alone, joined, processes_here, speaks, tries_before
+from cleanpath.launched import PATIENCE, check_alone, processes, speaks
 from cleanpath.options import (
     AsJson,
     Columns,
@@ -126,7 +126,7 @@ def train(
     from cleanpath.grid.local import cores
     from cleanpath.report import terminal
 
-    here = processes_here()
+    here = launched.processes_here()
     threads = threads or max(1, cores() // here)
 
     extra = [f"data.name={data}"] if data is not None else []
@@ -143,12 +143,12 @@ def train(
         options.show(plan, as_json, lambda: terminal.print_run_plan(plan))
         return
     go_on = f"go on with: {this_command(without='--fresh')}"
-    with joined(patience) as ranks, stop_requests(go_on, torchrun=ranks.count > 1) as request:
+    with stop_requests(go_on, torchrun=processes() > 1) as request, launched.joined(patience) as ranks:
         run = single.train(
             experiment,
             out,
             threads=threads,
-            fresh=fresh and not tries_before(),
+            fresh=fresh and not launched.tries_before(),
             request=request,
             loaders=loaders,
             seconds_between=save_every,
@@ -370,6 +370,7 @@ def doctor(as_json: AsJson = False) -> None:
 def main() -> None:
     """Run the command line; errors become one or two lines and an exit code."""
     speak_any_encoding()
+    launched.watch_start()
     try:
         code = app(standalone_mode=False)
         if sys.stdout is not None:

@@ -26,6 +26,7 @@ _SOON, _AT_ONCE = 10.0, 2.0
 """Seconds to reach what torchrun keeps, at the start and at the end."""
 _LAUNCHER_GONE = threading.Event()
 """torchrun keeps the store: without it nobody can be asked, and waiting for it takes half a minute."""
+_MET = threading.Event()
 _LOOK = 0.25
 """Seconds between two looks at the neighbours."""
 
@@ -61,6 +62,32 @@ def speaks(message: str) -> bool:
         digest = hashlib.sha256(message.encode()).hexdigest()
         return _store(_AT_ONCE).add(f"said/{digest}", 1) == 1
     return True
+
+
+def watch_start() -> None:
+    """Until the processes have met: one that torchrun started and now ends says so, and ends at once.
+
+    A handler of Python's would wait for the imports, and for the others to come.
+    """
+    if processes() == 1 or not hasattr(signal, "sigtimedwait"):
+        return
+    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
+    threading.Thread(target=_watch_start, args=(os.getppid(),), daemon=True).start()
+
+
+def _watch_start(launcher: int) -> None:
+    while not _MET.is_set():
+        asked = signal.sigtimedwait({signal.SIGTERM}, _LOOK)
+        gone = os.getppid() != launcher
+        if asked is None and not gone:
+            continue
+        why = "torchrun, which started it, is gone" if gone else "another one is gone, or all were stopped"
+        sys.stderr.write(
+            f"error: process {os.environ['RANK']} of this run ends before it has begun: {why}; what was saved is kept: "
+            "give the same command again\n"
+        )
+        sys.stderr.flush()
+        os._exit(RankLostError.exit_code)
 
 
 @contextmanager
@@ -105,6 +132,8 @@ def joined(patience: float) -> Iterator["Ranks"]:
             f"of {count} processes not all came within {patience:g} seconds; look for the error of the others, or "
             "give more time with --patience"
         ) from None
+    _MET.set()
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGTERM})
     ended = threading.Event()
     watch = threading.Thread(target=_watch, args=(neighbours, launcher, store, ended), daemon=True)
     watch.start()
