@@ -8,6 +8,7 @@ import pytest
 
 from cleanpath.paper.hypotheses import CLAIMS, claim_of
 from cleanpath.paper.verdicts import CONFIRMED, CONTRADICTED, NOT_RUN, UNDECIDED, Verdict
+from cleanpath.paper.published import FAIL_ABOVE, published_table
 from cleanpath.report.claimed import (
     columns_of,
     contradicted,
@@ -131,6 +132,20 @@ def test_column_at_its_ceiling_is_named() -> None:
     assert "rows fail" in column.ceiling
     (column,) = columns_of(table1(3))
     assert column.ceiling == ""
+
+
+def test_errors_for_which_the_limit_was_not_made_are_no_failures() -> None:
+    """The paper's own CIFAR-100 column of Table 3 is above 20% throughout, and has an order."""
+    printed = {row: value for (row, column), value in published_table("table3").cells.items() if column == "CIFAR-100"}
+    errors = {row: value for row, value in printed.items() if isinstance(value, float)}
+    assert min(errors.values()) > FAIL_ABOVE
+    cells = [cell(row, result(0, error), paper=error, column="CIFAR-100") for row, error in errors.items()]
+    (limited,) = columns_of(table(*cells, name="table3"))
+    assert "rows fail" in limited.ceiling
+    (free,) = columns_of(table(*(replace(one, judged=False) for one in cells), name="table3"))
+    assert free.ceiling == ""
+    assert free.agreement is not None
+    assert free.agreement.tau == pytest.approx(1.0)
 
 
 def test_order_of_rows_is_set_beside_the_paper_s() -> None:

@@ -40,6 +40,12 @@ def recipes_of(names: Iterable[str]) -> tuple[Recipe, ...]:
     return tuple(recipe_of(name) for name in dict.fromkeys(expanded))
 
 
+def has_limit(table: str, row: str, column: str) -> bool:
+    """Whether the paper's limit of 20% is for the error in that cell; not where there is no such cell."""
+    cells = RECIPES[table].cells() if table in RECIPES else ()
+    return any(joined(one, other).has_limit for one, other in cells if (one.key, other.key) == (row, column))
+
+
 def with_rows(recipe: Recipe, added: Sequence[Part]) -> Recipe:
     """The recipe with rows of a user's behind its own, where its columns are of small images.
 

@@ -23,6 +23,7 @@ from cleanpath.paper.claims import (
     Order,
 )
 from cleanpath.paper.columns import ceiling, floor
+from cleanpath.paper.tables import has_limit
 
 CONFIRMED, CONTRADICTED, UNDECIDED, NOT_RUN = "confirmed", "contradicted", "undecided", "not_run"
 
@@ -255,12 +256,15 @@ def _difference(comparison: Comparison, values: Sequence[float]) -> float:
 
 
 def _alike(claim: Claim, results: Sequence[Result]) -> str:
-    """Why the compared cells cannot be told apart in test error: all at the ceiling, or all failing; else nothing."""
+    """Why the compared cells cannot be told apart in test error; nothing where they can.
+
+    All are at the ceiling, or all fail, where the paper's limit is for them.
+    """
     if claim.quantity != "error":
         return ""
     medians = {cell: m for r in results for cell, m in zip(r.comparison.cells, r.medians, strict=True)}
     errors = {"/".join(cell): {0: middle} for cell, middle in medians.items()}
-    return ceiling(errors) or floor(errors) or ""
+    return ceiling(errors) or (all(has_limit(*cell) for cell in medians) and floor(errors)) or ""
 
 
 def _missing(claim: Claim, values: Values) -> tuple[Cell, ...]:

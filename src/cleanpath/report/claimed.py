@@ -92,7 +92,7 @@ def labels_of(tables: Sequence[Table]) -> dict[tuple[str, str], str]:
 
 
 def columns_of(table: Table) -> Iterator[Column]:
-    """Ceilings and orders, for the columns that print test errors on which the paper's limit is."""
+    """Ceilings and orders, for the columns that print test errors; floors where the paper's limit is for them."""
     for column in table.columns:
         cells = [cell for cell in table.cells if cell.column == column and not cell.external]
         errors = {cell.row: dict(enumerate(cell.values)) for cell in cells if cell.quantity == "error" and cell.values}
@@ -102,11 +102,12 @@ def columns_of(table: Table) -> Iterator[Column]:
             cell.row: cell.median if cell.median is not None else cell.status for cell in cells if cell.row in errors
         }
         paper = {cell.row: cell.paper for cell in cells}
+        limited = all(cell.judged for cell in cells if cell.row in errors)
         printed = any(value is not None for value in paper.values())
         yield Column(
             table=table.name,
             column=column,
-            ceiling=ceiling(errors) or floor(errors) or "",
+            ceiling=ceiling(errors) or (limited and floor(errors)) or "",
             agreement=rank_agreement(ours, paper) if printed else None,
         )
 

@@ -7,7 +7,7 @@ from pathlib import Path
 from cleanpath import measures
 from cleanpath.experiment import Experiment, Training
 from cleanpath.paper.claims import EARLY, QUANTITIES
-from cleanpath.paper.parts import Part, Recipe, joined
+from cleanpath.paper.parts import Recipe, joined
 from cleanpath.paper.published import PublishedTable, published_table
 from cleanpath.paper.scales import Scale
 from cleanpath.paper.tables import experiments, missing
@@ -54,7 +54,7 @@ def collect(  # noqa: PLR0913 (keyword options)
             note=row.note,
             left_out=left_out.get((row.key, column.key), ""),
             fill=(elsewhere or {}).get((row.key, column.key), ""),
-            judged=_judged(parts[row.key, column.key]),
+            judged=parts[row.key, column.key].has_limit,
         )
         for row, column in recipe.cells()
     ]
@@ -78,11 +78,6 @@ def collect(  # noqa: PLR0913 (keyword options)
         no_numbers=paper.no_numbers,
         curves=recipe.curves,
     )
-
-
-def _judged(part: Part) -> bool:
-    """Whether a cell's number is a test error on CIFAR-10, as those of Table 1, whose caption has the limit."""
-    return part.data == "CIFAR-10" and part.quantity in ("", "error")
 
 
 def _external(paper: PublishedTable) -> list[Cell]:
