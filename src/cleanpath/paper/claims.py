@@ -1,6 +1,6 @@
 """What a claim of the paper is, as data: which cells it compares, in what, which way, and what would refute it.
 
-The claims themselves stand in `hypotheses.py`; `verdicts.py` judges them on recorded values.
+The claims themselves stand in `hypotheses/`; `verdicts.py` judges them on recorded values.
 """
 
 from collections.abc import Iterable, Mapping
@@ -10,7 +10,8 @@ from typing import Any
 # Table, row and column, by the keys of `tables.py`.
 Cell = tuple[str, str, str]
 
-# The paper's "first 10k iterations" of 64k (Fig. 6), as a part of a run of any length.
+# As long as the paper's "first 10k iterations" of 64k (Fig. 6), as a part of a run of any length. The part begins behind
+# the warm-up: 400 of the paper's 10k, but more than this whole part where a short run warms up for a quarter of it.
 EARLY = 10_000 / 64_000
 
 
@@ -55,8 +56,8 @@ QUANTITIES: Mapping[str, Quantity] = {
             unit="",
             digits=3,
             definition=(
-                f"Mean of the training-loss curve over the first {EARLY:.2%} of the run: the paper's first 10,000 of "
-                "64,000 iterations."
+                f"Mean of the training-loss curve over {EARLY:.2%} of the run behind its warm-up: as long as the paper's "
+                "first 10,000 of 64,000 iterations, 400 of which are its warm-up."
             ),
         ),
         Quantity(

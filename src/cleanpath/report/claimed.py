@@ -24,7 +24,7 @@ from cleanpath.paper.verdicts import (
 )
 from cleanpath.report.table import DIVERGED, FINISHED, SeedResult, Table
 
-# What is worse than anything once a run diverges; other numbers of such a run are not known.
+# What is worse than anything once a run diverges, if it was not known before; other numbers of such a run are not known.
 _WORST = ("error", "top5_error", "train_error", "train_loss", "early_loss", "area")
 # The order in which verdicts are counted.
 VERDICTS = (CONFIRMED, CONTRADICTED, UNDECIDED, NOT_RUN)
@@ -62,7 +62,7 @@ class Column:
 def values_of(tables: Sequence[Table]) -> dict[tuple[str, str, str, str], dict[int, float]]:
     """What `judge` reads: by table, row, column and quantity the number of each seed.
 
-    A run that diverged is ∞ in errors and losses; one that crashed or was not made has no entry, nor has a number that
+    A run that diverged is ∞ in errors and losses, but for an early loss that it had before; one that crashed or was not made has no entry, nor has a number that
     was not measured.
     """
     found: dict[tuple[str, str, str, str], dict[int, float]] = {}
@@ -77,7 +77,8 @@ def values_of(tables: Sequence[Table]) -> dict[tuple[str, str, str, str], dict[i
 
 def _value(seed: SeedResult, quantity: str) -> float | None:
     if seed.status == DIVERGED:
-        return math.inf if quantity in _WORST else None
+        known = seed.value(quantity) if quantity == "early_loss" else None
+        return known if known is not None else math.inf if quantity in _WORST else None
     return seed.value(quantity) if seed.status == FINISHED else None
 
 

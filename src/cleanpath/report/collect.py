@@ -1,5 +1,6 @@
 """From run folders to the values of a table."""
 
+import math
 import shlex
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -135,7 +136,10 @@ def seed_result(run: Run, seed: int, *, view: str = "") -> SeedResult:
         return SeedResult(seed=seed, status=FAILED if reason else MISSING, run=run.name, reason=reason or "")
     lines = list(run.metrics())
     losses = tuple((line["iteration"], line["loss"]) for line in lines if "loss" in line)
-    error, measured = result.get("error"), {**measures.numbers(run), **_of_curve(losses)}
+    training = run.experiment.training
+    planned = training.iterations or (losses[-1][0] if losses and result["status"] != DIVERGED else None)
+    error = result.get("error")
+    measured = {**measures.numbers(run), **_of_curve(losses, training.warmup, planned)}
     if view:
         seen = measures.evaluated(run, view)
         error = seen.get("error")
@@ -158,12 +162,21 @@ def seed_result(run: Run, seed: int, *, view: str = "") -> SeedResult:
     )
 
 
-def _of_curve(losses: Sequence[tuple[int, float]]) -> dict[str, float]:
-    """Means of the training loss over the whole run and over its beginning."""
+def _of_curve(losses: Sequence[tuple[int, float]], warmup: int, planned: int | None) -> dict[str, float]:
+    """Means of the training loss: over the whole curve, and over its beginning behind the warm-up.
+
+    The second is of a run's `planned` iterations, not of those that it came to: of a run that diverged later it is
+    known, of one that did not come so far it is not.
+    """
     if not losses:
         return {}
-    early = [loss for at, loss in losses if at <= EARLY * losses[-1][0]] or [losses[0][1]]
-    return {"area": sum(loss for _, loss in losses) / len(losses), "early_loss": sum(early) / len(early)}
+    found = {"area": sum(loss for _, loss in losses) / len(losses)}
+    if planned is not None:
+        last = min(planned, warmup + math.ceil(EARLY * planned))
+        early = [loss for at, loss in losses if warmup < at <= last]
+        if early and losses[-1][0] >= last:
+            found["early_loss"] = sum(early) / len(early)
+    return found
 
 
 def in_words(training: Training) -> str:
