@@ -114,8 +114,16 @@ class Cell:
         """`ok`, `fail` (median above the limit), `diverged`, `failed` (a run crashed), `missing`, `external`."""
         if self.external:
             return EXTERNAL
-        if any(seed.status == FAILED for seed in self.seeds):
-            return FAILED
+        return FAILED if self.crashes else self.outcome
+
+    @property
+    def crashes(self) -> int:
+        """How many runs crashed."""
+        return sum(seed.status == FAILED for seed in self.seeds)
+
+    @property
+    def outcome(self) -> str:
+        """What the runs that ended say, whatever became of the others: `ok`, `fail`, `diverged`; `missing` without."""
         if not self.n:
             return MISSING
         if self.median is None:
