@@ -3,12 +3,18 @@
 import json
 import math
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
+from cleanpath.data.digits import digits
+from cleanpath.experiment import Data
+from cleanpath.paper.held_out import TEST_IMAGES
 from cleanpath.paper.hypotheses import CLAIMS, claim_of
-from cleanpath.paper.verdicts import CONFIRMED, CONTRADICTED, NOT_RUN, UNDECIDED, Verdict
 from cleanpath.paper.published import FAIL_ABOVE, published_table
+from cleanpath.paper.scales import LAPTOP, QUICK
+from cleanpath.paper.tables import recipe_of
+from cleanpath.paper.verdicts import CONFIRMED, CONTRADICTED, NOT_RUN, UNDECIDED, Verdict
 from cleanpath.report.claimed import (
     columns_of,
     contradicted,
@@ -21,6 +27,7 @@ from cleanpath.report.claimed import (
     values_of,
     verdicts_of,
 )
+from cleanpath.report.collect import collect
 from cleanpath.report.table import FINISHED, Cell, SeedResult, Table
 from tests.report.example import cell, crashed, diverged, missing, paper_table, run, table
 
@@ -132,6 +139,28 @@ def test_column_at_its_ceiling_is_named() -> None:
     assert "rows fail" in column.ceiling
     (column,) = columns_of(table1(3))
     assert column.ceiling == ""
+
+
+def test_rows_within_one_test_image_are_at_a_ceiling() -> None:
+    """0.2% is one image of 500 and two of 1000; the claim and the column say so."""
+    for images, alike in ((500, True), (1000, False), (None, False)):
+        plain = table1(10, others=4.2, original=4.0)
+        found = replace(plain, cells=tuple(replace(one, test_images=images) for one in plain.cells))
+        (column,) = columns_of(found)
+        doubt = by_id([found])["H1c"].doubt
+        assert ("within one of 500 test images" in column.ceiling) == ("within one of 500" in doubt) == alike
+
+
+@pytest.mark.parametrize("kind", ["digits", "cifar10"])
+def test_collected_cells_know_how_many_images_they_are_tested_on(kind: str, tmp_path: Path) -> None:
+    scale = QUICK if kind == "digits" else LAPTOP
+    for held_out, count in (("test", TEST_IMAGES[kind]), ("validation", {"digits": 250, "cifar10": 5000}[kind])):
+        changes = [] if held_out == "test" else ["data.held_out=validation"]
+        found = collect(recipe_of("table3"), scale, seeds=[0], changes=changes, root=tmp_path)
+        counted = {c.column: c.test_images for c in found.cells if c.row == "ResNet-164 original"}
+        assert counted == {"CIFAR-10": count, "CIFAR-100": None}
+        if kind == "digits":
+            assert len(digits(Data(name="digits", held_out=held_out)).held_out.labels) == count
 
 
 def test_errors_for_which_the_limit_was_not_made_are_no_failures() -> None:

@@ -10,8 +10,8 @@ from typing import Any
 # Table, row and column, by the keys of `tables.py`.
 Cell = tuple[str, str, str]
 
-# As long as the paper's "first 10k iterations" of 64k (Fig. 6), as a part of a run of any length. The part begins behind
-# the warm-up: 400 of the paper's 10k, but more than this whole part where a short run warms up for a quarter of it.
+# As long as the paper's "first 10k iterations" of 64k (Fig. 6), as a part of a run of any length. It begins behind the
+# warm-up: that is 400 of the paper's 10k, but longer than the whole part where a short run warms up for a quarter of it.
 EARLY = 10_000 / 64_000
 
 
@@ -56,8 +56,8 @@ QUANTITIES: Mapping[str, Quantity] = {
             unit="",
             digits=3,
             definition=(
-                f"Mean of the training-loss curve over {EARLY:.2%} of the run behind its warm-up: as long as the paper's "
-                "first 10,000 of 64,000 iterations, 400 of which are its warm-up."
+                f"Mean of the training-loss curve over {EARLY:.2%} of the run behind its warm-up: as long as the "
+                "paper's first 10,000 of 64,000 iterations, 400 of which are its warm-up."
             ),
         ),
         Quantity(

@@ -141,12 +141,19 @@ class Verdict:
         return f"{self.verdict}: {several}{found}, {seeds}, p = {p:.2g} after Holm over {self.family}{doubt}"
 
 
-def judge(claims: Iterable[Claim], values: Values, alpha: float = 0.05) -> list[Verdict]:
+def judge(
+    claims: Iterable[Claim],
+    values: Values,
+    alpha: float = 0.05,
+    *,
+    test_images: Mapping[Cell, int | None] | None = None,
+) -> list[Verdict]:
     """A verdict on every claim, in their order; those whose comparisons all have a seed are judged together.
 
     Each claim gives two one-sided p-values, that it holds and that it is the other way. The first of all claims are one
     family for Holm, the second another: the chance that any claim is wrongly confirmed is at most `alpha`, and so is
-    the chance that any is wrongly contradicted.
+    the chance that any is wrongly contradicted. `test_images` are those that the errors of a cell are counted on: cells
+    within one of them are at a ceiling.
     """
     tested = [(claim, tuple(_result(claim, one, values) for one in claim.comparisons)) for claim in claims]
     judged = [results for _, results in tested if all(result.n for result in results)]
@@ -155,7 +162,7 @@ def judge(claims: Iterable[Claim], values: Values, alpha: float = 0.05) -> list[
     p_against = [min(1.0, len(results) * min(result.p_against for result in results)) for results in judged]
     numbers = zip(p_for, p_against, exact.holm(p_for), exact.holm(p_against), strict=True)
     return [
-        _decided(claim, results, next(numbers), family=len(judged), alpha=alpha)
+        _decided(claim, results, next(numbers), family=len(judged), alpha=alpha, test_images=test_images or {})
         if all(result.n for result in results)
         else Verdict(claim=claim, verdict=NOT_RUN, missing=_missing(claim, values))
         for claim, results in tested
@@ -163,11 +170,18 @@ def judge(claims: Iterable[Claim], values: Values, alpha: float = 0.05) -> list[
 
 
 def _decided(
-    claim: Claim, results: tuple[Result, ...], p: tuple[float, float, float, float], *, family: int, alpha: float
+    claim: Claim,
+    results: tuple[Result, ...],
+    p: tuple[float, float, float, float],
+    *,
+    family: int,
+    alpha: float,
+    test_images: Mapping[Cell, int | None],
 ) -> Verdict:
     """The verdict of these p-values: for, against, and both after Holm."""
     p_for, p_against, holm_for, holm_against = p
-    alike, n, needed = _alike(claim, results), min(result.n for result in results), seeds_needed(family, alpha)
+    alike = _alike(claim, results, test_images)
+    n, needed = min(result.n for result in results), seeds_needed(family, alpha)
     # Rows that cannot be told apart are like each other for a reason that is not the paper's.
     blind = bool(alike) and claim.direction in (EQUAL, NOT_HIGHER)
     verdict = CONTRADICTED if holm_against <= alpha else CONFIRMED if holm_for <= alpha and not blind else UNDECIDED
@@ -255,7 +269,7 @@ def _difference(comparison: Comparison, values: Sequence[float]) -> float:
     return sum((later > earlier) - (later < earlier) for earlier, later in pairs) / len(pairs)
 
 
-def _alike(claim: Claim, results: Sequence[Result]) -> str:
+def _alike(claim: Claim, results: Sequence[Result], test_images: Mapping[Cell, int | None]) -> str:
     """Why the compared cells cannot be told apart in test error; nothing where they can.
 
     All are at the ceiling, or all fail, where the paper's limit is for them.
@@ -264,7 +278,9 @@ def _alike(claim: Claim, results: Sequence[Result]) -> str:
         return ""
     medians = {cell: m for r in results for cell, m in zip(r.comparison.cells, r.medians, strict=True)}
     errors = {"/".join(cell): {0: middle} for cell, middle in medians.items()}
-    return ceiling(errors) or (all(has_limit(*cell) for cell in medians) and floor(errors)) or ""
+    images = {test_images.get(cell) for cell in medians}
+    top = ceiling(errors, test_images=images.pop() if len(images) == 1 else None)
+    return top or (all(has_limit(*cell) for cell in medians) and floor(errors)) or ""
 
 
 def _missing(claim: Claim, values: Values) -> tuple[Cell, ...]:

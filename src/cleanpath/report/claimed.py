@@ -84,7 +84,8 @@ def _value(seed: SeedResult, quantity: str) -> float | None:
 
 def verdicts_of(tables: Sequence[Table]) -> list[Verdict]:
     """A verdict on every claim whose cells are all in these tables; judged together, as one family."""
-    return judge(claims_within(CLAIMS, [table.name for table in tables]), values_of(tables))
+    images = {(table.name, cell.row, cell.column): cell.test_images for table in tables for cell in table.cells}
+    return judge(claims_within(CLAIMS, [table.name for table in tables]), values_of(tables), test_images=images)
 
 
 def labels_of(tables: Sequence[Table]) -> dict[tuple[str, str], str]:
@@ -103,12 +104,15 @@ def columns_of(table: Table) -> Iterator[Column]:
             cell.row: cell.median if cell.median is not None else cell.status for cell in cells if cell.row in errors
         }
         paper = {cell.row: cell.paper for cell in cells}
+        images = {cell.test_images for cell in cells if cell.row in errors}
         limited = all(cell.judged for cell in cells if cell.row in errors)
         printed = any(value is not None for value in paper.values())
         yield Column(
             table=table.name,
             column=column,
-            ceiling=ceiling(errors) or (limited and floor(errors)) or "",
+            ceiling=ceiling(errors, test_images=images.pop() if len(images) == 1 else None)
+            or (limited and floor(errors))
+            or "",
             agreement=rank_agreement(ours, paper) if printed else None,
         )
 

@@ -8,6 +8,7 @@ from pathlib import Path
 from cleanpath import measures
 from cleanpath.experiment import Experiment, Training
 from cleanpath.paper.claims import EARLY, QUANTITIES
+from cleanpath.paper.held_out import held_out_images
 from cleanpath.paper.parts import Recipe, joined
 from cleanpath.paper.published import PublishedTable, published_table
 from cleanpath.paper.scales import Scale
@@ -33,6 +34,7 @@ def collect(  # noqa: PLR0913 (keyword options)
     """
     paper = published_table(recipe.name)
     made = experiments(recipe, scale, seeds=seeds, changes=changes)
+    images = {(row, column): held_out_images(one.data) for (row, column, _), one in made.items()}
     runs = {key: Run(root / default_name(experiment)) for key, experiment in made.items()}
     changed = (f"Changed for this reproduction, against what is said below: {', '.join(changes)}.",) if changes else ()
     sets = "".join(f" --set {shlex.quote(change)}" for change in changes)
@@ -56,6 +58,7 @@ def collect(  # noqa: PLR0913 (keyword options)
             left_out=left_out.get((row.key, column.key), ""),
             fill=(elsewhere or {}).get((row.key, column.key), ""),
             judged=parts[row.key, column.key].has_limit,
+            test_images=images.get((row.key, column.key)),
         )
         for row, column in recipe.cells()
     ]
