@@ -313,8 +313,10 @@ def ranks() -> str:
     first, most = row["loss apart, iteration 1"], row["loss apart, most in 100 iterations"]
     lines += [
         "",
-        f"1 process against 2, loss apart: {first:.1e} in iteration 1, at most {most:.1e} in the first 100, "
-        f"{row['loss apart, median']:.1e} at the median of the epoch ({row['images']}, {row['date']}).",
+        (
+            f"1 process against 2, loss apart: {first:.1e} in iteration 1, at most {most:.1e} in the first 100, "
+            f"{row['loss apart, median']:.1e} at the median of the epoch ({row['images']}, {row['date']})."
+        ),
     ]
     return "\n".join(lines) + "\n"
 

@@ -11,7 +11,7 @@ from typing import Any
 Cell = tuple[str, str, str]
 
 # As long as the paper's "first 10k iterations" of 64k (Fig. 6), as a part of a run of any length. It begins behind the
-# warm-up: that is 400 of the paper's 10k, but longer than the whole part where a short run warms up for a quarter of it.
+# warm-up: that is 400 of the paper's 10k, but longer than the whole part where a short run warms up for a quarter.
 EARLY = 10_000 / 64_000
 
 

@@ -24,7 +24,7 @@ from cleanpath.paper.verdicts import (
 )
 from cleanpath.report.table import DIVERGED, FINISHED, SeedResult, Table
 
-# What is worse than anything once a run diverges, if it was not known before; other numbers of such a run are not known.
+# What is worse than anything once a run diverges, if it is not known from before; its other numbers are not known.
 _WORST = ("error", "top5_error", "train_error", "train_loss", "early_loss", "area")
 # The order in which verdicts are counted.
 VERDICTS = (CONFIRMED, CONTRADICTED, UNDECIDED, NOT_RUN)
@@ -62,8 +62,8 @@ class Column:
 def values_of(tables: Sequence[Table]) -> dict[tuple[str, str, str, str], dict[int, float]]:
     """What `judge` reads: by table, row, column and quantity the number of each seed.
 
-    A run that diverged is ∞ in errors and losses, but for an early loss that it had before; one that crashed or was not made has no entry, nor has a number that
-    was not measured.
+    A run that diverged is ∞ in errors and losses, but for an early loss that it had before; one that crashed or was not
+    made has no entry, nor has a number that was not measured.
     """
     found: dict[tuple[str, str, str, str], dict[int, float]] = {}
     for table in tables:
@@ -105,14 +105,13 @@ def columns_of(table: Table) -> Iterator[Column]:
         }
         paper = {cell.row: cell.paper for cell in cells}
         images = {cell.test_images for cell in cells if cell.row in errors}
+        top = ceiling(errors, test_images=images.pop() if len(images) == 1 else None)
         limited = all(cell.judged for cell in cells if cell.row in errors)
         printed = any(value is not None for value in paper.values())
         yield Column(
             table=table.name,
             column=column,
-            ceiling=ceiling(errors, test_images=images.pop() if len(images) == 1 else None)
-            or (limited and floor(errors))
-            or "",
+            ceiling=top or (limited and floor(errors)) or "",
             agreement=rank_agreement(ours, paper) if printed else None,
         )
 
