@@ -29,6 +29,7 @@ from cleanpath.paper.hypotheses import CLAIMS, HYPOTHESES
 from cleanpath.paper.published import published_table
 from cleanpath.paper.scales import PAPER_NETWORKS, SCALES
 from cleanpath.paper.tables import RECIPES, experiments
+from cleanpath.paper.verdicts import seeds_needed
 from cleanpath.report.page import answer
 from cleanpath.report.table import Table, count, from_data, number, spread
 
@@ -418,6 +419,16 @@ def _claim(claim: Claim) -> str:
     )
 
 
+def seeds() -> str:
+    """How many seeds claims need, by how many are judged together and by how many comparisons one has."""
+    together = (1, 10, 20, 40)
+    ways = {"one comparison": 1, "2, or that says equal": 2, **{str(m): m for m in (4, 6, 10)}}
+    lines = [["claims judged together", *map(str, together)], ["---", *["--:"] * len(together)]]
+    lines.append(["to confirm one", *(str(seeds_needed(k)) for k in together)])
+    lines += [[f"to contradict one of {of}", *(str(seeds_needed(k * m)) for k in together)] for of, m in ways.items()]
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines) + "\n"
+
+
 def quantities() -> str:
     """What each quantity of a claim is."""
     lines = ["| quantity | what |", "| --- | --- |"]
@@ -491,6 +502,7 @@ BLOCKS: dict[str, Callable[[], str]] = {
     "reproductions": reproductions,
     "stand_ins": stand_ins,
     "quantities": quantities,
+    "seeds": seeds,
     "beyond": beyond,
     "substitutes": substitutes,
     "sweep": sweep,

@@ -24,6 +24,7 @@ from cleanpath.paper.verdicts import (
     judge,
     seeds_needed,
     seeds_sentence,
+    seeds_to_contradict,
 )
 from tests.helpers import examples
 
@@ -159,12 +160,48 @@ def test_as_many_seeds_as_needed_confirm_what_is_clear(number: int) -> None:
 def test_seeds_that_are_needed() -> None:
     assert [seeds_needed(k) for k in (1, 2, 3, 4, 12, 13, 25, 26, 51, 52)] == [5, 6, 6, 7, 8, 9, 9, 10, 10, 11]
     assert seeds_needed(1, alpha=0.5) == 1
-    assert seeds_sentence(5, 13) == (
-        "5 seeds cannot confirm any of 13 claims: the smallest p-value after Holm is 0.41, above 0.05; --seeds 9 can"
+
+
+def test_seeds_that_are_needed_to_contradict_grow_with_the_comparisons() -> None:
+    """K · m / 2ⁿ ≤ 0.05: with the fewest seeds a claim is contradicted if all say so, with one less it cannot be."""
+    cells = [("table1", f"row {i}", "ResNet-110") for i in range(11)]
+    for m, direction, margin, expected in (
+        (1, LOWER, 0, 10),
+        (2, LOWER, 0, 11),
+        (10, LOWER, 0, 13),
+        (1, EQUAL, 0.5, 11),
+    ):
+        comparisons = tuple(Contrast(plus=(cells[0],), minus=(other,)) for other in cells[1 : m + 1])
+        claims = [claim(direction, comparisons, margin=margin, identifier=f"H{i}a") for i in range(40)]
+        assert seeds_to_contradict(claims[0], 40) == expected
+        for n, verdict in ((expected, CONTRADICTED), (expected - 1, UNDECIDED)):
+            values = {(*cell, "error"): dict.fromkeys(range(n), 6.0 - bool(i)) for i, cell in enumerate(cells)}
+            found = judge(claims, values)[0]
+            assert (found.verdict, found.needed, found.needed_against) == (verdict, 10, expected)
+            told = f"{n} seeds, and {expected} are needed to contradict this one"
+            assert (told in found.doubt) == (verdict == UNDECIDED and n >= 10)
+
+
+def test_doubt_of_few_seeds_names_both_numbers() -> None:
+    both = claim(LOWER, (Contrast(plus=(A,), minus=(B,)), Contrast(plus=(A,), minus=(C,))))
+    found = one(both, runs(a=[1.5, 1.5], b=[3.0, 3.0], c=[3.0, 3.0]))
+    assert found.doubt == "2 seeds, and 5 are needed to confirm one of 1, 6 to contradict this one"
+
+
+def test_sentence_about_seeds_ends_with_the_option_that_gives_enough() -> None:
+    plain = [claim(identifier=f"H{i}a") for i in range(13)]
+    assert seeds_sentence(5, plain) == (
+        "5 seeds cannot confirm any of 13 claims: the smallest p-value after Holm is 0.41, above 0.05; "
+        "9 can, and 9 can contradict each as well: --seeds claims=9"
     )
-    assert seeds_sentence(9, 13) is None
-    assert seeds_sentence(3, 0) is None
-    sentence = seeds_sentence(3, 1)
+    both = claim(LOWER, (Contrast(plus=(A,), minus=(B,)), Contrast(plus=(A,), minus=(C,))), identifier="H9z")
+    assert seeds_sentence(9, [*plain[1:], both], command="cleanpath reproduce all") == (
+        "9 seeds cannot contradict H9z, each of several comparisons; cleanpath reproduce all --seeds claims=10 can"
+    )
+    assert seeds_sentence(10, [*plain[1:], both]) is None
+    assert seeds_sentence(9, plain) is None
+    assert seeds_sentence(3, []) is None
+    sentence = seeds_sentence(3, plain[:1])
     assert sentence is not None
     assert sentence.startswith("3 seeds cannot confirm the claim")
 

@@ -205,6 +205,11 @@ class Claim:
         return tuple(dict.fromkeys(cell for comparison in self.comparisons for cell in comparison.cells))
 
     @property
+    def ways_against(self) -> int:
+        """In how many ways it can be contradicted, each a test: by every comparison, by those of `equal` to two sides."""
+        return len(self.comparisons) * (2 if self.direction == EQUAL else 1)
+
+    @property
     def formula(self) -> str:
         """What is claimed of its cells: `d < 0, d = table2/a/ResNet-110 − table2/b/ResNet-110`."""
         way = DIRECTIONS[self.direction].replace("margin", f"{self.margin:g}")

@@ -90,6 +90,8 @@ class Verdict:
     """How many claims were judged together."""
     needed: int = 0
     """The least number of seeds with which one of so many can be confirmed."""
+    needed_against: int = 0
+    """The same for this one to be contradicted: more, the more comparisons it has."""
     doubt: str = ""
     """Why values that look alike decide nothing: a ceiling, a floor, too few seeds."""
     missing: tuple[Cell, ...] = ()
@@ -120,6 +122,7 @@ class Verdict:
             "holm_against": self.holm_against,
             "family": self.family,
             "seeds_needed": self.needed,
+            "seeds_needed_against": self.needed_against,
             "doubt": self.doubt,
             "missing": [list(cell) for cell in self.missing],
             "results": [result.to_data() for result in self.results],
@@ -181,12 +184,12 @@ def _decided(
     """The verdict of these p-values: for, against, and both after Holm."""
     p_for, p_against, holm_for, holm_against = p
     alike = _alike(claim, results, test_images)
-    n, needed = min(result.n for result in results), seeds_needed(family, alpha)
+    n = min(result.n for result in results)
+    needed, against = seeds_needed(family, alpha), seeds_to_contradict(claim, family, alpha)
     # Rows that cannot be told apart are like each other for a reason that is not the paper's.
     blind = bool(alike) and claim.direction in (EQUAL, NOT_HIGHER)
     verdict = CONTRADICTED if holm_against <= alpha else CONFIRMED if holm_for <= alpha and not blind else UNDECIDED
-    few = f"{n} seeds, and {needed} are needed to confirm one of {family}"
-    doubts = (alike, few if verdict == UNDECIDED and n < needed else "")
+    doubts = (alike, _few(n, needed, against, family) if verdict == UNDECIDED else "")
     return Verdict(
         claim=claim,
         verdict=verdict,
@@ -197,6 +200,7 @@ def _decided(
         holm_against=holm_against,
         family=family,
         needed=needed,
+        needed_against=against,
         doubt="; ".join(doubt for doubt in doubts if doubt),
     )
 
@@ -209,16 +213,40 @@ def seeds_needed(number_of_claims: int, alpha: float = 0.05) -> int:
     return n
 
 
-def seeds_sentence(seeds: int, number_of_claims: int, alpha: float = 0.05) -> str | None:
-    """What `--seeds` says where so many seeds cannot confirm any of so many claims; None where they can."""
-    if not number_of_claims or seeds >= (needed := seeds_needed(number_of_claims, alpha)):
+def seeds_to_contradict(claim: Claim, number_of_claims: int, alpha: float = 0.05) -> int:
+    """The same for the opposite of a claim, whose smallest p-value is 2^−n times the ways in which it can be."""
+    return seeds_needed(number_of_claims * claim.ways_against, alpha)
+
+
+def _few(n: int, needed: int, against: int, family: int) -> str:
+    """What so many seeds cannot do to a claim, whatever they show; nothing if they are enough for both."""
+    wanted = []
+    if n < needed:
+        wanted.append(f"{needed} are needed to confirm one of {family}")
+    if n < against and against > needed:
+        wanted.append(f"{against} to contradict this one" if wanted else f"{against} are needed to contradict this one")
+    return f"{n} seeds, and {', '.join(wanted)}" if wanted else ""
+
+
+def seeds_sentence(seeds: int, claims: Sequence[Claim], alpha: float = 0.05, *, command: str = "") -> str | None:
+    """What `--seeds` says where so many seeds cannot confirm any of these claims, or contradict some; None else.
+
+    It ends with the option that gives enough, behind the `command` that it belongs to.
+    """
+    number = len(claims)
+    enough = max((seeds_to_contradict(claim, number, alpha) for claim in claims), default=0)
+    if seeds >= enough:
         return None
-    least = min(1.0, number_of_claims / 2**seeds)
-    claims = "the claim" if number_of_claims == 1 else f"any of {number_of_claims} claims"
     said = "1 seed" if seeds == 1 else f"{seeds} seeds"
+    rest = f"{command} --seeds claims={enough}".strip()
+    if seeds >= seeds_needed(number, alpha):
+        safe = [claim.id for claim in claims if seeds < seeds_to_contradict(claim, number, alpha)]
+        return f"{said} cannot contradict {', '.join(safe)}, each of several comparisons; {rest} can"
+    least = min(1.0, number / 2**seeds)
+    which = "the claim" if number == 1 else f"any of {number} claims"
     return (
-        f"{said} cannot confirm {claims}: the smallest p-value after Holm is {least:.2g}, above {alpha:g}; "
-        f"--seeds {needed} can"
+        f"{said} cannot confirm {which}: the smallest p-value after Holm is {least:.2g}, above {alpha:g}; "
+        f"{seeds_needed(number, alpha)} can, and {enough} can contradict each as well: {rest}"
     )
 
 

@@ -141,7 +141,7 @@ def contradicted(verdicts: Sequence[Verdict]) -> bool:
 
 def few_seeds(cells: Collection[Cell], seeds: int) -> str | None:
     """Why so many seeds cannot confirm any of the claims that these cells decide; None where they can."""
-    return seeds_sentence(seeds, len(decided_by(cells)))
+    return seeds_sentence(seeds, decided_by(cells))
 
 
 def decided_by(cells: Collection[Cell]) -> tuple[Claim, ...]:
