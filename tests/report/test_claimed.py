@@ -12,7 +12,7 @@ from cleanpath.experiment import Data
 from cleanpath.paper.held_out import TEST_IMAGES
 from cleanpath.paper.hypotheses import CLAIMS, claim_of
 from cleanpath.paper.published import FAIL_ABOVE, published_table
-from cleanpath.paper.scales import LAPTOP, QUICK
+from cleanpath.paper.scales import LAPTOP, QUICK, SCALES, Scale
 from cleanpath.paper.tables import recipe_of
 from cleanpath.paper.verdicts import CONFIRMED, CONTRADICTED, NOT_RUN, UNDECIDED, Verdict
 from cleanpath.report.claimed import (
@@ -46,13 +46,13 @@ def result(seed: int, error: float, **numbers: float) -> SeedResult:
     )
 
 
-def table1(seeds: int, others: float = 9.0, original: float = 6.0) -> Table:
+def table1(seeds: int, others: float = 9.0, original: float = 6.0, scale: str = "paper") -> Table:
     """All rows of Table 1; the original at one error and the rest at another, a little apart from seed to seed."""
     cells = [
         cell(row, *(result(s, (original if row == "original" else others) + s / 100) for s in range(seeds)))
         for row in ROWS
     ]
-    return table(*cells)
+    return table(*cells, scale=scale)
 
 
 def by_id(tables: list[Table]) -> dict[str, Verdict]:
@@ -124,14 +124,56 @@ def test_only_claims_within_the_tables_are_judged() -> None:
         claim.id for claim in CLAIMS if {name for name, _, _ in claim.cells} == {"table1"}
     }
     assert verdicts_of([]) == []
-    assert tally([]) == "No claim of the paper is decided by these tables alone."
+    assert tally([], []) == "No claim of the paper is decided by these tables alone."
     assert decided_by(H1A.cells[:2]) == tuple(c for c in CLAIMS if set(c.cells) <= set(H1A.cells[:2]))
 
 
-def test_tally_counts_every_claim_once() -> None:
-    told = verdicts_of([table1(10)])
-    numbers = [int(word) for word in tally(told).replace(":", "").split() if word.isdigit()]
+def test_tally_counts_every_claim_once_and_says_at_which_scale() -> None:
+    whole, small = table1(10), table1(10, scale="quick")
+    told = verdicts_of([whole])
+    numbers = [int(word) for word in tally(told, [whole]).replace(":", "").split() if word.isdigit()]
     assert numbers[0] == len(told) == sum(numbers[1:])
+    assert tally(told, [whole]).endswith("6 confirmed, 3 undecided.")
+    words = tally(verdicts_of([small]), [small])
+    assert f" At scale quick ({QUICK.about}), with what stands for the paper's networks and data beside each" in words
+    assert words.endswith("; 4 of the undecided it cannot decide at all.")
+
+
+def test_claim_that_a_scale_cannot_decide_is_undecided_whatever_its_runs_say() -> None:
+    """The scale says so in words; then neither a verdict nor the correction of the others comes of such runs."""
+    beyond = {claim.id for claim in CLAIMS if claim.id in QUICK.undecidable} & set(by_id([table1(3)]))
+    assert beyond == {"H1a", "H1b", "H1c", "H3b"}
+    for others in (9.0, 5.0):
+        judged = by_id([table1(12, others=others, scale="quick")])
+        for identifier in beyond:
+            one = judged[identifier]
+            assert (one.verdict, one.holm_for, one.holm_against) == (UNDECIDED, None, None)
+            assert one.doubt == f"scale quick cannot decide it: {QUICK.undecidable[identifier]}"
+            line = line_of(one, {})
+            assert "12 seeds" in line
+            assert one.doubt in line
+            assert "p = " not in line
+        assert {one.family for key, one in judged.items() if key not in beyond} == {len(judged) - len(beyond)}
+    assert judged["H1d"].verdict == CONTRADICTED
+    assert by_id([table1(12, scale="paper")])["H1c"].verdict == CONFIRMED
+
+
+@pytest.mark.parametrize("scale", SCALES.values(), ids=lambda scale: scale.name)
+def test_claims_that_scales_cannot_decide_exist(scale: Scale) -> None:
+    assert set(scale.undecidable) <= {claim.id for claim in CLAIMS}
+    assert bool(scale.undecidable) == (scale.name != "paper")
+
+
+def test_verdict_says_what_stands_for_the_paper_s_networks_and_data() -> None:
+    small, whole = (by_id([table1(10, scale=scale)]) for scale in ("quick", "paper"))
+    assert small["H2a"].run_as == "run with 56 layers for ResNet-110, digits for CIFAR-10"
+    assert line_of(small["H2a"], {}).endswith(f"; {small['H2a'].run_as}")
+    assert small["H2a"].to_data()["run_as"] == small["H2a"].run_as
+    assert whole["H2a"].run_as == ""
+    deep = claim_of("H7a")
+    cells = [cell(row, result(0, 6.0, early_loss=1.0), column=column) for _, row, column in deep.cells]
+    found = by_id([table(*cells, name="table3", scale="laptop")])["H7a"]
+    assert found.run_as == "run with 110 layers for ResNet-1001"
 
 
 def test_column_at_its_ceiling_is_named() -> None:

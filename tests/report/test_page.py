@@ -307,7 +307,7 @@ def test_verdicts_come_first_and_are_words_with_shapes(tables: tuple[Table, Tabl
         assert claimed.line_of(one, claimed.labels_of(tables)) in said.text
     places = [whole.every.index(element) for element in (items[0], next(whole.root.all("table")))]
     assert places == sorted(places)
-    assert claimed.tally(list(judged.values())) in whole.root.text
+    assert claimed.tally(list(judged.values()), tables) in whole.root.text
     assert len(set(claimed.SHAPES.values())) == 4
 
 

@@ -206,7 +206,7 @@ class Claim:
 
     @property
     def ways_against(self) -> int:
-        """In how many ways it can be contradicted, each a test: by every comparison, by those of `equal` to two sides."""
+        """In how many ways it can be contradicted, each a test: by every comparison, and where equal to both sides."""
         return len(self.comparisons) * (2 if self.direction == EQUAL else 1)
 
     @property

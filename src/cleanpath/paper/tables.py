@@ -46,6 +46,16 @@ def has_limit(table: str, row: str, column: str) -> bool:
     return any(joined(one, other).has_limit for one, other in cells if (one.key, other.key) == (row, column))
 
 
+def stand_ins(cells: Iterable[tuple[str, str, str]], scale: Scale) -> str:
+    """What stands for the paper's networks and data in cells by table, row and column; empty where nothing does."""
+    parts = {
+        (recipe.name, row.key, column.key): joined(row, column)
+        for recipe in RECIPES.values()
+        for row, column in recipe.cells()
+    }
+    return scale.stand_ins((cell[0], parts[cell]) for cell in cells)
+
+
 def with_rows(recipe: Recipe, added: Sequence[Part]) -> Recipe:
     """The recipe with rows of a user's behind its own, where its columns are of small images.
 

@@ -93,7 +93,9 @@ class Verdict:
     needed_against: int = 0
     """The same for this one to be contradicted: more, the more comparisons it has."""
     doubt: str = ""
-    """Why values that look alike decide nothing: a ceiling, a floor, too few seeds."""
+    """Why values that look alike decide nothing: a ceiling, a floor, too few seeds; or why no values could."""
+    run_as: str = ""
+    """What stands for the paper's networks and data; empty where they are the paper's."""
     missing: tuple[Cell, ...] = ()
 
     @property
@@ -124,6 +126,7 @@ class Verdict:
             "seeds_needed": self.needed,
             "seeds_needed_against": self.needed_against,
             "doubt": self.doubt,
+            "run_as": self.run_as,
             "missing": [list(cell) for cell in self.missing],
             "results": [result.to_data() for result in self.results],
             "in_words": self.in_words(),
@@ -135,13 +138,13 @@ class Verdict:
         if result is None:
             cells = ", ".join("/".join(cell) for cell in self.missing)
             return f"not run: no seed of {cells}"
-        p = self.holm_against if self.verdict == CONTRADICTED else self.holm_for
-        assert p is not None
         several = f"closest of {len(self.results)} comparisons: " if len(self.results) > 1 else ""
         found = _found(self.claim, self.verdict, result, labels or {})
         seeds = f"{result.favourable} of {result.n} seeds" + (" as claimed" if self.verdict != CONFIRMED else "")
         doubt = f" ({self.doubt})" if self.doubt else ""
-        return f"{self.verdict}: {several}{found}, {seeds}, p = {p:.2g} after Holm over {self.family}{doubt}"
+        p = self.holm_against if self.verdict == CONTRADICTED else self.holm_for
+        corrected = "" if p is None else f", p = {p:.2g} after Holm over {self.family}"
+        return f"{self.verdict}: {several}{found}, {seeds}{corrected}{doubt}{self.run_as and f'; {self.run_as}'}"
 
 
 def judge(
@@ -150,26 +153,35 @@ def judge(
     alpha: float = 0.05,
     *,
     test_images: Mapping[Cell, int | None] | None = None,
+    undecidable: Mapping[str, str] | None = None,
 ) -> list[Verdict]:
     """A verdict on every claim, in their order; those whose comparisons all have a seed are judged together.
 
     Each claim gives two one-sided p-values, that it holds and that it is the other way. The first of all claims are one
     family for Holm, the second another: the chance that any claim is wrongly confirmed is at most `alpha`, and so is
     the chance that any is wrongly contradicted. `test_images` are those that the errors of a cell are counted on: cells
-    within one of them are at a ceiling.
+    within one of them are at a ceiling. `undecidable` are claims, with the reason, on which such values are no
+    evidence: undecided whatever they are, and no part of the family.
     """
+    beyond = undecidable or {}
     tested = [(claim, tuple(_result(claim, one, values) for one in claim.comparisons)) for claim in claims]
-    judged = [results for _, results in tested if all(result.n for result in results)]
+    judged = [results for claim, results in tested if all(result.n for result in results) and claim.id not in beyond]
     # All comparisons must hold: the largest p. One the other way suffices: the smallest, times how many there are.
     p_for = [max(result.p_for for result in results) for results in judged]
     p_against = [min(1.0, len(results) * min(result.p_against for result in results)) for results in judged]
     numbers = zip(p_for, p_against, exact.holm(p_for), exact.holm(p_against), strict=True)
-    return [
-        _decided(claim, results, next(numbers), family=len(judged), alpha=alpha, test_images=test_images or {})
-        if all(result.n for result in results)
-        else Verdict(claim=claim, verdict=NOT_RUN, missing=_missing(claim, values))
-        for claim, results in tested
-    ]
+    verdicts = []
+    for claim, results in tested:
+        if not all(result.n for result in results):
+            verdicts.append(Verdict(claim=claim, verdict=NOT_RUN, missing=_missing(claim, values)))
+        elif claim.id in beyond:
+            verdicts.append(Verdict(claim=claim, verdict=UNDECIDED, results=results, doubt=beyond[claim.id]))
+        else:
+            images = test_images or {}
+            verdicts.append(
+                _decided(claim, results, next(numbers), family=len(judged), alpha=alpha, test_images=images)
+            )
+    return verdicts
 
 
 def _decided(

@@ -6,13 +6,16 @@ The claims are `paper.hypotheses`, how they are judged is docs/claims.md. Never 
 import math
 from collections import Counter
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from itertools import groupby
 from typing import Any
 
 from cleanpath.paper.claims import QUANTITIES, Cell, Claim, claims_within
 from cleanpath.paper.columns import Agreement, ceiling, floor, rank_agreement
 from cleanpath.paper.hypotheses import CLAIMS
 from cleanpath.paper.published import Published
+from cleanpath.paper.scales import SCALES, Scale
+from cleanpath.paper.tables import stand_ins
 from cleanpath.paper.verdicts import (
     CONFIRMED,
     CONTRADICTED,
@@ -85,7 +88,28 @@ def _value(seed: SeedResult, quantity: str) -> float | None:
 def verdicts_of(tables: Sequence[Table]) -> list[Verdict]:
     """A verdict on every claim whose cells are all in these tables; judged together, as one family."""
     images = {(table.name, cell.row, cell.column): cell.test_images for table in tables for cell in table.cells}
-    return judge(claims_within(CLAIMS, [table.name for table in tables]), values_of(tables), test_images=images)
+    claims = claims_within(CLAIMS, [table.name for table in tables])
+    scales = _scales(tables)
+    beyond = {
+        claim.id: f"scale {scale.name} cannot decide it: {scale.undecidable[claim.id]}"
+        for claim in claims
+        for scale in (scales[table] for table, _, _ in claim.cells if table in scales)
+        if claim.id in scale.undecidable
+    }
+    verdicts = judge(claims, values_of(tables), test_images=images, undecidable=beyond)
+    return [replace(one, run_as=_run_as(one.claim, scales)) if one.results else one for one in verdicts]
+
+
+def _scales(tables: Sequence[Table]) -> dict[str, Scale]:
+    """The scale of each table, by its name; none for one that is of no scale of ours."""
+    return {table.name: SCALES[table.scale] for table in tables if table.scale in SCALES}
+
+
+def _run_as(claim: Claim, scales: Mapping[str, Scale]) -> str:
+    """What stands for the claim's networks and data, by the scale of each of its tables."""
+    known = [cell for cell in claim.cells if cell[0] in scales]
+    by_scale = groupby(known, key=lambda cell: scales[cell[0]])
+    return "; ".join(f"run with {found}" for scale, cells in by_scale if (found := stand_ins(cells, scale)))
 
 
 def labels_of(tables: Sequence[Table]) -> dict[tuple[str, str], str]:
@@ -125,13 +149,20 @@ def line_of(verdict: Verdict, labels: Mapping[tuple[str, str], str]) -> str:
     return verdict.in_words(labels).removeprefix(f"{verdict.verdict}: ")
 
 
-def tally(verdicts: Sequence[Verdict]) -> str:
-    """How many claims came out how, in a sentence."""
+def tally(verdicts: Sequence[Verdict], tables: Sequence[Table]) -> str:
+    """How many claims came out how, and at which scale: what that is, if it is not the paper's own."""
     if not verdicts:
         return "No claim of the paper is decided by these tables alone."
     counts = Counter(one.verdict for one in verdicts)
     said = ", ".join(f"{counts[word]} {word.replace('_', ' ')}" for word in VERDICTS if counts[word])
-    return f"Of {len(verdicts)} claims of the paper that these tables can decide: {said}."
+    scales = {scale.name: scale for scale in _scales(tables).values() if scale.undecidable}
+    small = [f"scale {name} ({scale.about})" for name, scale in scales.items()]
+    counted = f"Of {len(verdicts)} claims of the paper that these tables can decide: {said}."
+    if not small:
+        return counted
+    beyond = sum(one.verdict == UNDECIDED and one.holm_for is None for one in verdicts)
+    words = f"; {beyond} of the undecided it cannot decide at all" if beyond else ""
+    return f"{counted} At {' and '.join(small)}, with what stands for the paper's networks and data beside each{words}."
 
 
 def contradicted(verdicts: Sequence[Verdict]) -> bool:
@@ -152,7 +183,7 @@ def decided_by(cells: Collection[Cell]) -> tuple[Claim, ...]:
 def to_markdown(tables: Sequence[Table], verdicts: Sequence[Verdict]) -> str:
     """The verdicts as a table in Markdown, under their count."""
     if not verdicts:
-        return f"{tally(verdicts)}\n"
+        return f"{tally(verdicts, tables)}\n"
     labels = labels_of(tables)
     rows = [("verdict", "claim", "found"), ("---",) * 3]
     rows += [
@@ -160,7 +191,7 @@ def to_markdown(tables: Sequence[Table], verdicts: Sequence[Verdict]) -> str:
         for one in verdicts
     ]
     lines = "\n".join(f"| {' | '.join(word.replace('|', '∣') for word in row)} |" for row in rows)
-    return f"{tally(verdicts)}\n\n{lines}\n"
+    return f"{tally(verdicts, tables)}\n\n{lines}\n"
 
 
 def to_data(tables: Sequence[Table], verdicts: Sequence[Verdict]) -> dict[str, Any]:

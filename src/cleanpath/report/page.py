@@ -93,7 +93,7 @@ def page(
         facts=facts,
         command=command,
         title=_title(tables),
-        tally=tally(judged),
+        tally=tally(judged, tables),
         hypotheses=claims_shown(tables, judged),
         widths=(THIN, THICK),
         colours=COLOURS,
