@@ -12,7 +12,8 @@ from cleanpath.experiment import Data
 from cleanpath.paper.held_out import TEST_IMAGES
 from cleanpath.paper.hypotheses import CLAIMS, claim_of
 from cleanpath.paper.published import FAIL_ABOVE, published_table
-from cleanpath.paper.scales import LAPTOP, QUICK, SCALES, Scale
+from cleanpath.paper.scales import LAPTOP, PAPER, QUICK, SCALES, Scale
+from cleanpath.paper.seeding import Seeds
 from cleanpath.paper.tables import recipe_of
 from cleanpath.paper.verdicts import CONFIRMED, CONTRADICTED, NOT_RUN, UNDECIDED, Verdict
 from cleanpath.report.claimed import (
@@ -103,12 +104,12 @@ def test_three_seeds_decide_nothing_and_say_so() -> None:
     one = by_id([table1(3)])["H1c"]
     assert one.verdict == UNDECIDED
     assert "3 seeds" in line_of(one, {})
-    told = few_seeds([c for claim in (H1A, H1C) for c in claim.cells], 3)
+    told = few_seeds([c for claim in (H1A, H1C) for c in claim.cells], 3, PAPER)
     assert told is not None
     assert "3 seeds cannot confirm" in told
     # Table 1 decides nine claims; those of ten comparisons need eleven seeds to be contradicted.
-    assert few_seeds(H1A.cells, 10) is not None
-    assert few_seeds(H1A.cells, 11) is None
+    assert few_seeds(H1A.cells, 10, PAPER) is not None
+    assert few_seeds(H1A.cells, 11, PAPER) is None
 
 
 def test_what_is_not_run_is_not_run_and_names_what_lacks() -> None:
@@ -125,7 +126,7 @@ def test_only_claims_within_the_tables_are_judged() -> None:
     }
     assert verdicts_of([]) == []
     assert tally([], []) == "No claim of the paper is decided by these tables alone."
-    assert decided_by(H1A.cells[:2]) == tuple(c for c in CLAIMS if set(c.cells) <= set(H1A.cells[:2]))
+    assert decided_by(H1A.cells[:2], PAPER) == tuple(c for c in CLAIMS if set(c.cells) <= set(H1A.cells[:2]))
 
 
 def test_tally_counts_every_claim_once_and_says_at_which_scale() -> None:
@@ -200,7 +201,7 @@ def test_collected_cells_know_how_many_images_they_are_tested_on(kind: str, tmp_
     scale = QUICK if kind == "digits" else LAPTOP
     for held_out, count in (("test", TEST_IMAGES[kind]), ("validation", {"digits": 250, "cifar10": 5000}[kind])):
         changes = [] if held_out == "test" else ["data.held_out=validation"]
-        found = collect(recipe_of("table3"), scale, seeds=[0], changes=changes, root=tmp_path)
+        found = collect(recipe_of("table3"), scale, seeds=Seeds(every=1), changes=changes, root=tmp_path)
         counted = {c.column: c.test_images for c in found.cells if c.row == "ResNet-164 original"}
         assert counted == {"CIFAR-10": count, "CIFAR-100": None}
         if kind == "digits":

@@ -34,6 +34,8 @@ class Scale:
     about: str
     seeds: int
     """How many, unless the user says."""
+    seeds_of_claims: int = 10
+    """How many the cells of claims have with `--seeds claims`: as few as can confirm one of up to 51."""
     data: Mapping[str, Data]
     channels: int
     networks: Mapping[str, str]

@@ -12,6 +12,7 @@ from cleanpath.experiment import Experiment
 from cleanpath.paper import questions, rows
 from cleanpath.paper.parts import Part, Recipe, joined
 from cleanpath.paper.scales import Scale
+from cleanpath.paper.seeding import Seeds
 from cleanpath.settings import override
 
 ALL = "all"
@@ -103,6 +104,19 @@ def experiments(
     changed = {key: override(one, changes) for key, one in plain.items()} if changes else plain
     _check_apart(recipe.name, plain, changed, changes)
     return {(*key, seed): replace(one, seed=seed) for key, one in changed.items() for seed in seeds}
+
+
+def seeded(
+    recipe: Recipe,
+    scale: Scale,
+    seeds: Seeds,
+    *,
+    columns: Iterable[str] | None = None,
+    changes: Sequence[str] = (),
+) -> dict[tuple[str, str, int], Experiment]:
+    """The same, each cell with its own seeds."""
+    made = experiments(recipe, scale, columns=columns, seeds=range(seeds.most), changes=changes)
+    return {key: one for key, one in made.items() if one.seed in seeds.of(recipe.name, *key[:2])}
 
 
 def _experiment(table: str, scale: Scale, row: str, part: Part) -> Experiment:

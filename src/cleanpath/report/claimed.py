@@ -170,14 +170,14 @@ def contradicted(verdicts: Sequence[Verdict]) -> bool:
     return any(one.verdict == CONTRADICTED for one in verdicts)
 
 
-def few_seeds(cells: Collection[Cell], seeds: int) -> str | None:
-    """Why so many seeds cannot confirm any of the claims that these cells decide; None where they can."""
-    return seeds_sentence(seeds, decided_by(cells))
+def few_seeds(cells: Collection[Cell], seeds: int, scale: Scale, *, command: str = "") -> str | None:
+    """Why so many seeds cannot confirm or contradict claims that these cells decide; None where they can."""
+    return seeds_sentence(seeds, decided_by(cells, scale), command=command)
 
 
-def decided_by(cells: Collection[Cell]) -> tuple[Claim, ...]:
-    """The claims all of whose cells are among these."""
-    return tuple(claim for claim in CLAIMS if set(claim.cells) <= set(cells))
+def decided_by(cells: Collection[Cell], scale: Scale) -> tuple[Claim, ...]:
+    """The claims that the scale can decide and all of whose cells are among these."""
+    return tuple(claim for claim in CLAIMS if claim.id not in scale.undecidable and set(claim.cells) <= set(cells))
 
 
 def to_markdown(tables: Sequence[Table], verdicts: Sequence[Verdict]) -> str:

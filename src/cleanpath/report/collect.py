@@ -12,7 +12,8 @@ from cleanpath.paper.held_out import held_out_images
 from cleanpath.paper.parts import Recipe, joined
 from cleanpath.paper.published import PublishedTable, published_table
 from cleanpath.paper.scales import Scale
-from cleanpath.paper.tables import experiments, missing
+from cleanpath.paper.seeding import Seeds
+from cleanpath.paper.tables import missing, seeded
 from cleanpath.records import Run, default_name
 from cleanpath.report.table import DIVERGED, FAILED, FINISHED, MISSING, Cell, SeedResult, Table
 
@@ -21,7 +22,7 @@ def collect(  # noqa: PLR0913 (keyword options)
     recipe: Recipe,
     scale: Scale,
     *,
-    seeds: Sequence[int],
+    seeds: Seeds,
     changes: Sequence[str],
     root: Path,
     own: Sequence[Path] = (),
@@ -33,13 +34,10 @@ def collect(  # noqa: PLR0913 (keyword options)
     scale does not have.
     """
     paper = published_table(recipe.name)
-    made = experiments(recipe, scale, seeds=seeds, changes=changes)
+    made = seeded(recipe, scale, seeds, changes=changes)
     images = {(row, column): held_out_images(one.data) for (row, column, _), one in made.items()}
     runs = {key: Run(root / default_name(experiment)) for key, experiment in made.items()}
     changed = (f"Changed for this reproduction, against what is said below: {', '.join(changes)}.",) if changes else ()
-    sets = "".join(f" --set {shlex.quote(change)}" for change in changes)
-    sets += "".join(f" --with {shlex.quote(str(path))}" for path in own)
-    rest = sets if root == Path("runs") else f"{sets} --runs {shlex.quote(str(root))}"
     parts = {(row.key, column.key): joined(row, column) for row, column in recipe.cells()}
     left_out = missing(recipe, scale)
     cells = [
@@ -50,7 +48,7 @@ def collect(  # noqa: PLR0913 (keyword options)
             paper=paper.cells.get((row.key, column.key)),
             seeds=tuple(
                 seed_result(runs[row.key, column.key, seed], seed, view=parts[row.key, column.key].view)
-                for seed in seeds
+                for seed in seeds.of(recipe.name, row.key, column.key)
                 if (row.key, column.key, seed) in runs
             ),
             quantity=parts[row.key, column.key].quantity or "error",
@@ -77,11 +75,22 @@ def collect(  # noqa: PLR0913 (keyword options)
         ),
         columns=tuple(column.key for column in recipe.columns),
         cells=(*cells, *_external(paper)),
-        fill=f"cleanpath reproduce {recipe.name} --scale {scale.name} --seeds {len(seeds)}{rest}",
+        fill=command([recipe.name], scale, changes=changes, root=root, own=own, seeds=seeds.option),
         quantities={cell.quantity: QUANTITIES[cell.quantity].words for cell in cells},
         no_numbers=paper.no_numbers,
         curves=recipe.curves,
     )
+
+
+def command(
+    names: Sequence[str], scale: Scale, *, changes: Sequence[str], root: Path, own: Sequence[Path], seeds: str = ""
+) -> str:
+    """What runs some tables as they were asked for; it can be pasted."""
+    words = ["cleanpath", "reproduce", *names, "--scale", scale.name, *seeds.split()]
+    words += [word for change in changes for word in ("--set", change)]
+    words += [word for path in own for word in ("--with", str(path))]
+    words += [] if root == Path("runs") else ["--runs", str(root)]
+    return shlex.join(words)
 
 
 def _external(paper: PublishedTable) -> list[Cell]:
