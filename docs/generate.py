@@ -27,11 +27,12 @@ from cleanpath.nn import streams as nn_streams
 from cleanpath.paper.claims import QUANTITIES, Claim
 from cleanpath.paper.hypotheses import CLAIMS, HYPOTHESES
 from cleanpath.paper.published import published_table
-from cleanpath.paper.scales import PAPER_NETWORKS, SCALES
+from cleanpath.paper.scales import PAPER_NETWORKS, SCALES, Scale
 from cleanpath.paper.tables import RECIPES, experiments
 from cleanpath.paper.verdicts import seeds_needed
 from cleanpath.report.page import answer
 from cleanpath.report.table import Table, count, from_data, number, spread
+from cleanpath.reproduction import reproduction
 
 ROOT = Path(__file__).resolve().parent.parent
 PAGES = (
@@ -378,7 +379,15 @@ def reproductions() -> str:
             together[at] |= of_scale
         lines.append([f"`{name}`", published_table(name).title, *_counted(runs)])
     lines.append(["`all`", "every table and figure; runs that they share count once", *_counted(together)])
+    of_claims = {scale.name: _with_seeds_of_claims(scale) for scale in SCALES.values()}
+    more = f"the same with `--seeds claims`: {SCALES['quick'].seeds_of_claims} seeds for cells of claims"
+    lines.append(["`all`", more, *_counted(of_claims)])
     return "\n".join(f"| {' | '.join(line)} |" for line in lines) + "\n"
+
+
+def _with_seeds_of_claims(scale: Scale) -> set[Any]:
+    job = reproduction(["all"], scale=scale.name, seeds="claims", all_columns=True, changes=[], root=ROOT / "runs")
+    return {plan.apart(cell.experiment) for cell in job.cells()}
 
 
 def _counted(runs: dict[str, set[Any]]) -> list[str]:
@@ -417,6 +426,16 @@ def _claim(claim: Claim) -> str:
         f"- **{claim.id}** {claim.sentence} `{claim.formula}` for {QUANTITIES[claim.quantity].words}.{margin} "
         f"Refuted if {claim.refuted_if}. Source: {claim.source}.{presumed}"
     )
+
+
+def undecidable() -> str:
+    """The claims that a scale cannot decide, with the reasons."""
+    lines = ["| scale | claims | why |", "| --- | --- | --- |"]
+    for scale in SCALES.values():
+        for why in dict.fromkeys(scale.undecidable.values()):
+            named = ", ".join(claim.id for claim in CLAIMS if scale.undecidable.get(claim.id) == why)
+            lines.append(f"| {scale.name} | {named} | {why} |")
+    return "\n".join(lines) + "\n"
 
 
 def seeds() -> str:
@@ -503,6 +522,7 @@ BLOCKS: dict[str, Callable[[], str]] = {
     "stand_ins": stand_ins,
     "quantities": quantities,
     "seeds": seeds,
+    "undecidable": undecidable,
     "beyond": beyond,
     "substitutes": substitutes,
     "sweep": sweep,

@@ -235,6 +235,7 @@ def test_plan_of_all_gives_ten_seeds_to_the_claims_that_the_scale_can_decide(mon
     words = re.search(r"cleanpath reproduce all --scale quick --seeds (claims=\d+)", told)
     assert words is not None
     assert words[0] in few
+    assert words[0] in (Path(__file__).parents[1] / "docs" / "claims.md").read_text(encoding="utf-8")
     assert job_of("all", seeds=words[1]).few_seeds() is None
 
 

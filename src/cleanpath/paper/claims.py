@@ -89,6 +89,13 @@ QUANTITIES: Mapping[str, Quantity] = {
             definition="Σ max(0, −y_l) over the units of a stage, mean over elements and stages.",
         ),
         Quantity(
+            key="truncated_share",
+            words="truncated by the ReLU in a unit, of the signal",
+            unit="",
+            digits=3,
+            definition="Mean of max(0, −y_l) over elements, over rms of x_l; mean over units, however many there are.",
+        ),
+        Quantity(
             key="scale_growth",
             words="growth of the signal",
             unit="×",
