@@ -42,13 +42,13 @@ def seeds_asked(asked: int | str | None, scale: Scale) -> Seeds:
     """
     if asked is None:
         return Seeds(every=scale.seeds)
-    found = re.fullmatch(r"(?:(\d+)|(claims)(?:=(\d+))?)", str(asked).strip())
-    every, claims, many = found.groups() if found else (None, None, None)
-    if not found or 0 in (int(every or 1), int(many or 1)):
+    found = re.fullmatch(r"(\d+)|claims(?:=(\d+))?", str(asked).strip())
+    if found is None or any(number is not None and int(number) == 0 for number in found.groups()):
         raise SettingError(
             f"--seeds is '{asked}'; give a number that is greater than or equal to 1, for all rows, or claims or "
             "claims=N, for the rows that claims compare"
         )
-    if claims:
-        return Seeds(every=scale.seeds, of_claims=int(many or scale.seeds_of_claims))
-    return Seeds(every=int(every))
+    every, many = found.groups()
+    if every is not None:
+        return Seeds(every=int(every))
+    return Seeds(every=scale.seeds, of_claims=scale.seeds_of_claims if many is None else int(many))
