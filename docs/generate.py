@@ -27,10 +27,12 @@ from cleanpath.nn import streams as nn_streams
 from cleanpath.paper.claims import QUANTITIES, Claim
 from cleanpath.paper.hypotheses import CLAIMS, HYPOTHESES
 from cleanpath.paper.published import published_table
-from cleanpath.paper.scales import PAPER_NETWORKS, SCALES
+from cleanpath.paper.scales import PAPER_NETWORKS, SCALES, Scale
 from cleanpath.paper.tables import RECIPES, experiments
+from cleanpath.paper.verdicts import seeds_needed
 from cleanpath.report.page import answer
 from cleanpath.report.table import Table, count, from_data, number, spread
+from cleanpath.reproduction import reproduction
 
 ROOT = Path(__file__).resolve().parent.parent
 PAGES = (
@@ -373,7 +375,15 @@ def reproductions() -> str:
             together[at] |= of_scale
         lines.append([f"`{name}`", published_table(name).title, *_counted(runs)])
     lines.append(["`all`", "every table and figure; runs that they share count once", *_counted(together)])
+    of_claims = {scale.name: _with_seeds_of_claims(scale) for scale in SCALES.values()}
+    more = f"the same with `--seeds claims`: {SCALES['quick'].seeds_of_claims} seeds for cells of claims"
+    lines.append(["`all`", more, *_counted(of_claims)])
     return "\n".join(f"| {' | '.join(line)} |" for line in lines) + "\n"
+
+
+def _with_seeds_of_claims(scale: Scale) -> set[Any]:
+    job = reproduction(["all"], scale=scale.name, seeds="claims", all_columns=True, changes=[], root=ROOT / "runs")
+    return {plan.apart(cell.experiment) for cell in job.cells()}
 
 
 def _counted(runs: dict[str, set[Any]]) -> list[str]:
@@ -412,6 +422,26 @@ def _claim(claim: Claim) -> str:
         f"- **{claim.id}** {claim.sentence} `{claim.formula}` for {QUANTITIES[claim.quantity].words}.{margin} "
         f"Refuted if {claim.refuted_if}. Source: {claim.source}.{presumed}"
     )
+
+
+def undecidable() -> str:
+    """The claims that a scale cannot decide, with the reasons."""
+    lines = ["| scale | claims | why |", "| --- | --- | --- |"]
+    for scale in SCALES.values():
+        for why in dict.fromkeys(scale.undecidable.values()):
+            named = ", ".join(claim.id for claim in CLAIMS if scale.undecidable.get(claim.id) == why)
+            lines.append(f"| {scale.name} | {named} | {why} |")
+    return "\n".join(lines) + "\n"
+
+
+def seeds() -> str:
+    """How many seeds claims need, by how many are judged together and by how many comparisons one has."""
+    together = (1, 10, 20, 40)
+    ways = {"one comparison": 1, "2, or that says equal": 2, **{str(m): m for m in (4, 6, 10)}}
+    lines = [["claims judged together", *map(str, together)], ["---", *["--:"] * len(together)]]
+    lines.append(["to confirm one", *(str(seeds_needed(k)) for k in together)])
+    lines += [[f"to contradict one of {of}", *(str(seeds_needed(k * m)) for k in together)] for of, m in ways.items()]
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines) + "\n"
 
 
 def quantities() -> str:
@@ -487,6 +517,8 @@ BLOCKS: dict[str, Callable[[], str]] = {
     "reproductions": reproductions,
     "stand_ins": stand_ins,
     "quantities": quantities,
+    "seeds": seeds,
+    "undecidable": undecidable,
     "beyond": beyond,
     "substitutes": substitutes,
     "sweep": sweep,

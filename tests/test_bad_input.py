@@ -104,6 +104,8 @@ CASES: dict[str, tuple[list[str], list[str]]] = {
     "own unit of a text": (["reproduce", "table1", "--with", "notes.txt"], ["notes.txt"]),
     "own unit where none varies": (["reproduce", "depth", "--with", "notes.txt"], ["notes.txt"]),
     "seeds": (["reproduce", "table1", "--seeds", "0"], ["--seeds", "equal to 1"]),
+    "seeds in words": (["report", "table1", "--seeds", "claim"], ["--seeds is 'claim'", "claims=N"]),
+    "no seed of claims": (["report", "table1", "--seeds", "claims=0"], ["--seeds is 'claims=0'"]),
     "workers": (["reproduce", "table1", "--workers", "0"], ["--workers", "equal to 1"]),
     "columns": (["reproduce", "table1", "--columns", "second"], ["--columns", "first", "all"]),
     "threads": (["train", "preresnet8", "--threads", "0"], ["--threads", "equal to 1"]),

@@ -40,8 +40,8 @@ def by_hand(of: ResNet, images: torch.Tensor) -> dict[str, dict[str, torch.Tenso
             assert isinstance(unit, ResidualUnit)
             shared = unit.before(x)
             y = unit.shortcut(shared) + unit.branch(shared)
-            x = unit.after(y)
-            found[name] = {"shared": shared, "y": y, "x": x}
+            found[name] = {"shared": shared, "y": y, "read": x}
+            x = found[name]["x"] = unit.after(y)
     return found
 
 
@@ -62,12 +62,23 @@ def test_numbers_of_the_sums_are_those_of_units_run_by_hand(placement: str) -> N
     assert numbers["negative_share"] == pytest.approx(sum(shares) / len(shares), abs=1e-6)
     gaps = [sum(float((-one["y"]).clamp(min=0).mean()) for one in stage) for stage in stages]
     assert numbers["truncated"] == pytest.approx(sum(gaps) / 3, rel=1e-4, abs=1e-7)
+    of_signal = [float((-one["y"]).clamp(min=0).mean() / one["read"].square().mean().sqrt()) for one in seen.values()]
+    assert numbers["truncated_share"] == pytest.approx(sum(of_signal) / len(seen), rel=1e-4, abs=1e-7)
     growth = [float(stage[-1]["x"].norm() / stage[0]["x"].norm()) for stage in stages]
     assert numbers["scale_growth"] == pytest.approx(sum(growth) / 3, rel=1e-4)
     if placement == "relu_before_addition":
         assert (numbers["negative_share"], numbers["truncated"]) == (0.0, 0.0)
     else:
         assert numbers["truncated"] > 0
+
+
+def test_what_a_relu_takes_of_the_signal_grows_neither_with_units_nor_with_the_signal() -> None:
+    found = measuring.Signals()
+    for units, scale in ((2, 1.0), (8, 1.0), (8, 100.0)):
+        names = [f"stages.stage1.unit{unit}" for unit in range(units)]
+        found.gap, found.input_rms = (dict.fromkeys(names, value * scale) for value in (0.1, 2.0))
+        assert found.numbers()["truncated_share"] == pytest.approx(0.05)
+        assert found.numbers()["truncated"] == pytest.approx(0.1 * units * scale)
 
 
 def test_convolutions_of_the_original_read_the_signal_and_those_of_full_preactivation_a_normalised_one() -> None:
@@ -226,6 +237,16 @@ def test_what_is_of_other_weights_is_made_again(run: Run) -> None:
     assert measures.numbers(run) == told["end"]
     # The audits were of the others too.
     assert measures.wanting(run, Wish(profiles=True))
+
+
+def test_run_that_was_measured_when_there_were_fewer_numbers_is_measured_again(run: Run) -> None:
+    measuring.measure(run, Wish())
+    assert not measures.wanting(run, Wish())
+    path = run.folder / measures.MEASURED
+    path.write_text(path.read_text().replace(f'"numbers": {measures.NUMBERS}', '"numbers": 1'))
+    assert measures.wanting(run, Wish())
+    measuring.measure(run, Wish())
+    assert not measures.wanting(run, Wish())
 
 
 @pytest.mark.parametrize("content", ["{", "[]", '{"version": 99}', ""])

@@ -1,6 +1,7 @@
 """`reproduce`, `report` and `list tables` over every table and figure, with networks of three units and a few steps."""
 
 import json
+import re
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -192,6 +193,50 @@ def test_verdicts_are_in_data_terminal_and_markdown(shared: tuple[Path, Any], mo
     page = (folder / "reports" / "reproduction.html").read_text(encoding="utf-8")
     assert page.count('class="unit"') > 8  # figures 1 and 2, and the units of the rows
     assert 'class="gains" role="img"' in page
+
+
+def test_cells_of_claims_alone_have_more_seeds(work: Path) -> None:
+    outcome = reproduce("warmup", "responses", "--seeds", "claims=2")
+    assert outcome.code == 0, outcome.err
+    data = outcome.json()
+    assert (data["seeds"], data["seeds_of_claims"]) == (1, 2)
+    assert {row["n"] for row in cells(data, "warmup").values()} == {2}  # both are compared by H11a
+    assert {row["n"] for row in cells(data, "responses").values()} == {1}
+    assert {one["n"] for one in data["verdicts"]} == {2}
+    assert all("--seeds claims=2" in one["fill"] for one in data["tables"])
+    with nothing_written(work / "runs"):
+        assert here("report", "warmup", "responses", "--seeds", "claims=2", "--json").json() == data
+
+
+def job_of(*what: str, seeds: int | str | None, scale: str = "quick") -> reproduction.Reproduction:
+    return reproduction.reproduction(
+        what, scale=scale, seeds=seeds, all_columns=True, changes=[], root=Path("runs"), own_units=[]
+    )
+
+
+def test_plan_of_all_gives_ten_seeds_to_the_claims_that_the_scale_can_decide(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What `--seeds claims` gives is enough to confirm, and the command that it names to contradict as well."""
+    monkeypatch.setitem(scales.SCALES, "quick", scales.QUICK)
+    plain, more = job_of("all", seeds=None), job_of("all", seeds="claims")
+    wanted = {cell for claim in CLAIMS if claim.id not in scales.QUICK.undecidable for cell in claim.cells}
+    for recipe in more.recipes:
+        found = more.experiments(recipe)
+        for row, column in {key[:2] for key in found}:
+            n = sum(key[:2] == (row, column) for key in found)
+            in_claims = (recipe.name, row, column) in wanted
+            assert n == (10 if in_claims else 3), (recipe.name, row, column)
+    assert len(plain.cells()) < len(more.cells()) < len(job_of("all", seeds=10).cells())
+    few = plain.few_seeds()
+    assert few is not None
+    assert few.startswith("3 seeds cannot confirm any of ")
+    told = more.few_seeds()
+    assert told is not None
+    assert told.startswith("10 seeds cannot contradict ")
+    words = re.search(r"cleanpath reproduce all --scale quick --seeds (claims=\d+)", told)
+    assert words is not None
+    assert words[0] in few
+    assert words[0] in (Path(__file__).parents[1] / "docs" / "claims.md").read_text(encoding="utf-8")
+    assert job_of("all", seeds=words[1]).few_seeds() is None
 
 
 def test_strict_ends_with_1_where_a_claim_is_contradicted(

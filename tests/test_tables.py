@@ -23,6 +23,7 @@ from cleanpath.paper.figures import DRAWINGS
 from cleanpath.paper.parts import Part, joined
 from cleanpath.paper.published import published_table
 from cleanpath.paper.scales import SCALES, Scale, scale_of
+from cleanpath.paper.seeding import Seeds
 from cleanpath.paper.tables import RECIPES, experiments, missing, recipe_of, recipes_of, with_rows
 from cleanpath.records import Writer, default_name
 from cleanpath.report import table as tables
@@ -500,7 +501,7 @@ def test_table_is_collected_from_run_folders(tmp_path: Path) -> None:
     recorded(tmp_path, "relu_only_preactivation", 0, None)
     damaged = recorded(tmp_path, "full_preactivation", 0, {"status": "finished", "error": 1.0})
     (damaged / "result.json").write_text("{")
-    found = collect(recipe_of("table2"), scale_of("quick"), seeds=[0, 1], changes=[], root=tmp_path)
+    found = collect(recipe_of("table2"), scale_of("quick"), seeds=Seeds(every=2), changes=[], root=tmp_path)
     of_110 = {c.row: c for c in found.cells if c.column == "ResNet-110"}
     assert [(row, c.n, c.median, c.status) for row, c in of_110.items()] == [
         ("original", 2, 2.5, "ok"),
@@ -522,7 +523,8 @@ def test_table_is_collected_from_run_folders(tmp_path: Path) -> None:
 
 
 def test_command_that_fills_a_table_is_the_one_for_its_scale_seeds_and_changes(tmp_path: Path) -> None:
-    found = collect(recipe_of("table2"), scale_of("quick"), seeds=[0, 1], changes=["training.lr=0.5"], root=tmp_path)
+    seeds, changes = Seeds(every=2), ["training.lr=0.5"]
+    found = collect(recipe_of("table2"), scale_of("quick"), seeds=seeds, changes=changes, root=tmp_path)
     assert found.fill == (f"cleanpath reproduce table2 --scale quick --seeds 2 --set training.lr=0.5 --runs {tmp_path}")
     assert "training.lr=0.5" in found.deviations[0]
 
@@ -531,7 +533,7 @@ def test_command_that_fills_a_table_can_be_pasted(tmp_path: Path) -> None:
     import shlex
 
     change = "training.lr_drops=[0.5, 0.75]"
-    found = collect(recipe_of("table2"), scale_of("quick"), seeds=[0], changes=[change], root=tmp_path)
+    found = collect(recipe_of("table2"), scale_of("quick"), seeds=Seeds(every=1), changes=[change], root=tmp_path)
     assert change in shlex.split(found.fill)
 
 

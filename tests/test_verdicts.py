@@ -2,6 +2,7 @@
 
 import json
 import math
+from collections import Counter
 from dataclasses import replace
 from itertools import product
 from typing import Any
@@ -24,6 +25,7 @@ from cleanpath.paper.verdicts import (
     judge,
     seeds_needed,
     seeds_sentence,
+    seeds_to_contradict,
 )
 from tests.helpers import examples
 
@@ -159,12 +161,44 @@ def test_as_many_seeds_as_needed_confirm_what_is_clear(number: int) -> None:
 def test_seeds_that_are_needed() -> None:
     assert [seeds_needed(k) for k in (1, 2, 3, 4, 12, 13, 25, 26, 51, 52)] == [5, 6, 6, 7, 8, 9, 9, 10, 10, 11]
     assert seeds_needed(1, alpha=0.5) == 1
-    assert seeds_sentence(5, 13) == (
-        "5 seeds cannot confirm any of 13 claims: the smallest p-value after Holm is 0.41, above 0.05; --seeds 9 can"
+
+
+def test_seeds_that_are_needed_to_contradict_grow_with_the_comparisons() -> None:
+    """K · m / 2ⁿ ≤ 0.05: with the fewest seeds a claim is contradicted if all say so, with one less it cannot be."""
+    cells = [("table1", f"row {i}", "ResNet-110") for i in range(11)]
+    for m, direction, expected in ((1, LOWER, 10), (2, LOWER, 11), (10, LOWER, 13), (1, EQUAL, 11)):
+        margin = 0.5 if direction == EQUAL else 0.0
+        comparisons = tuple(Contrast(plus=(cells[0],), minus=(other,)) for other in cells[1 : m + 1])
+        claims = [claim(direction, comparisons, margin=margin, identifier=f"H{i}a") for i in range(40)]
+        assert seeds_to_contradict(claims[0], 40) == expected
+        for n, verdict in ((expected, CONTRADICTED), (expected - 1, UNDECIDED)):
+            values = {(*cell, "error"): dict.fromkeys(range(n), 6.0 - bool(i)) for i, cell in enumerate(cells)}
+            found = judge(claims, values)[0]
+            assert (found.verdict, found.needed, found.needed_against) == (verdict, 10, expected)
+            told = f"{n} seeds, and {expected} are needed to contradict this one"
+            assert (told in found.doubt) == (verdict == UNDECIDED and n >= 10)
+
+
+def test_doubt_of_few_seeds_names_both_numbers() -> None:
+    both = claim(LOWER, (Contrast(plus=(A,), minus=(B,)), Contrast(plus=(A,), minus=(C,))))
+    found = one(both, runs(a=[1.5, 1.5], b=[3.0, 3.0], c=[3.0, 3.0]))
+    assert found.doubt == "2 seeds, and 5 are needed to confirm one of 1, 6 to contradict this one"
+
+
+def test_sentence_about_seeds_ends_with_the_option_that_gives_enough() -> None:
+    plain = [claim(identifier=f"H{i}a") for i in range(13)]
+    assert seeds_sentence(5, plain) == (
+        "5 seeds cannot confirm any of 13 claims: the smallest p-value after Holm is 0.41, above 0.05; "
+        "9 can, and 9 can contradict each as well: --seeds claims=9"
     )
-    assert seeds_sentence(9, 13) is None
-    assert seeds_sentence(3, 0) is None
-    sentence = seeds_sentence(3, 1)
+    both = claim(LOWER, (Contrast(plus=(A,), minus=(B,)), Contrast(plus=(A,), minus=(C,))), identifier="H9z")
+    assert seeds_sentence(9, [*plain[1:], both], command="cleanpath reproduce all") == (
+        "9 seeds cannot contradict H9z, each of several comparisons; cleanpath reproduce all --seeds claims=10 can"
+    )
+    assert seeds_sentence(10, [*plain[1:], both]) is None
+    assert seeds_sentence(9, plain) is None
+    assert seeds_sentence(3, []) is None
+    sentence = seeds_sentence(3, plain[:1])
     assert sentence is not None
     assert sentence.startswith("3 seeds cannot confirm the claim")
 
@@ -254,6 +288,17 @@ def test_rows_at_the_ceiling_or_the_floor_are_not_called_equal() -> None:
     assert "a ceiling" in lower.doubt
 
 
+def test_errors_on_cifar_100_and_imagenet_do_not_fail() -> None:
+    """The limit of 20% was made for CIFAR-10: the paper's own numbers elsewhere are above it, and mean something."""
+    for identifier, high in (("H9g", 24.0), ("H12c", 21.0)):
+        asked = claim_of(identifier)
+        values = {(*cell, "error"): dict.fromkeys(range(10), high + i) for i, cell in enumerate(asked.cells)}
+        found = one(asked, values)
+        assert (found.verdict, found.doubt) == (CONFIRMED, "")
+    both = {(*cell, "error"): dict.fromkeys(range(10), 80.0 + i) for i, cell in enumerate(claim_of("H9c").cells)}
+    assert "rows fail" in one(claim_of("H9c"), both).doubt
+
+
 def test_order_counts_rising_pairs_less_falling_ones() -> None:
     rising = claim(HIGHER, (Order(order=(A, B, C), name="A, B, C"),))
     found = one(rising, runs(a=[1.0] * 6, b=[2.0] * 5 + [0.5], c=[3.0, 3.0, 3.0, 3.0, 1.5, math.inf]))
@@ -307,15 +352,39 @@ def test_familywise_error_under_the_null_is_at_most_alpha_of_each_kind(null: dic
 
 
 def test_familywise_error_is_exactly_what_enumeration_gives() -> None:
-    """Two independent claims of six pairs: over all 2^12 signs, at most α are wrongly confirmed."""
-    sizes = [1.0, 2.0, 3.0, 4.0, 5.0, 6.0]
-    half = {
-        signs: one(claim(), runs(a=[10 + s * x for s, x in zip(signs, sizes, strict=True)], b=[10.0] * 6)).p_for
-        for signs in product((-1, 1), repeat=6)
-    }
-    p_values = [p for p in half.values() if p is not None]
-    wrong = sum(min(2 * min(p, q), 1) <= 0.05 for p in p_values for q in p_values)
-    assert 0 < wrong / len(p_values) ** 2 <= 0.05
+    """Two independent claims of seven pairs, over all 2^14 signs: how often one is wrongly decided, counted by hand.
+
+    Of seven pairs p is k/128, where k choices of signs have at least the same sum of ranks. After Holm over two claims
+    one is confirmed if its p is at most 1/40: where k ≤ 3.2, the sums 0, 1 and 2 of the ranks that go against it.
+    """
+    ranks, all_signs = range(1, 8), list(product((-1, 1), repeat=7))
+    of_sum = {sum(r for r, s in zip(ranks, signs, strict=True) if s > 0): signs for signs in all_signs}
+    times = Counter(sum(r for r, s in zip(ranks, signs, strict=True) if s > 0) for signs in all_signs)
+    two = [claim(identifier="H1a"), claim(comparisons=(Contrast(plus=(C,), minus=(D,)),), identifier="H1b")]
+    wrong = Counter[str]()
+    for sums in product(times, repeat=2):
+        a, c = ([10.0 + s * r for r, s in zip(ranks, of_sum[one_sum], strict=True)] for one_sum in sums)
+        told = {verdict.verdict for verdict in judge(two, runs(a=a, b=[10.0] * 7, c=c, d=[10.0] * 7))}
+        for verdict in told:
+            wrong[verdict] += times[sums[0]] * times[sums[1]]
+    # Neither is confirmed in (125/128)²; what Holm adds, the second at 1/20, is only where the first is confirmed.
+    expected = 128**2 - 125**2
+    assert (wrong[CONFIRMED], wrong[CONTRADICTED]) == (expected, expected)
+    assert 0.04 < expected / 128**2 <= 0.05
+
+
+def test_second_claim_of_holm_is_judged_more_mildly_than_the_first() -> None:
+    """p of 1/128 and of 5/128: twice the second is above 0.05, but behind the first it counts once."""
+    ranks = range(1, 8)
+    clear = [10.0 - r for r in ranks]
+    mixed = [10.0 + (r if r == 3 else -r) for r in ranks]
+    two = [claim(identifier="H1a"), claim(comparisons=(Contrast(plus=(C,), minus=(D,)),), identifier="H1b")]
+    first, second = judge(two, runs(a=clear, b=[10.0] * 7, c=mixed, d=[10.0] * 7))
+    assert (first.p_for, second.p_for) == (1 / 128, 5 / 128)
+    assert (first.holm_for, second.holm_for) == (2 / 128, 5 / 128)
+    assert (first.verdict, second.verdict) == (CONFIRMED, CONFIRMED)
+    alike = judge(two, runs(a=mixed, b=[10.0] * 7, c=mixed, d=[10.0] * 7))
+    assert [one.verdict for one in alike] == [UNDECIDED, UNDECIDED]
 
 
 def test_words_of_a_confirmed_claim() -> None:

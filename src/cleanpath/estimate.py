@@ -15,6 +15,7 @@ from cleanpath.experiment import Experiment, Foreign, Training
 from cleanpath.nn import catalog
 from cleanpath.nn.multiply_adds import layers, multiply_adds
 from cleanpath.paper import recipes
+from cleanpath.paper.held_out import TEST_IMAGES
 
 # Images to train on, and pixels of a side, of the data sets of the tables.
 _IMAGES = {"digits": 1_297, "cifar10": 50_000, "cifar100": 50_000, "imagenet": 1_281_167}
@@ -26,8 +27,6 @@ _STATED = {
     "cifar": ("preresnet1001", 32, "cifar10", 27 * 2),
     "imagenet": ("preresnet200", 224, "imagenet", 21 * 24 * 8),
 }
-_TESTED = {"digits": 500, "cifar10": 10_000, "cifar100": 10_000, "imagenet": 50_000}
-"""Held-out images."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -99,7 +98,7 @@ def seconds(experiment: Experiment, speed: Speed) -> float:
     count, training = steps(experiment), experiment.training
     one = work(experiment) / count
     step = speed.per_layer * layers(experiment.network) + one / speed.multiply_adds
-    tested = _TESTED[_kind(experiment)] / (_PASSES * training.batch_size)
+    tested = TEST_IMAGES[_kind(experiment)] / (_PASSES * training.batch_size)
     epochs = count * training.batch_size / _IMAGES[_kind(experiment)]
     return step * (count + tested * epochs)
 

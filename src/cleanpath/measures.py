@@ -18,6 +18,8 @@ from typing import Any
 from cleanpath.records import Run
 
 VERSION = 1
+# One more for every number that came to be measured: a finished run that lacks it is measured again, not trained.
+NUMBERS = 2
 MEASURED, MOMENTS = "measured.json", "moments.json"
 PROFILES = ("profile-start.json", "profile-end.json")
 
@@ -47,7 +49,9 @@ def wanting(run: Run, wish: Wish) -> bool:
     if run.status != "finished":
         return False
     names = (MEASURED, *(PROFILES if wish.profiles else ()), *map(evaluation_file, wish.views))
-    return any(not (run.folder / name).is_file() for name in names) or not of_these_weights(run, names)
+    if any(not (run.folder / name).is_file() for name in names) or not of_these_weights(run, names):
+        return True
+    return bool(read(run.folder / MEASURED).get("numbers") != NUMBERS)
 
 
 def of_these_weights(run: Run, names: Iterable[str]) -> bool:

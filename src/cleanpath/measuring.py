@@ -45,6 +45,8 @@ class Signals:
     """Share of y < 0, by unit."""
     gap: dict[str, float] = field(default_factory=dict)
     """Mean of max(0, −y), by unit."""
+    input_rms: dict[str, float] = field(default_factory=dict)
+    """rms(x_l), by unit."""
     output_rms: dict[str, float] = field(default_factory=dict)
     """rms(x_{l+1}), by unit."""
     read_rms: dict[str, float] = field(default_factory=dict)
@@ -57,6 +59,9 @@ class Signals:
         found = {
             "negative_share": _mean(self.negative_share.values()),
             "truncated": _mean(sum(stage) for stage in _by_stage(self.gap)),
+            "truncated_share": _mean(
+                gap / self.input_rms[unit] for unit, gap in self.gap.items() if self.input_rms[unit]
+            ),
             "scale_growth": _mean(stage[-1] / stage[0] for stage in _by_stage(self.output_rms) if stage[0]),
             "input_growth": _mean(
                 stage[-1] / stage[1] for stage in _by_stage(self.read_rms) if len(stage) > 1 and stage[1]
@@ -106,9 +111,13 @@ def _watched(name: str, unit: nn.Module, found: Signals) -> Iterator[Any]:
         found.negative_share[name] = float((y < 0).double().mean())
         found.gap[name] = float((-y).clamp(min=0).double().mean())
 
+    def of_unit(_module: nn.Module, inputs: tuple[Tensor, ...]) -> None:
+        found.input_rms[name] = _rms(inputs[0])
+
     def of_input(_module: nn.Module, inputs: tuple[Tensor, ...]) -> None:
         found.read_rms[name] = _rms(inputs[0])
 
+    yield unit.register_forward_pre_hook(of_unit)
     yield unit.after.register_forward_pre_hook(of_sum)
     first = next((part for part in unit.branch.modules() if isinstance(part, nn.Conv2d)), None)
     if first is not None:
@@ -220,6 +229,7 @@ def measure(run: Run, wish: Wish) -> None:
         {
             "schema": "cleanpath.measured",
             "weights_sha256": digest,
+            "numbers": measures.NUMBERS,
             "images": len(images),
             "start": first.numbers(),
             "end": last.numbers(),

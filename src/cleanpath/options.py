@@ -119,8 +119,12 @@ ScaleName = Annotated[
     str, typer.Option("--scale", help="quick, laptop or paper: `list tables` has their cost.", autocompletion=scales)
 ]
 Seeds = Annotated[
-    int | None,
-    typer.Option("--seeds", metavar="N", min=1, help="How many seeds each row runs with; default: as the scale says."),
+    str | None,
+    typer.Option(
+        "--seeds",
+        metavar="N|claims[=N]",
+        help="How many seeds each row runs with, or only those that claims compare; default: as the scale says.",
+    ),
 ]
 OwnUnits = Annotated[
     list[Path] | None,

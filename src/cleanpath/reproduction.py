@@ -15,16 +15,18 @@ from cleanpath.grid import local, plan
 from cleanpath.grid.plan import Cell
 from cleanpath.measures import Wish, wanting
 from cleanpath.nn import own
+from cleanpath.paper.claims import cells_of
 from cleanpath.paper.figures import DRAWINGS
 from cleanpath.paper.parts import Part, Recipe, joined
 from cleanpath.paper.scales import SCALES, Scale, scale_of
-from cleanpath.paper.tables import experiments, missing, recipes_of, with_rows
+from cleanpath.paper.seeding import Seeds, seeds_asked
+from cleanpath.paper.tables import ALL, RECIPES, experiments, missing, recipes_of, seeded, with_rows
 from cleanpath.paper.verdicts import Verdict
 from cleanpath.records import forget, write
 from cleanpath.report.beginnings import beginnings
-from cleanpath.report.claimed import contradicted, few_seeds, verdicts_of
+from cleanpath.report.claimed import contradicted, decided_by, few_seeds, verdicts_of
 from cleanpath.report.claimed import to_data as claims_data
-from cleanpath.report.collect import collect, environment, facts
+from cleanpath.report.collect import collect, command, environment, facts
 from cleanpath.report.drawing import Drawn
 from cleanpath.report.table import Table
 from cleanpath.report.table import to_data as tables_data
@@ -56,11 +58,11 @@ class Outcome:
 
 @dataclass(frozen=True, kw_only=True)
 class Reproduction:
-    """Some tables at one scale with some seeds; its state is the run folders below `root`, nothing else."""
+    """Some tables at one scale with their seeds; its state is the run folders below `root`, nothing else."""
 
     recipes: tuple[Recipe, ...]
     scale: Scale
-    seeds: tuple[int, ...]
+    seeds: Seeds
     all_columns: bool
     changes: tuple[str, ...]
     root: Path
@@ -69,9 +71,7 @@ class Reproduction:
 
     def experiments(self, recipe: Recipe) -> dict[tuple[str, str, int], Experiment]:
         """What runs of a table, by row, column and seed."""
-        columns = [column.key for column in recipe.columns]
-        wanted = columns if self.all_columns else columns[:1]
-        return experiments(recipe, self.scale, columns=wanted, seeds=self.seeds, changes=self.changes)
+        return seeded(recipe, self.scale, self.seeds, columns=_wanted(recipe, self.all_columns), changes=self.changes)
 
     def cells(self) -> tuple[Cell, ...]:
         """What runs: the cells of the chosen columns; one that two tables share comes once."""
@@ -85,7 +85,7 @@ class Reproduction:
             parts = {(row.key, column.key): joined(row, column) for row, column in recipe.cells()}
             for (row, column, seed), experiment in self.experiments(recipe).items():
                 view = parts[row, column].view
-                wish = Wish(profiles=seed == self.seeds[0], views=(view,) if view else ())
+                wish = Wish(profiles=seed == 0, views=(view,) if view else ())
                 cell = plan.cell(experiment, self.root)
                 _, before = wanted.get(cell.folder, (cell, Wish()))
                 wanted[cell.folder] = (cell, wish.together(before))
@@ -97,7 +97,8 @@ class Reproduction:
 
     def provenance(self, tables: Sequence[Table]) -> dict[str, Any]:
         """What was asked of a reproduction, and on what its runs ran."""
-        asked = {"seeds": len(self.seeds), "all_columns": self.all_columns, "set": list(self.changes)}
+        seeds = {"seeds": self.seeds.every, "seeds_of_claims": self.seeds.most}
+        asked = {**seeds, "all_columns": self.all_columns, "set": list(self.changes)}
         return {**asked, "measured_on": environment(self.root, tables)}
 
     def outcome(self) -> Outcome:
@@ -106,9 +107,12 @@ class Reproduction:
         return Outcome(tables=tables, verdicts=tuple(verdicts_of(tables)), provenance=self.provenance(tables))
 
     def few_seeds(self) -> str | None:
-        """Why its seeds cannot confirm any claim; None where they can, or where no claim is decided."""
-        cells = {(recipe.name, row, column) for recipe in self.recipes for row, column, _ in self.experiments(recipe)}
-        return few_seeds(cells, len(self.seeds))
+        """Why its seeds are too few for claims, with the command that gives enough; None where they can."""
+        names = [ALL] if len(self.recipes) == len(RECIPES) else [recipe.name for recipe in self.recipes]
+        again = command(names, self.scale, changes=self.changes, root=self.root, own=self.own)
+        cells = _cells(self.recipes, self.scale, all_columns=self.all_columns)
+        n = self.seeds.every if self.seeds.of_claims is None else self.seeds.most
+        return few_seeds(cells, n, self.scale, command=f"{again}{'' if self.all_columns else ' --columns first'}")
 
     def tables(self) -> list[Table]:
         """The tables as the runs below `root` have them."""
@@ -130,23 +134,27 @@ def reproduction(  # noqa: PLR0913 (keyword options)
     what: Sequence[str],
     *,
     scale: str,
-    seeds: int | None,
+    seeds: int | str | None,
     all_columns: bool,
     changes: Sequence[str],
     root: Path,
     own_units: Sequence[Path] = (),
 ) -> Reproduction:
-    """The reproduction that the names ask for; the scale says how many seeds if the user does not.
+    """The reproduction that the names ask for; the scale says how many seeds if the user does not (`seeds_asked`).
 
     Raises `UnknownNameError`, `SettingError` or `UserError`, before anything is written.
     """
     if root.exists() and not root.is_dir():
         raise SettingError(f"{root} is a file; choose another folder with --runs")
     chosen = scale_of(scale)
+    asked, recipes = seeds_asked(seeds, chosen), _with_own(recipes_of(what), own_units)
+    if asked.of_claims is not None:
+        decided = decided_by(_cells(recipes, chosen, all_columns=all_columns), chosen)
+        asked = replace(asked, claimed=frozenset(cells_of(decided)))
     job = Reproduction(
-        recipes=_with_own(recipes_of(what), own_units),
+        recipes=recipes,
         scale=chosen,
-        seeds=tuple(range(chosen.seeds if seeds is None else seeds)),
+        seeds=asked,
         all_columns=all_columns,
         changes=tuple(changes),
         root=root,
@@ -154,6 +162,21 @@ def reproduction(  # noqa: PLR0913 (keyword options)
     )
     job.cells()
     return job
+
+
+def _wanted(recipe: Recipe, all_columns: bool) -> list[str]:  # noqa: FBT001 (of the one caller's keyword)
+    """The columns that were asked for."""
+    columns = [column.key for column in recipe.columns]
+    return columns if all_columns else columns[:1]
+
+
+def _cells(recipes: Sequence[Recipe], scale: Scale, *, all_columns: bool) -> set[tuple[str, str, str]]:
+    """The cells that run, by table, row and column."""
+    return {
+        (recipe.name, row, column)
+        for recipe in recipes
+        for row, column, _ in experiments(recipe, scale, columns=_wanted(recipe, all_columns), seeds=[0])
+    }
 
 
 def _with_own(recipes: Sequence[Recipe], files: Sequence[Path]) -> tuple[Recipe, ...]:
@@ -186,13 +209,13 @@ def elsewhere(recipe: Recipe, scale: Scale) -> dict[tuple[str, str], str]:
 
 
 def _filling(recipe: Recipe, scale: Scale, cells: set[tuple[str, str]]) -> str:
-    command = f"cleanpath reproduce {recipe.name} --scale {scale.name}"
+    filled_by = f"cleanpath reproduce {recipe.name} --scale {scale.name}"
     if scale.name in _MEASURED_ON_STEPS:
-        return f"{command} (its cost here: cleanpath list tables {recipe.name})"
+        return f"{filled_by} (its cost here: cleanpath list tables {recipe.name})"
     whole = experiments(recipe, scale, seeds=range(scale.seeds))
     those = {plan.apart(one) for (row, column, _), one in whole.items() if (row, column) in cells}
     hours = estimate.gpu_hours(those)
-    return f"{command} (about {hours:,.0f} GPU-hours of the paper's time for these cells, an estimate)"
+    return f"{filled_by} (about {hours:,.0f} GPU-hours of the paper's time for these cells, an estimate)"
 
 
 def run(job: Reproduction, *, workers: int | None, fresh: bool) -> None:

@@ -155,6 +155,22 @@ def test_a_row_is_set_beside_the_paper_s(paper: Published | None, seed: SeedResu
     assert verdict(cell("original", seed, paper=paper)) == expected
 
 
+def test_a_crash_turns_no_comparison_and_is_told() -> None:
+    """A row of which one seed crashed is what its other seeds are: they fail, whatever the paper prints."""
+    seeds = (run(85.0, 0), crashed(1), run(88.0, 2))
+    failing, converging = (cell("conv_1x1", *seeds, paper=paper) for paper in ("fail", 12.22))
+    assert verdict(failing) == ("same: both fail", True)
+    assert verdict(converging) == ("differs: converges in the paper", False)
+    assert verdict(cell("conv_1x1", diverged(0), crashed(1))) == ("differs: converges in the paper", False)
+    assert verdict(cell("conv_1x1", run(2.0, 0), crashed(1))) == ("same: both converge", True)
+    told = " ".join(answer(table(converging)))
+    assert "0 of 1 converge here" in told
+    assert "(fails here with 86.7%, of 3 runs 1 crashed; in the paper 12.22%)" in told
+    page = read(table(converging))
+    assert "crashed" in next(page.root.all("tbody")).text
+    assert "out of memory" in page.root.text
+
+
 def test_the_answer_counts_both_ways_and_names_who_disagrees(tables: tuple[Table, Table], whole: Reader) -> None:
     told = answer(tables[0])
     assert " ".join(told) == (
@@ -291,7 +307,7 @@ def test_verdicts_come_first_and_are_words_with_shapes(tables: tuple[Table, Tabl
         assert claimed.line_of(one, claimed.labels_of(tables)) in said.text
     places = [whole.every.index(element) for element in (items[0], next(whole.root.all("table")))]
     assert places == sorted(places)
-    assert claimed.tally(list(judged.values())) in whole.root.text
+    assert claimed.tally(list(judged.values()), tables) in whole.root.text
     assert len(set(claimed.SHAPES.values())) == 4
 
 

@@ -1,6 +1,6 @@
 """What a claim of the paper is, as data: which cells it compares, in what, which way, and what would refute it.
 
-The claims themselves stand in `hypotheses.py`; `verdicts.py` judges them on recorded values.
+The claims themselves stand in `hypotheses/`; `verdicts.py` judges them on recorded values.
 """
 
 from collections.abc import Iterable, Mapping
@@ -10,7 +10,8 @@ from typing import Any
 # Table, row and column, by the keys of `tables.py`.
 Cell = tuple[str, str, str]
 
-# The paper's "first 10k iterations" of 64k (Fig. 6), as a part of a run of any length.
+# As long as the paper's "first 10k iterations" of 64k (Fig. 6), as a part of a run of any length. It begins behind the
+# warm-up: that is 400 of the paper's 10k, but longer than the whole part where a short run warms up for a quarter.
 EARLY = 10_000 / 64_000
 
 
@@ -55,8 +56,8 @@ QUANTITIES: Mapping[str, Quantity] = {
             unit="",
             digits=3,
             definition=(
-                f"Mean of the training-loss curve over the first {EARLY:.2%} of the run: the paper's first 10,000 of "
-                "64,000 iterations."
+                f"Mean of the training-loss curve over {EARLY:.2%} of the run behind its warm-up: as long as the "
+                "paper's first 10,000 of 64,000 iterations, 400 of which are its warm-up."
             ),
         ),
         Quantity(
@@ -86,6 +87,13 @@ QUANTITIES: Mapping[str, Quantity] = {
             unit="",
             digits=3,
             definition="Σ max(0, −y_l) over the units of a stage, mean over elements and stages.",
+        ),
+        Quantity(
+            key="truncated_share",
+            words="truncated by the ReLU in a unit, of the signal",
+            unit="",
+            digits=3,
+            definition="Mean of max(0, −y_l) over elements, over rms of x_l; mean over units, however many there are.",
         ),
         Quantity(
             key="scale_growth",
@@ -202,6 +210,11 @@ class Claim:
     def cells(self) -> tuple[Cell, ...]:
         """All cells that are needed, each once."""
         return tuple(dict.fromkeys(cell for comparison in self.comparisons for cell in comparison.cells))
+
+    @property
+    def ways_against(self) -> int:
+        """In how many ways it can be contradicted, each a test: by every comparison, and where equal to both sides."""
+        return len(self.comparisons) * (2 if self.direction == EQUAL else 1)
 
     @property
     def formula(self) -> str:

@@ -33,6 +33,11 @@ class Part:
         """The label, or the key where it says enough."""
         return self.label or self.key
 
+    @property
+    def has_limit(self) -> bool:
+        """Whether the limit of 20% is for its number: a test error on CIFAR-10, as in Table 1, whose caption has it."""
+        return self.data == "CIFAR-10" and self.quantity in ("", "error")
+
 
 @dataclass(frozen=True, kw_only=True)
 class Recipe:

@@ -34,6 +34,8 @@ class Scale:
     about: str
     seeds: int
     """How many, unless the user says."""
+    seeds_of_claims: int = 10
+    """How many the cells of claims have with `--seeds claims`: as few as can confirm one of up to 51."""
     data: Mapping[str, Data]
     channels: int
     networks: Mapping[str, str]
@@ -44,6 +46,8 @@ class Scale:
     """What differs from the paper for all tables, and what cannot be concluded."""
     notes: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     """The same for one table."""
+    undecidable: Mapping[str, str] = field(default_factory=dict)
+    """By claim, why runs at this scale are no evidence for or against it."""
 
     def network(self, table: str, part: Part) -> Network:
         """The network of a cell."""
@@ -71,15 +75,26 @@ class Scale:
 
     def translations(self, table: str, parts: Iterable[Part]) -> tuple[str, ...]:
         """Which network stands for which of a table's, in words; of those that differ."""
-        found = {}
-        for key in dict.fromkeys(part.network for part in parts):
-            name = self._name(table, key)
-            if name is None or name == PAPER_NETWORKS[key]:
-                continue
-            here, there = (catalog.network(each) for each in (name, PAPER_NETWORKS[key]))
-            units = [sum(catalog.units_per_stage(each)) for each in (here, there)]
-            found[key] = f"{here.depth} layers for {key} ({units[0]} units instead of {units[1]})"
-        return (f"Networks of {table}: {'; '.join(found.values())}.",) if found else ()
+        found = [self._translation(table, key) for key in dict.fromkeys(part.network for part in parts)]
+        told = [f"{layers} ({units})" for layers, units in found if layers]
+        return (f"Networks of {table}: {'; '.join(told)}.",) if told else ()
+
+    def stand_ins(self, cells: Iterable[tuple[str, Part]]) -> str:
+        """What stands for the paper's networks and data in cells, each with its table; empty where nothing does."""
+        cells = list(cells)
+        layers = dict.fromkeys(self._translation(table, part.network)[0] for table, part in cells)
+        data = {part.data: self.data[part.data].name for _, part in cells if part.data in self.data}
+        other = [f"{here} for {there}" for there, here in data.items() if here != PAPER.data[there].name]
+        return ", ".join([*filter(None, layers), *other])
+
+    def _translation(self, table: str, network: str) -> tuple[str, str]:
+        """The layers that stand for a network of the paper's, and the units; nothing if it is the network itself."""
+        name = self._name(table, network)
+        if name is None or name == PAPER_NETWORKS[network]:
+            return "", ""
+        here, there = (catalog.network(each) for each in (name, PAPER_NETWORKS[network]))
+        units = [sum(catalog.units_per_stage(each)) for each in (here, there)]
+        return f"{here.depth} layers for {network}", f"{units[0]} units instead of {units[1]}"
 
     def _training(self, table: str, part: Part) -> Training:
         return self.trainings.get(f"{table}/{part.recipe}", self.trainings[part.recipe])
@@ -114,6 +129,11 @@ _NOTES = {
     "beyond": ("None of these rows is in the paper; what each is, stands in its note with the reference.",),
 }
 _ONE_TRAINING = "One way of training for all tables, where the first paper decays only the weights of layers."
+
+# Claims that order rows which all train, by test error or by what is left of the training loss.
+_OF_ORDER = ("H1c", "H3b", "H5a", "H6a", "H6b", "H7c", "H14b", "H15b")
+# Claims that some networks overfit and others do not.
+_OF_OVERFITTING = (*(f"H9{letter}" for letter in "abcdefgh"), "H10b", "H13a", "H13b")
 
 _QUICK = Training(iterations=300, batch_size=64, lr=0.05, warmup=75)
 # How this setting was chosen, on a validation split and among which others: docs/quick-scale.md.
@@ -151,7 +171,8 @@ QUICK = Scale(
         ),
         (
             "Training: 300 iterations of 64 images instead of 64,000 of 128, with lr 0.05 instead of 0.1 and a warm-up "
-            "of a quarter of the run, since the original unit starts slowly."
+            "of a quarter of the run, since the original unit starts slowly. The early training loss is that of 47 "
+            "iterations behind this warm-up, where the paper's first 10,000 have 400 of it."
         ),
         (
             "It shows which rows can be trained and which cannot. It cannot show the order of those that can: one of "
@@ -161,6 +182,13 @@ QUICK = Scale(
         _SILENT,
     ),
     notes={**_NOTES, "beyond": (*_NOTES["beyond"], "150 iterations, for time.")},
+    undecidable={
+        **dict.fromkeys(
+            ("H1a", "H1b", *_OF_ORDER),
+            "it cannot show the order of rows that train, as gating at −6 and −7 does here",
+        ),
+        **dict.fromkeys(_OF_OVERFITTING, "300 iterations are too few to overfit"),
+    },
 )
 
 _LAPTOP = Training(iterations=2000, batch_size=128, lr=0.1, warmup=100)
@@ -214,6 +242,11 @@ LAPTOP = Scale(
         _SILENT,
     ),
     notes={**_NOTES, "beyond": (*_NOTES["beyond"], "1,500 iterations, for time.")},
+    undecidable={
+        **dict.fromkeys(("H1a", *_OF_ORDER), "its errors and losses are not final after a thirtieth of the training"),
+        **dict.fromkeys(_OF_OVERFITTING, "a thirtieth of the training is too little to overfit"),
+        "H15a": "110 layers in place of 1001 are too few for what only great depth brings",
+    },
 )
 
 PAPER = Scale(

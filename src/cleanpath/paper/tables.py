@@ -12,6 +12,7 @@ from cleanpath.experiment import Experiment
 from cleanpath.paper import questions, rows
 from cleanpath.paper.parts import Part, Recipe, joined
 from cleanpath.paper.scales import Scale
+from cleanpath.paper.seeding import Seeds
 from cleanpath.settings import override
 
 ALL = "all"
@@ -38,6 +39,22 @@ def recipes_of(names: Iterable[str]) -> tuple[Recipe, ...]:
     wanted = dict.fromkeys(names)
     expanded = [one for name in wanted for one in (RECIPES if name == ALL else (name,))]
     return tuple(recipe_of(name) for name in dict.fromkeys(expanded))
+
+
+def has_limit(table: str, row: str, column: str) -> bool:
+    """Whether the paper's limit of 20% is for the error in that cell; not where there is no such cell."""
+    cells = RECIPES[table].cells() if table in RECIPES else ()
+    return any(joined(one, other).has_limit for one, other in cells if (one.key, other.key) == (row, column))
+
+
+def stand_ins(cells: Iterable[tuple[str, str, str]], scale: Scale) -> str:
+    """What stands for the paper's networks and data in cells by table, row and column; empty where nothing does."""
+    parts = {
+        (recipe.name, row.key, column.key): joined(row, column)
+        for recipe in RECIPES.values()
+        for row, column in recipe.cells()
+    }
+    return scale.stand_ins((cell[0], parts[cell]) for cell in cells)
 
 
 def with_rows(recipe: Recipe, added: Sequence[Part]) -> Recipe:
@@ -87,6 +104,19 @@ def experiments(
     changed = {key: override(one, changes) for key, one in plain.items()} if changes else plain
     _check_apart(recipe.name, plain, changed, changes)
     return {(*key, seed): replace(one, seed=seed) for key, one in changed.items() for seed in seeds}
+
+
+def seeded(
+    recipe: Recipe,
+    scale: Scale,
+    seeds: Seeds,
+    *,
+    columns: Iterable[str] | None = None,
+    changes: Sequence[str] = (),
+) -> dict[tuple[str, str, int], Experiment]:
+    """The same, each cell with its own seeds."""
+    made = experiments(recipe, scale, columns=columns, seeds=range(seeds.most), changes=changes)
+    return {key: one for key, one in made.items() if one.seed in seeds.of(recipe.name, *key[:2])}
 
 
 def _experiment(table: str, scale: Scale, row: str, part: Part) -> Experiment:

@@ -23,6 +23,7 @@ from cleanpath.paper.claims import (
     Order,
 )
 from cleanpath.paper.columns import ceiling, floor
+from cleanpath.paper.tables import has_limit
 
 CONFIRMED, CONTRADICTED, UNDECIDED, NOT_RUN = "confirmed", "contradicted", "undecided", "not_run"
 
@@ -89,8 +90,12 @@ class Verdict:
     """How many claims were judged together."""
     needed: int = 0
     """The least number of seeds with which one of so many can be confirmed."""
+    needed_against: int = 0
+    """The same for this one to be contradicted: more, the more comparisons it has."""
     doubt: str = ""
-    """Why values that look alike decide nothing: a ceiling, a floor, too few seeds."""
+    """Why values that look alike decide nothing: a ceiling, a floor, too few seeds; or why no values could."""
+    run_as: str = ""
+    """What stands for the paper's networks and data; empty where they are the paper's."""
     missing: tuple[Cell, ...] = ()
 
     @property
@@ -119,7 +124,9 @@ class Verdict:
             "holm_against": self.holm_against,
             "family": self.family,
             "seeds_needed": self.needed,
+            "seeds_needed_against": self.needed_against,
             "doubt": self.doubt,
+            "run_as": self.run_as,
             "missing": [list(cell) for cell in self.missing],
             "results": [result.to_data() for result in self.results],
             "in_words": self.in_words(),
@@ -131,47 +138,70 @@ class Verdict:
         if result is None:
             cells = ", ".join("/".join(cell) for cell in self.missing)
             return f"not run: no seed of {cells}"
-        p = self.holm_against if self.verdict == CONTRADICTED else self.holm_for
-        assert p is not None
         several = f"closest of {len(self.results)} comparisons: " if len(self.results) > 1 else ""
         found = _found(self.claim, self.verdict, result, labels or {})
         seeds = f"{result.favourable} of {result.n} seeds" + (" as claimed" if self.verdict != CONFIRMED else "")
         doubt = f" ({self.doubt})" if self.doubt else ""
-        return f"{self.verdict}: {several}{found}, {seeds}, p = {p:.2g} after Holm over {self.family}{doubt}"
+        p = self.holm_against if self.verdict == CONTRADICTED else self.holm_for
+        corrected = "" if p is None else f", p = {p:.2g} after Holm over {self.family}"
+        return f"{self.verdict}: {several}{found}, {seeds}{corrected}{doubt}{self.run_as and f'; {self.run_as}'}"
 
 
-def judge(claims: Iterable[Claim], values: Values, alpha: float = 0.05) -> list[Verdict]:
+def judge(
+    claims: Iterable[Claim],
+    values: Values,
+    alpha: float = 0.05,
+    *,
+    test_images: Mapping[Cell, int | None] | None = None,
+    undecidable: Mapping[str, str] | None = None,
+) -> list[Verdict]:
     """A verdict on every claim, in their order; those whose comparisons all have a seed are judged together.
 
     Each claim gives two one-sided p-values, that it holds and that it is the other way. The first of all claims are one
     family for Holm, the second another: the chance that any claim is wrongly confirmed is at most `alpha`, and so is
-    the chance that any is wrongly contradicted.
+    the chance that any is wrongly contradicted. `test_images` are those that the errors of a cell are counted on: cells
+    within one of them are at a ceiling. `undecidable` are claims, with the reason, on which such values are no
+    evidence: undecided whatever they are, and no part of the family.
     """
+    beyond = undecidable or {}
     tested = [(claim, tuple(_result(claim, one, values) for one in claim.comparisons)) for claim in claims]
-    judged = [results for _, results in tested if all(result.n for result in results)]
+    judged = [results for claim, results in tested if all(result.n for result in results) and claim.id not in beyond]
     # All comparisons must hold: the largest p. One the other way suffices: the smallest, times how many there are.
     p_for = [max(result.p_for for result in results) for results in judged]
     p_against = [min(1.0, len(results) * min(result.p_against for result in results)) for results in judged]
     numbers = zip(p_for, p_against, exact.holm(p_for), exact.holm(p_against), strict=True)
-    return [
-        _decided(claim, results, next(numbers), family=len(judged), alpha=alpha)
-        if all(result.n for result in results)
-        else Verdict(claim=claim, verdict=NOT_RUN, missing=_missing(claim, values))
-        for claim, results in tested
-    ]
+    verdicts = []
+    for claim, results in tested:
+        if not all(result.n for result in results):
+            verdicts.append(Verdict(claim=claim, verdict=NOT_RUN, missing=_missing(claim, values)))
+        elif claim.id in beyond:
+            verdicts.append(Verdict(claim=claim, verdict=UNDECIDED, results=results, doubt=beyond[claim.id]))
+        else:
+            images = test_images or {}
+            verdicts.append(
+                _decided(claim, results, next(numbers), family=len(judged), alpha=alpha, test_images=images)
+            )
+    return verdicts
 
 
 def _decided(
-    claim: Claim, results: tuple[Result, ...], p: tuple[float, float, float, float], *, family: int, alpha: float
+    claim: Claim,
+    results: tuple[Result, ...],
+    p: tuple[float, float, float, float],
+    *,
+    family: int,
+    alpha: float,
+    test_images: Mapping[Cell, int | None],
 ) -> Verdict:
     """The verdict of these p-values: for, against, and both after Holm."""
     p_for, p_against, holm_for, holm_against = p
-    alike, n, needed = _alike(claim, results), min(result.n for result in results), seeds_needed(family, alpha)
+    alike = _alike(claim, results, test_images)
+    n = min(result.n for result in results)
+    needed, against = seeds_needed(family, alpha), seeds_to_contradict(claim, family, alpha)
     # Rows that cannot be told apart are like each other for a reason that is not the paper's.
     blind = bool(alike) and claim.direction in (EQUAL, NOT_HIGHER)
     verdict = CONTRADICTED if holm_against <= alpha else CONFIRMED if holm_for <= alpha and not blind else UNDECIDED
-    few = f"{n} seeds, and {needed} are needed to confirm one of {family}"
-    doubts = (alike, few if verdict == UNDECIDED and n < needed else "")
+    doubts = (alike, _few(n, needed, against, family) if verdict == UNDECIDED else "")
     return Verdict(
         claim=claim,
         verdict=verdict,
@@ -182,6 +212,7 @@ def _decided(
         holm_against=holm_against,
         family=family,
         needed=needed,
+        needed_against=against,
         doubt="; ".join(doubt for doubt in doubts if doubt),
     )
 
@@ -194,16 +225,40 @@ def seeds_needed(number_of_claims: int, alpha: float = 0.05) -> int:
     return n
 
 
-def seeds_sentence(seeds: int, number_of_claims: int, alpha: float = 0.05) -> str | None:
-    """What `--seeds` says where so many seeds cannot confirm any of so many claims; None where they can."""
-    if not number_of_claims or seeds >= (needed := seeds_needed(number_of_claims, alpha)):
+def seeds_to_contradict(claim: Claim, number_of_claims: int, alpha: float = 0.05) -> int:
+    """The same for the opposite of a claim, whose smallest p-value is 2^−n times the ways in which it can be."""
+    return seeds_needed(number_of_claims * claim.ways_against, alpha)
+
+
+def _few(n: int, needed: int, against: int, family: int) -> str:
+    """What so many seeds cannot do to a claim, whatever they show; nothing if they are enough for both."""
+    wanted = []
+    if n < needed:
+        wanted.append(f"{needed} are needed to confirm one of {family}")
+    if n < against and against > needed:
+        wanted.append(f"{against} to contradict this one" if wanted else f"{against} are needed to contradict this one")
+    return f"{n} seeds, and {', '.join(wanted)}" if wanted else ""
+
+
+def seeds_sentence(seeds: int, claims: Sequence[Claim], alpha: float = 0.05, *, command: str = "") -> str | None:
+    """What `--seeds` says where so many seeds cannot confirm any of these claims, or contradict some; None else.
+
+    It ends with the option that gives enough, behind the `command` that it belongs to.
+    """
+    number = len(claims)
+    enough = max((seeds_to_contradict(claim, number, alpha) for claim in claims), default=0)
+    if seeds >= enough:
         return None
-    least = min(1.0, number_of_claims / 2**seeds)
-    claims = "the claim" if number_of_claims == 1 else f"any of {number_of_claims} claims"
     said = "1 seed" if seeds == 1 else f"{seeds} seeds"
+    rest = f"{command} --seeds claims={enough}".strip()
+    if seeds >= seeds_needed(number, alpha):
+        safe = [claim.id for claim in claims if seeds < seeds_to_contradict(claim, number, alpha)]
+        return f"{said} cannot contradict {', '.join(safe)}, each of several comparisons; {rest} can"
+    least = min(1.0, number / 2**seeds)
+    which = "the claim" if number == 1 else f"any of {number} claims"
     return (
-        f"{said} cannot confirm {claims}: the smallest p-value after Holm is {least:.2g}, above {alpha:g}; "
-        f"--seeds {needed} can"
+        f"{said} cannot confirm {which}: the smallest p-value after Holm is {least:.2g}, above {alpha:g}; "
+        f"{seeds_needed(number, alpha)} can, and {enough} can contradict each as well: {rest}"
     )
 
 
@@ -254,13 +309,18 @@ def _difference(comparison: Comparison, values: Sequence[float]) -> float:
     return sum((later > earlier) - (later < earlier) for earlier, later in pairs) / len(pairs)
 
 
-def _alike(claim: Claim, results: Sequence[Result]) -> str:
-    """Why the compared cells cannot be told apart in test error: all at the ceiling, or all failing; else nothing."""
+def _alike(claim: Claim, results: Sequence[Result], test_images: Mapping[Cell, int | None]) -> str:
+    """Why the compared cells cannot be told apart in test error; nothing where they can.
+
+    All are at the ceiling, or all fail, where the paper's limit is for them.
+    """
     if claim.quantity != "error":
         return ""
     medians = {cell: m for r in results for cell, m in zip(r.comparison.cells, r.medians, strict=True)}
     errors = {"/".join(cell): {0: middle} for cell, middle in medians.items()}
-    return ceiling(errors) or floor(errors) or ""
+    images = {test_images.get(cell) for cell in medians}
+    top = ceiling(errors, test_images=images.pop() if len(images) == 1 else None)
+    return top or (all(has_limit(*cell) for cell in medians) and floor(errors)) or ""
 
 
 def _missing(claim: Claim, values: Values) -> tuple[Cell, ...]:

@@ -6,13 +6,16 @@ The claims are `paper.hypotheses`, how they are judged is docs/claims.md. Never 
 import math
 from collections import Counter
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from itertools import groupby
 from typing import Any
 
 from cleanpath.paper.claims import QUANTITIES, Cell, Claim, claims_within
 from cleanpath.paper.columns import Agreement, ceiling, floor, rank_agreement
 from cleanpath.paper.hypotheses import CLAIMS
 from cleanpath.paper.published import Published
+from cleanpath.paper.scales import SCALES, Scale
+from cleanpath.paper.tables import stand_ins
 from cleanpath.paper.verdicts import (
     CONFIRMED,
     CONTRADICTED,
@@ -24,7 +27,7 @@ from cleanpath.paper.verdicts import (
 )
 from cleanpath.report.table import DIVERGED, FINISHED, SeedResult, Table
 
-# What is worse than anything once a run diverges; other numbers of such a run are not known.
+# What is worse than anything once a run diverges, if it is not known from before; its other numbers are not known.
 _WORST = ("error", "top5_error", "train_error", "train_loss", "early_loss", "area")
 # The order in which verdicts are counted.
 VERDICTS = (CONFIRMED, CONTRADICTED, UNDECIDED, NOT_RUN)
@@ -62,8 +65,8 @@ class Column:
 def values_of(tables: Sequence[Table]) -> dict[tuple[str, str, str, str], dict[int, float]]:
     """What `judge` reads: by table, row, column and quantity the number of each seed.
 
-    A run that diverged is ∞ in errors and losses; one that crashed or was not made has no entry, nor has a number that
-    was not measured.
+    A run that diverged is ∞ in errors and losses, but for an early loss that it had before; one that crashed or was not
+    made has no entry, nor has a number that was not measured.
     """
     found: dict[tuple[str, str, str, str], dict[int, float]] = {}
     for table in tables:
@@ -77,13 +80,36 @@ def values_of(tables: Sequence[Table]) -> dict[tuple[str, str, str, str], dict[i
 
 def _value(seed: SeedResult, quantity: str) -> float | None:
     if seed.status == DIVERGED:
-        return math.inf if quantity in _WORST else None
+        known = seed.value(quantity) if quantity == "early_loss" else None
+        return known if known is not None else math.inf if quantity in _WORST else None
     return seed.value(quantity) if seed.status == FINISHED else None
 
 
 def verdicts_of(tables: Sequence[Table]) -> list[Verdict]:
     """A verdict on every claim whose cells are all in these tables; judged together, as one family."""
-    return judge(claims_within(CLAIMS, [table.name for table in tables]), values_of(tables))
+    images = {(table.name, cell.row, cell.column): cell.test_images for table in tables for cell in table.cells}
+    claims = claims_within(CLAIMS, [table.name for table in tables])
+    scales = _scales(tables)
+    beyond = {
+        claim.id: f"scale {scale.name} cannot decide it: {scale.undecidable[claim.id]}"
+        for claim in claims
+        for scale in (scales[table] for table, _, _ in claim.cells if table in scales)
+        if claim.id in scale.undecidable
+    }
+    verdicts = judge(claims, values_of(tables), test_images=images, undecidable=beyond)
+    return [replace(one, run_as=_run_as(one.claim, scales)) if one.results else one for one in verdicts]
+
+
+def _scales(tables: Sequence[Table]) -> dict[str, Scale]:
+    """The scale of each table, by its name; none for one that is of no scale of ours."""
+    return {table.name: SCALES[table.scale] for table in tables if table.scale in SCALES}
+
+
+def _run_as(claim: Claim, scales: Mapping[str, Scale]) -> str:
+    """What stands for the claim's networks and data, by the scale of each of its tables."""
+    known = [cell for cell in claim.cells if cell[0] in scales]
+    by_scale = groupby(known, key=lambda cell: scales[cell[0]])
+    return "; ".join(f"run with {found}" for scale, cells in by_scale if (found := stand_ins(cells, scale)))
 
 
 def labels_of(tables: Sequence[Table]) -> dict[tuple[str, str], str]:
@@ -92,7 +118,7 @@ def labels_of(tables: Sequence[Table]) -> dict[tuple[str, str], str]:
 
 
 def columns_of(table: Table) -> Iterator[Column]:
-    """Ceilings and orders, for the columns that print test errors on which the paper's limit is."""
+    """Ceilings and orders, for the columns that print test errors; floors where the paper's limit is for them."""
     for column in table.columns:
         cells = [cell for cell in table.cells if cell.column == column and not cell.external]
         errors = {cell.row: dict(enumerate(cell.values)) for cell in cells if cell.quantity == "error" and cell.values}
@@ -102,11 +128,14 @@ def columns_of(table: Table) -> Iterator[Column]:
             cell.row: cell.median if cell.median is not None else cell.status for cell in cells if cell.row in errors
         }
         paper = {cell.row: cell.paper for cell in cells}
+        images = {cell.test_images for cell in cells if cell.row in errors}
+        top = ceiling(errors, test_images=images.pop() if len(images) == 1 else None)
+        limited = all(cell.judged for cell in cells if cell.row in errors)
         printed = any(value is not None for value in paper.values())
         yield Column(
             table=table.name,
             column=column,
-            ceiling=ceiling(errors) or floor(errors) or "",
+            ceiling=top or (limited and floor(errors)) or "",
             agreement=rank_agreement(ours, paper) if printed else None,
         )
 
@@ -120,13 +149,20 @@ def line_of(verdict: Verdict, labels: Mapping[tuple[str, str], str]) -> str:
     return verdict.in_words(labels).removeprefix(f"{verdict.verdict}: ")
 
 
-def tally(verdicts: Sequence[Verdict]) -> str:
-    """How many claims came out how, in a sentence."""
+def tally(verdicts: Sequence[Verdict], tables: Sequence[Table]) -> str:
+    """How many claims came out how, and at which scale: what that is, if it is not the paper's own."""
     if not verdicts:
         return "No claim of the paper is decided by these tables alone."
     counts = Counter(one.verdict for one in verdicts)
     said = ", ".join(f"{counts[word]} {word.replace('_', ' ')}" for word in VERDICTS if counts[word])
-    return f"Of {len(verdicts)} claims of the paper that these tables can decide: {said}."
+    scales = {scale.name: scale for scale in _scales(tables).values() if scale.undecidable}
+    small = [f"scale {name} ({scale.about})" for name, scale in scales.items()]
+    counted = f"Of {len(verdicts)} claims of the paper that these tables can decide: {said}."
+    if not small:
+        return counted
+    beyond = sum(one.verdict == UNDECIDED and one.holm_for is None for one in verdicts)
+    words = f"; {beyond} of the undecided it cannot decide at all" if beyond else ""
+    return f"{counted} At {' and '.join(small)}, with what stands for the paper's networks and data beside each{words}."
 
 
 def contradicted(verdicts: Sequence[Verdict]) -> bool:
@@ -134,20 +170,20 @@ def contradicted(verdicts: Sequence[Verdict]) -> bool:
     return any(one.verdict == CONTRADICTED for one in verdicts)
 
 
-def few_seeds(cells: Collection[Cell], seeds: int) -> str | None:
-    """Why so many seeds cannot confirm any of the claims that these cells decide; None where they can."""
-    return seeds_sentence(seeds, len(decided_by(cells)))
+def few_seeds(cells: Collection[Cell], seeds: int, scale: Scale, *, command: str = "") -> str | None:
+    """Why so many seeds cannot confirm or contradict claims that these cells decide; None where they can."""
+    return seeds_sentence(seeds, decided_by(cells, scale), command=command)
 
 
-def decided_by(cells: Collection[Cell]) -> tuple[Claim, ...]:
-    """The claims all of whose cells are among these."""
-    return tuple(claim for claim in CLAIMS if set(claim.cells) <= set(cells))
+def decided_by(cells: Collection[Cell], scale: Scale) -> tuple[Claim, ...]:
+    """The claims that the scale can decide and all of whose cells are among these."""
+    return tuple(claim for claim in CLAIMS if claim.id not in scale.undecidable and set(claim.cells) <= set(cells))
 
 
 def to_markdown(tables: Sequence[Table], verdicts: Sequence[Verdict]) -> str:
     """The verdicts as a table in Markdown, under their count."""
     if not verdicts:
-        return f"{tally(verdicts)}\n"
+        return f"{tally(verdicts, tables)}\n"
     labels = labels_of(tables)
     rows = [("verdict", "claim", "found"), ("---",) * 3]
     rows += [
@@ -155,7 +191,7 @@ def to_markdown(tables: Sequence[Table], verdicts: Sequence[Verdict]) -> str:
         for one in verdicts
     ]
     lines = "\n".join(f"| {' | '.join(word.replace('|', '∣') for word in row)} |" for row in rows)
-    return f"{tally(verdicts)}\n\n{lines}\n"
+    return f"{tally(verdicts, tables)}\n\n{lines}\n"
 
 
 def to_data(tables: Sequence[Table], verdicts: Sequence[Verdict]) -> dict[str, Any]:

@@ -1,5 +1,6 @@
 """From run folders to the values of a table."""
 
+import math
 import shlex
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -7,10 +8,12 @@ from pathlib import Path
 from cleanpath import measures
 from cleanpath.experiment import Experiment, Training
 from cleanpath.paper.claims import EARLY, QUANTITIES
-from cleanpath.paper.parts import Part, Recipe, joined
+from cleanpath.paper.held_out import held_out_images
+from cleanpath.paper.parts import Recipe, joined
 from cleanpath.paper.published import PublishedTable, published_table
 from cleanpath.paper.scales import Scale
-from cleanpath.paper.tables import experiments, missing
+from cleanpath.paper.seeding import Seeds
+from cleanpath.paper.tables import missing, seeded
 from cleanpath.records import Run, default_name
 from cleanpath.report.table import DIVERGED, FAILED, FINISHED, MISSING, Cell, SeedResult, Table
 
@@ -19,7 +22,7 @@ def collect(  # noqa: PLR0913 (keyword options)
     recipe: Recipe,
     scale: Scale,
     *,
-    seeds: Sequence[int],
+    seeds: Seeds,
     changes: Sequence[str],
     root: Path,
     own: Sequence[Path] = (),
@@ -31,12 +34,10 @@ def collect(  # noqa: PLR0913 (keyword options)
     scale does not have.
     """
     paper = published_table(recipe.name)
-    made = experiments(recipe, scale, seeds=seeds, changes=changes)
+    made = seeded(recipe, scale, seeds, changes=changes)
+    images = {(row, column): held_out_images(one.data) for (row, column, _), one in made.items()}
     runs = {key: Run(root / default_name(experiment)) for key, experiment in made.items()}
     changed = (f"Changed for this reproduction, against what is said below: {', '.join(changes)}.",) if changes else ()
-    sets = "".join(f" --set {shlex.quote(change)}" for change in changes)
-    sets += "".join(f" --with {shlex.quote(str(path))}" for path in own)
-    rest = sets if root == Path("runs") else f"{sets} --runs {shlex.quote(str(root))}"
     parts = {(row.key, column.key): joined(row, column) for row, column in recipe.cells()}
     left_out = missing(recipe, scale)
     cells = [
@@ -47,14 +48,15 @@ def collect(  # noqa: PLR0913 (keyword options)
             paper=paper.cells.get((row.key, column.key)),
             seeds=tuple(
                 seed_result(runs[row.key, column.key, seed], seed, view=parts[row.key, column.key].view)
-                for seed in seeds
+                for seed in seeds.of(recipe.name, row.key, column.key)
                 if (row.key, column.key, seed) in runs
             ),
             quantity=parts[row.key, column.key].quantity or "error",
             note=row.note,
             left_out=left_out.get((row.key, column.key), ""),
             fill=(elsewhere or {}).get((row.key, column.key), ""),
-            judged=_judged(parts[row.key, column.key]),
+            judged=parts[row.key, column.key].has_limit,
+            test_images=images.get((row.key, column.key)),
         )
         for row, column in recipe.cells()
     ]
@@ -73,16 +75,22 @@ def collect(  # noqa: PLR0913 (keyword options)
         ),
         columns=tuple(column.key for column in recipe.columns),
         cells=(*cells, *_external(paper)),
-        fill=f"cleanpath reproduce {recipe.name} --scale {scale.name} --seeds {len(seeds)}{rest}",
+        fill=command([recipe.name], scale, changes=changes, root=root, own=own, seeds=seeds.option),
         quantities={cell.quantity: QUANTITIES[cell.quantity].words for cell in cells},
         no_numbers=paper.no_numbers,
         curves=recipe.curves,
     )
 
 
-def _judged(part: Part) -> bool:
-    """Whether a cell's number is a test error on CIFAR-10, as those of Table 1, whose caption has the limit."""
-    return part.data == "CIFAR-10" and part.quantity in ("", "error")
+def command(
+    names: Sequence[str], scale: Scale, *, changes: Sequence[str], root: Path, own: Sequence[Path], seeds: str = ""
+) -> str:
+    """What runs some tables as they were asked for; it can be pasted."""
+    words = ["cleanpath", "reproduce", *names, "--scale", scale.name, *seeds.split()]
+    words += [word for change in changes for word in ("--set", change)]
+    words += [word for path in own for word in ("--with", str(path))]
+    words += [] if root == Path("runs") else ["--runs", str(root)]
+    return shlex.join(words)
 
 
 def _external(paper: PublishedTable) -> list[Cell]:
@@ -140,7 +148,10 @@ def seed_result(run: Run, seed: int, *, view: str = "") -> SeedResult:
         return SeedResult(seed=seed, status=FAILED if reason else MISSING, run=run.name, reason=reason or "")
     lines = list(run.metrics())
     losses = tuple((line["iteration"], line["loss"]) for line in lines if "loss" in line)
-    error, measured = result.get("error"), {**measures.numbers(run), **_of_curve(losses)}
+    training = run.experiment.training
+    planned = training.iterations or (losses[-1][0] if losses and result["status"] != DIVERGED else None)
+    error = result.get("error")
+    measured = {**measures.numbers(run), **_of_curve(losses, training.warmup, planned)}
     if view:
         seen = measures.evaluated(run, view)
         error = seen.get("error")
@@ -163,12 +174,21 @@ def seed_result(run: Run, seed: int, *, view: str = "") -> SeedResult:
     )
 
 
-def _of_curve(losses: Sequence[tuple[int, float]]) -> dict[str, float]:
-    """Means of the training loss over the whole run and over its beginning."""
+def _of_curve(losses: Sequence[tuple[int, float]], warmup: int, planned: int | None) -> dict[str, float]:
+    """Means of the training loss: over the whole curve, and over its beginning behind the warm-up.
+
+    The second is of a run's `planned` iterations, not of those that it came to: of a run that diverged later it is
+    known, of one that did not come so far it is not.
+    """
     if not losses:
         return {}
-    early = [loss for at, loss in losses if at <= EARLY * losses[-1][0]] or [losses[0][1]]
-    return {"area": sum(loss for _, loss in losses) / len(losses), "early_loss": sum(early) / len(early)}
+    found = {"area": sum(loss for _, loss in losses) / len(losses)}
+    if planned is not None:
+        last = min(planned, warmup + math.ceil(EARLY * planned))
+        early = [loss for at, loss in losses if warmup < at <= last]
+        if early and losses[-1][0] >= last:
+            found["early_loss"] = sum(early) / len(early)
+    return found
 
 
 def in_words(training: Training) -> str:

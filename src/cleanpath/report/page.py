@@ -93,7 +93,7 @@ def page(
         facts=facts,
         command=command,
         title=_title(tables),
-        tally=tally(judged),
+        tally=tally(judged, tables),
         hypotheses=claims_shown(tables, judged),
         widths=(THIN, THICK),
         colours=COLOURS,
@@ -143,7 +143,7 @@ def verdict(cell: Cell) -> tuple[str, bool | None]:
 
 
 def _fails(cell: Cell) -> bool:
-    return cell.status in (FAIL, DIVERGED)
+    return cell.outcome in (FAIL, DIVERGED)
 
 
 def _agreement(told: Sequence[Cell], *, whole: bool) -> str:
@@ -177,10 +177,11 @@ def _beyond(table: Table, run: Sequence[Cell]) -> list[str]:
 
 
 def _result(cell: Cell) -> str:
-    word = WORDS[cell.status]
+    word = WORDS[cell.outcome]
     if not cell.judged and cell.median is not None:
         return number(cell.median, cell.digits)
-    return word if cell.median is None else f"{word} here with {number(cell.median, 1)}%"
+    crash = f", of {len(cell.seeds)} runs {cell.crashes} crashed" if cell.crashes else ""
+    return f"{word if cell.median is None else f'{word} here with {number(cell.median, 1)}%'}{crash}"
 
 
 def _percent(text: str) -> str:

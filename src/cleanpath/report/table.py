@@ -68,6 +68,8 @@ class Cell:
     """The command that fills a cell that was left out, and its cost."""
     judged: bool = True
     """Whether the number is an error for which the paper's limit of 20% was made."""
+    test_images: int | None = None
+    """How many images an error is counted on; None where that is not known."""
 
     @property
     def values(self) -> tuple[float, ...]:
@@ -114,8 +116,16 @@ class Cell:
         """`ok`, `fail` (median above the limit), `diverged`, `failed` (a run crashed), `missing`, `external`."""
         if self.external:
             return EXTERNAL
-        if any(seed.status == FAILED for seed in self.seeds):
-            return FAILED
+        return FAILED if self.crashes else self.outcome
+
+    @property
+    def crashes(self) -> int:
+        """How many runs crashed."""
+        return sum(seed.status == FAILED for seed in self.seeds)
+
+    @property
+    def outcome(self) -> str:
+        """What the runs that ended say, whatever became of the others: `ok`, `fail`, `diverged`; `missing` without."""
         if not self.n:
             return MISSING
         if self.median is None:
@@ -174,7 +184,7 @@ def from_data(data: dict[str, Any]) -> list[Table]:
 
 
 # What came to cells after results had been recorded.
-_LATER = ("quantity", "note", "external", "left_out", "fill", "judged")
+_LATER = ("quantity", "note", "external", "left_out", "fill", "judged", "test_images")
 
 
 def _seed(data: Mapping[str, Any]) -> SeedResult:
@@ -263,6 +273,7 @@ def _cell_data(cell: Cell, lines: Collection[str] = ()) -> dict[str, Any]:
         "left_out": cell.left_out,
         "fill": cell.fill,
         "judged": cell.judged,
+        "test_images": cell.test_images,
         "n": cell.n,
         "median": cell.median,
         "mean": cell.mean,

@@ -27,7 +27,7 @@ def print_tables(found: Sequence[Table], verdicts: Sequence[Verdict] = ()) -> No
     """The verdicts, one line each; then each table with ours beside the paper's."""
     console = _console()
     labels = claimed.labels_of(found)
-    console.print(f"[bold]{escape(claimed.tally(verdicts))}[/]", soft_wrap=True)
+    console.print(f"[bold]{escape(claimed.tally(verdicts, found))}[/]", soft_wrap=True)
     for verdict in verdicts:
         told = f"{verdict.claim.id}: {verdict.claim.sentence} {claimed.line_of(verdict, labels)}"
         console.print(f"{_coloured(verdict.verdict.replace('_', ' '))}  {escape(told)}", soft_wrap=True)

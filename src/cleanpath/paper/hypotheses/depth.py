@@ -29,23 +29,23 @@ DEPTH_CLAIMS = (
     Claim(
         id="H14a",
         hypothesis="H14",
-        sentence="The training error of plain networks rises with depth, 20 to 56 layers: degradation.",
+        sentence="The training error of plain networks tends to rise with depth, 20 to 56 layers: degradation.",
         quantity="train_error",
         direction=HIGHER,
         comparisons=(Order(order=tuple(depth("plain", n) for n in (20, 32, 44, 56)), name="plain, 20 to 56 layers"),),
-        refuted_if="it falls with depth",
+        refuted_if="it tends to fall with depth",
         source="first paper, Figures 1 and 6",
     ),
     Claim(
         id="H14b",
         hypothesis="H14",
-        sentence="The test error of residual networks falls with depth, 20 to 110 layers.",
+        sentence="The test error of residual networks tends to fall with depth, 20 to 110 layers.",
         quantity="error",
         direction=LOWER,
         comparisons=(
             Order(order=tuple(depth("ResNet", n) for n in (20, 32, 44, 56, 110)), name="ResNet, 20 to 110 layers"),
         ),
-        refuted_if="it rises with depth",
+        refuted_if="it tends to rise with depth",
         source="first paper, Table 6 and Figure 6",
     ),
     Claim(
@@ -79,7 +79,7 @@ DEPTH_CLAIMS = (
     Claim(
         id="H16a",
         hypothesis="H16",
-        sentence="With ResNet-34 the validation error falls from shortcut option A to B to C.",
+        sentence="With ResNet-34 the validation error tends to fall from shortcut option A over B to C.",
         quantity="error",
         direction=LOWER,
         comparisons=(
@@ -88,7 +88,7 @@ DEPTH_CLAIMS = (
                 name="options A, B, C",
             ),
         ),
-        refuted_if="it rises from A to C",
+        refuted_if="it tends to rise from A to C",
         source="first paper, Table 3",
     ),
 )

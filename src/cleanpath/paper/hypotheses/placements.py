@@ -45,7 +45,7 @@ PLACEMENT_CLAIMS = (
     Claim(
         id="H5b",
         hypothesis="H5",
-        sentence="With ReLU before the addition F is never negative, so the signal grows more than in the original.",
+        sentence="With ReLU before the addition the signal grows more than in the original.",
         quantity="scale_growth",
         direction=HIGHER,
         comparisons=against(table2("relu_before_addition"), table2(ORIGINAL)),
@@ -123,11 +123,11 @@ PLACEMENT_CLAIMS = (
     Claim(
         id="H8b",
         hypothesis="H8",
-        sentence="In the original unit the ReLU after the addition takes away more with 1001 layers than with 164.",
-        quantity="truncated",
+        sentence="In an original unit the ReLU takes away more of the signal with 1001 layers than with 164.",
+        quantity="truncated_share",
         direction=HIGHER,
         comparisons=against(truncation("ResNet-1001"), truncation("ResNet-164")),
-        refuted_if="less is truncated in the deep network",
+        refuted_if="less of the signal is truncated in a unit of the deep network",
         source="Section 4.2; equation (4) with f = ReLU",
     ),
 )

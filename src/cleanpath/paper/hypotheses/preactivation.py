@@ -51,7 +51,7 @@ PREACTIVATION_CLAIMS = (
     Claim(
         id="H10a",
         hypothesis="H10",
-        sentence="What convolutions read grows along a stage in the original, and not with full pre-activation.",
+        sentence="What convolutions read grows more along a stage in the original than with full pre-activation.",
         quantity="input_growth",
         direction=HIGHER,
         comparisons=against(table2(ORIGINAL), table2(FULL)),

@@ -123,13 +123,13 @@ SHORTCUT_CLAIMS = (
     Claim(
         id="H3d",
         hypothesis="H3",
-        sentence="The test error of exclusive gating falls step by step as b goes from 0 to −6.",
+        sentence="The test error of exclusive gating tends to fall as b goes from 0 to −6.",
         quantity="error",
         direction=LOWER,
         comparisons=(
             Order(order=tuple(gate_bias(b) for b in (0, -1, -2, -3, -4, -5, -6)), name="error from b = 0 to −6"),
         ),
-        refuted_if="it rises with −b, or does not depend on it",
+        refuted_if="it tends to rise with −b",
         source="Section 3.1; equation (8), whose product is (1 − σ(b))^54 at the start",
         decisive=False,
     ),
