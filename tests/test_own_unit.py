@@ -429,6 +429,23 @@ def test_decorated_function_is_a_kind_by_its_bare_name_and_may_be_said_again() -
         assert network.units()["stages.stage1.unit1"].get_submodule("shortcut").factor == factor
 
 
+def test_names_that_are_kept_from_users_are_those_of_all_kinds() -> None:
+    assert set(kinds.KINDS) == own.OURS
+
+
+@pytest.mark.parametrize("name", ["dropout", "fixup", "hyper_connections"])
+def test_name_of_ours_is_refused_also_before_any_network_was_built(name: str) -> None:
+    code = (
+        "import sys, cleanpath\n"
+        "try:\n"
+        f"    cleanpath.unit({name!r})(lambda parts: parts.branch)\n"
+        "except cleanpath.errors.UserError as error:\n"
+        "    print(error, 'cleanpath.nn.shortcut' in sys.modules)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.stdout == f"there is a shortcut '{name}' of cleanpath's already; give the unit another name False\n"
+
+
 @pytest.mark.usefixtures("registered")
 def test_name_that_is_taken_is_refused(place: Path) -> None:
     with pytest.raises(UserError, match="there is a shortcut 'dropout' of cleanpath's already"):

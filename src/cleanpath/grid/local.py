@@ -264,19 +264,23 @@ def _measure(cell: Cell, news: Connection) -> None:
 
 
 def _observe(wishes: Sequence[tuple[Cell, Wish]], news: Connection) -> None:
+    """Measure runs one after the other; whatever one of them raises, a user's own unit above all, the rest come too."""
     from cleanpath import assemble, measuring
     from cleanpath.errors import CleanpathError
+    from cleanpath.nn import own
 
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     # Ends when nobody listens any more.
     with assemble.threads_of_torch(1), contextlib.suppress(BrokenPipeError):
         for cell, wish in wishes:
+            reason = ""
             try:
                 measuring.measure(cell.run, wish)
             except CleanpathError as error:
-                news.send((cell, str(error)))
-            else:
-                news.send((cell, ""))
+                reason = str(error)
+            except Exception as error:  # noqa: BLE001 (somebody else's code runs in it)
+                reason = own.told(error)
+            news.send((cell, reason))
 
 
 def _probe(news: Connection) -> None:

@@ -11,6 +11,14 @@ from cleanpath.errors import SettingError, UserError
 from cleanpath.experiment import Network, Shortcut
 
 NAME = re.compile(r"[\w-]+")
+OURS = frozenset(
+    {
+        *("identity", "none", "scaling", "branch_scaling", "exclusive_gating", "shortcut_only_gating"),
+        *("conv_1x1", "dropout", "skip_init", "layer_scale", "weighted_residual", "stochastic_depth"),
+        *("squeeze_excitation", "highway", "fixup", "deepnorm", "hyper_connections", "manifold_hyper_connections"),
+    }
+)
+"""Names of cleanpath's kinds of shortcut, which no unit of a user's may have: known before their modules load."""
 _DIGITS = 16
 
 
