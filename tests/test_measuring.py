@@ -194,6 +194,11 @@ def test_lines_go_from_the_start_over_the_moments_to_the_end(run: Run) -> None:
     assert [at for at, _ in found["negative_share"]] == [0, 1, 2, 5, 10, 20, 30, 40]
     assert found["truncated"][-1][1] == measures.numbers(run)["truncated"]
     assert [at for at, _ in found["response"]] == list(range(1, 8))
+    shares = found[measures.by_unit("negative_share")]
+    assert [at for at, _ in shares] == [1, 2, 3]
+    assert sum(share for _, share in shares) / 3 == pytest.approx(measures.numbers(run)["negative_share"])
+    gaps = [gap for _, gap in found[measures.by_unit("truncated")]]
+    assert sum(gaps) / 3 == pytest.approx(measures.numbers(run)["truncated"])  # one unit a stage
     assert sum(value for _, value in found["response"]) / 7 == pytest.approx(measures.numbers(run)["response"])
 
 

@@ -224,6 +224,8 @@ def measure(run: Run, wish: Wish) -> None:
             "start": first.numbers(),
             "end": last.numbers(),
             "responses": list(last.responses.values()),
+            "negative_shares": list(last.negative_share.values()),
+            "gaps": list(last.gap.values()),
         },
     )
 

@@ -1,4 +1,4 @@
-"""Curves of a table as static SVG: test error above, training loss below, one panel per row, `original` in grey behind.
+"""Curves of a table as static SVG: test error above, training loss below, a panel per row, another row in grey behind.
 
 No name of a row reaches a Vega expression or a field: panels are drawn from numbers, and words are escaped afterwards.
 """
@@ -60,7 +60,7 @@ class Chart:
 
 @dataclass(frozen=True, kw_only=True)
 class _Lines:
-    """One quantity of one panel: every seed, their median, and the median of `original`; each a list of lines."""
+    """One quantity of one panel: every seed, their median, and that of the reference; each a list of lines."""
 
     reference: list[Curve]
     seeds: list[Curve]
@@ -131,8 +131,8 @@ def _panel(table: Table, cell: Cell, axes: _Axes) -> Panel:
 
 def _lines(cell: Cell, reference: Cell | None, curve: str, group: int) -> _Lines:
     drawn = [points for _, points in _curves(cell, curve, group)]
-    median = _median(cell, curve, group)
-    behind = _median(reference, curve, group) if reference else []
+    median = median_line(cell, curve, group)
+    behind = median_line(reference, curve, group) if reference else []
     alone = len(drawn) == 1 and bool(median)
     return _Lines(
         reference=[behind] if behind else [],
@@ -152,7 +152,7 @@ def means(curve: Curve, group: int) -> list[tuple[int, float]]:
     return [(at, math.inf if math.isnan(value) else value) for at, value in values]
 
 
-def _median(cell: Cell, curve: str, group: int) -> list[tuple[int, float]]:
+def median_line(cell: Cell, curve: str, group: int) -> list[tuple[int, float]]:
     """The median line of the runs that ended; one that diverged counts as infinite from there on."""
     lines = [dict(points) for seed, points in _curves(cell, curve, group) if seed.status in (FINISHED, DIVERGED)]
     lines += [{} for seed in cell.seeds if seed.status == DIVERGED and not getattr(seed, curve)]
@@ -281,7 +281,7 @@ def _sentence(table: Table, cell: Cell, reference: Cell | None) -> str:
         text = f"{label(table, cell)}: {WORDS[cell.status]}, no finite median test error over {runs(cell.n)}"
     else:
         text = f"{label(table, cell)}: {WORDS[cell.status]}, median test error {cell.median:.1f}% over {runs(cell.n)}"
-    losses = _median(cell, "loss_curve", 1)
+    losses = median_line(cell, "loss_curve", 1)
     if losses:
         text += f", training loss {losses[-1][1]:.2g} at iteration {losses[-1][0]}"
     if reference and reference.median is not None:
@@ -324,8 +324,8 @@ def _data(cell: Cell, group: int) -> tuple[tuple[str, ...], tuple[tuple[str, ...
 
 
 def _reference(table: Table, cell: Cell) -> Cell | None:
-    """The row `original` of the same column, unless it is the cell itself or has no curves."""
-    rows = (other for other in table.cells if (other.row, other.column) == ("original", cell.column))
+    """The row of the same column that the cell is compared with, unless it is the cell itself or has no curves."""
+    rows = (other for other in table.cells if (other.row, other.column) == (cell.reference, cell.column))
     found = next(rows, None)
     return None if found is None or found == cell or not _has_curves(found) else found
 

@@ -54,6 +54,7 @@ def collect(  # noqa: PLR0913 (keyword options)
             note=row.note,
             left_out=left_out.get((row.key, column.key), ""),
             fill=(elsewhere or {}).get((row.key, column.key), ""),
+            reference=row.reference,
             judged=_judged(parts[row.key, column.key]),
         )
         for row, column in recipe.cells()
@@ -77,6 +78,7 @@ def collect(  # noqa: PLR0913 (keyword options)
         quantities={cell.quantity: QUANTITIES[cell.quantity].words for cell in cells},
         no_numbers=paper.no_numbers,
         curves=recipe.curves,
+        overlays=recipe.overlays,
     )
 
 

@@ -8,6 +8,8 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from cleanpath.measures import by_unit
+from cleanpath.paper.parts import Overlay
 from cleanpath.paper.published import FAIL, FAIL_ABOVE, Published
 
 FORMAT = 1
@@ -29,7 +31,7 @@ class SeedResult:
     measured: Mapping[str, float] = field(default_factory=dict)
     """Other numbers of the run by quantity: of its curves, of its responses, of another view of the test images."""
     series: Mapping[str, tuple[tuple[float, float], ...]] = field(default_factory=dict)
-    """Measured lines: by layer (`response`), by iteration (`negative_share`, `truncated`)."""
+    """Measured lines: by layer (`response`), by iteration and by unit (`negative_share`, `truncated`)."""
     loss_curve: tuple[tuple[int, float], ...] = ()
     error_curve: tuple[tuple[int, float], ...] = ()
     seconds: float | None = None
@@ -66,6 +68,8 @@ class Cell:
     """Why this scale has no such cell."""
     fill: str = ""
     """The command that fills a cell that was left out, and its cost."""
+    reference: str = "original"
+    """The row whose curves stand behind its own."""
     judged: bool = True
     """Whether the number is an error for which the paper's limit of 20% was made."""
 
@@ -144,6 +148,8 @@ class Table:
     """Why the paper has no number for some cells."""
     curves: bool = False
     """Whether it is a figure of the curves of these cells."""
+    overlays: tuple[Overlay, ...] = ()
+    """Its panels with the lines of several cells."""
 
 
 def to_data(tables: Sequence[Table], **provenance: Any) -> dict[str, Any]:
@@ -232,7 +238,7 @@ def clock(seconds: float) -> str:
 
 
 def _table_data(table: Table) -> dict[str, Any]:
-    printed = {cell.quantity for cell in table.cells}
+    printed = {name for cell in table.cells for name in (cell.quantity, by_unit(cell.quantity))}
     return {
         "name": table.name,
         "title": table.title,
