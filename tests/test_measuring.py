@@ -153,6 +153,21 @@ def test_images_are_64_of_those_held_out_and_always_the_same() -> None:
     assert torch.equal(images, measuring.looked_at(replace(tiny().data, augment="none")))
 
 
+def test_unit_of_the_asymmetric_form_begins_behind_the_activation_that_feeds_f_alone() -> None:
+    of = Network(depth=14, branch="two_layer", placement="bn_after_addition", width=4, in_channels=1)
+    after, none = measuring.typical_unit(of)
+    asymmetric, above = measuring.typical_unit(of, asymmetric=True)
+    before, _ = measuring.typical_unit(replace(of, placement="full_preactivation"))
+    assert (none, above) == (0, 2)
+    assert asymmetric.branch.operations == before.branch.operations
+    assert (asymmetric.branch.operations[:above], after.f.kind) == (("BN", "ReLU"), "normalisation+relu")
+    assert asymmetric.branch.operations[above:] == after.branch.operations
+    assert asymmetric.clean
+    assert not after.clean
+    # Its first norm is that behind the sum of the unit above.
+    assert "unit1.after" in asymmetric.branch.layers[0]
+
+
 # A run.
 
 

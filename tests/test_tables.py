@@ -173,6 +173,9 @@ def test_drawings_train_nothing_and_name_their_panels() -> None:
     assert set(DRAWINGS) == {*DRAWINGS_ONLY, "figure1"}
     for name, letters in (("figure1", "ab"), ("figure2", "abcdef"), ("figure4", "abcde"), ("figure5", "abc")):
         assert "".join(panel.letter for panel in DRAWINGS[name]) == letters
+    after, asymmetric, before = DRAWINGS["figure5"]
+    assert (after.network, after.asymmetric) == (asymmetric.network, not asymmetric.asymmetric)
+    assert (before.network.placement, before.asymmetric) == ("full_preactivation", False)
     assert [panel.network.placement for panel in DRAWINGS["figure4"]] == list(PLACEMENTS)
     assert [panel.network.shortcut for panel in DRAWINGS["figure2"]] == [
         SHORTCUTS[key]

@@ -132,9 +132,13 @@ def probe() -> tuple[Probe, Probe]:
     return found[0]
 
 
-def typical_units(networks: Sequence[Network]) -> list[UnitRow]:
-    """One unit of each network that keeps its width, as an audit sees it; in a process that has torch."""
-    found: list[UnitRow] = []
+def typical_units(networks: Sequence[tuple[Network, bool]]) -> list[tuple[UnitRow, int]]:
+    """One unit of each network that keeps its width, as an audit sees it; in a process that has torch.
+
+    With each network comes whether its asymmetric form is meant, with each unit how many operations of F are of the
+    unit above it.
+    """
+    found: list[tuple[UnitRow, int]] = []
     nobody = Cell(experiment=PROBED, folder=Path(), label="the drawing")
     jobs = [(nobody, _units, (tuple(networks),))]
     _run(jobs, workers=1, start=lambda _: None, told=lambda _, message: found.append(message), ended=lambda *_: None)
@@ -290,12 +294,12 @@ def _probe(news: Connection) -> None:
     _tell(news, costs.probe())
 
 
-def _units(networks: tuple[Network, ...], news: Connection) -> None:
+def _units(networks: tuple[tuple[Network, bool], ...], news: Connection) -> None:
     from cleanpath import measuring
 
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    for network in networks:
-        _tell(news, measuring.typical_unit(network))
+    for network, asymmetric in networks:
+        _tell(news, measuring.typical_unit(network, asymmetric=asymmetric))
 
 
 def _tell(news: Connection, message: object) -> None:

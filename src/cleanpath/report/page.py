@@ -211,7 +211,7 @@ def _section(table: Table, beginnings: Mapping[str, Beginning], drawn: Sequence[
         figures=tuple(
             (
                 f"({one.letter}) {one.caption}",
-                unit_drawing(one.unit, key=f"{anchor(table)}-{one.letter}", title=one.caption),
+                unit_drawing(one.unit, key=f"{anchor(table)}-{one.letter}", title=one.caption, above=one.above),
             )
             for one in drawn
         ),
