@@ -546,6 +546,55 @@ def test_command_that_fills_a_table_names_the_folder_of_its_runs(
     assert "--runs elsewhere" in next(line for line in found.splitlines() if line.startswith("missing"))
 
 
+@pytest.mark.parametrize(("table", "gated"), [("table1", 5), ("gate_bias", 22), ("figure3", 2), ("beyond", 1)])
+def test_scale_paper_has_its_gates_in_all_units_as_the_caption_says(table: str, gated: int) -> None:
+    def gates(scale: Scale) -> set[tuple[str, bool]]:
+        made = experiments(recipe_of(table), scale, seeds=[0])
+        shortcuts = {row: network_of(one).shortcut for (row, _, _), one in made.items()}
+        return {(row, s.gate_widening) for row, s in shortcuts.items() if s.kind.endswith("_gating")}
+
+    at_paper = gates(PAPER)
+    assert len(at_paper) == gated
+    assert {everywhere for _, everywhere in at_paper} == {True}
+    assert {everywhere for _, everywhere in gates(QUICK)} == {False}
+
+
+def test_scales_say_where_their_gates_stand() -> None:
+    assert "all units, as the caption" in " ".join(PAPER.notes["table1"])
+    assert "that keep the width" in " ".join(QUICK.notes["table1"])
+    assert set(PAPER.notes) == set(QUICK.notes)
+
+
+@pytest.mark.parametrize(
+    ("table", "words"),
+    [
+        ("shortcuts", ["imagenet:data/imagenet augmented by ", "; ResNet-32, ResNet-110: cifar10, 64000 iterations"]),
+        ("table4", ["weight decay 0.0001 on all, last", "; ResNet-1202, original: ", "on weights", "batch of 64: "]),
+        (
+            "table5",
+            ["by scale, ", "; ResNet-200, full pre-activation, scale and aspect: ", "by scale_aspect, ", "Nesterov"],
+        ),
+        (
+            "warmup",
+            [
+                "after 400 at 0.01",
+                "; full pre-activation without warm-up: cifar10, 64000 iterations of batch 128, lr 0.1, ",
+            ],
+        ),
+        ("table3", ["; CIFAR-100: cifar100, "]),
+    ],
+)
+def test_protocol_names_the_cells_that_are_trained_otherwise(table: str, words: list[str], tmp_path: Path) -> None:
+    found = collect(recipe_of(table), PAPER, seeds=[0], changes=(), root=tmp_path).protocol
+    for word in words:
+        assert word in found
+
+
+def test_protocol_of_one_way_names_no_cells(tmp_path: Path) -> None:
+    found = collect(recipe_of("table2"), QUICK, seeds=[0, 1], changes=(), root=tmp_path).protocol
+    assert found == f"digits, {in_words(QUICK.trainings[''])}, last iteration"
+
+
 def test_protocol_says_how_a_run_trains() -> None:
     training = QUICK.trainings[""]
     words = in_words(training)

@@ -18,7 +18,7 @@ def of_shortcut(key: str, label: str, **settings: object) -> Part:
 
 
 def gated(kind: str, bias: int) -> Part:
-    """A gate in the units that keep the width.
+    """A gate in the units that keep the width; a scale may put gates into all units, as scale paper does.
 
     Deviations: Table 1's caption says all units, and the paper does not say how, since x and F(x) differ in shape where
     the width changes. With strided gates there as well, exclusive gating at −6 and −7 fails at the quick scale

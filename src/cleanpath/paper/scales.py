@@ -37,6 +37,8 @@ class Scale:
     data: Mapping[str, Data]
     channels: int
     networks: Mapping[str, str]
+    gates_everywhere: bool = False
+    """Whether gates stand also where the width changes, as the caption of Table 1 says."""
     trainings: Mapping[str, Training]
     """By the name of the paper's way; `""` is that of its CIFAR tables."""
     reasons: Mapping[str, str] = field(default_factory=dict)
@@ -50,7 +52,10 @@ class Scale:
         name = self._name(table, part.network)
         assert name is not None, f"{part.network} is not at scale {self.name}; `missing` says so"
         given = {"in_channels": self.channels, "num_classes": _CLASSES[part.data], **part.choice}
-        return catalog.network(name, **given)
+        network = catalog.network(name, **given)
+        if self.gates_everywhere:
+            network = replace(network, shortcut=replace(network.shortcut, gate_widening=True))
+        return network
 
     def data_of(self, part: Part) -> Data:
         """The data set of a cell, augmented as its row says where the paper's photographs are."""
@@ -97,6 +102,10 @@ _GATES = (
     "Gates stand in the units that keep the width, where the caption of Table 1 says all units: chosen by result on a "
     "validation split. With gates in all units, exclusive gating at −6 and −7 fails at scale quick "
     "(docs/quick-scale.md)."
+)
+_GATES_EVERYWHERE = (
+    "Gates stand in all units, as the caption of Table 1 says; where the width changes they have the unit's stride: "
+    "x and F(x) differ in shape there, and the paper does not say how they are gated."
 )
 _CONTROL = (
     "Not in the paper: shortcut 1 with F 0.5, a control. Where h stays the identity, equation (8) has no product."
@@ -227,6 +236,7 @@ PAPER = Scale(
     },
     channels=3,
     networks=PAPER_NETWORKS,
+    gates_everywhere=True,
     trainings={
         "": recipes.paper(),
         "first_paper": recipes.first_paper(),
@@ -248,7 +258,9 @@ PAPER = Scale(
         "The paper does not say which BN statistics its tests use, nor whether the last epoch is reported.",
         _SILENT,
     ),
-    notes=_NOTES,
+    notes={
+        table: tuple(_GATES_EVERYWHERE if note == _GATES else note for note in notes) for table, notes in _NOTES.items()
+    },
 )
 
 SCALES = {scale.name: scale for scale in (QUICK, LAPTOP, PAPER)}

@@ -1,7 +1,7 @@
 """From run folders to the values of a table."""
 
 import shlex
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 from cleanpath import measures
@@ -65,7 +65,7 @@ def collect(  # noqa: PLR0913 (keyword options)
         source=paper.source,
         quantity=paper.quantity,
         scale=scale.name,
-        protocol=_protocol(made),
+        protocol=_protocol(recipe, made),
         deviations=(
             *changed,
             *scale.translations(recipe.name, parts.values()),
@@ -100,12 +100,32 @@ def _notes(recipe: Recipe, scale: Scale) -> tuple[str, ...]:
     return (*published_table(recipe.name).notes, *scale.notes.get(recipe.name, ()))
 
 
-def _protocol(made: Mapping[tuple[str, str, int], Experiment]) -> str:
-    """How the table's runs are trained; rows that are trained otherwise are its deviations."""
-    if not made:
+def _protocol(recipe: Recipe, made: Mapping[tuple[str, str, int], Experiment]) -> str:
+    """How the table's runs are trained: most of its cells, and which of them otherwise."""
+    ways: dict[str, list[tuple[str, str]]] = {}
+    for (row, column), one in {(row, column): one for (row, column, _), one in made.items()}.items():
+        augmented = f" augmented by {one.data.augment}" if one.data.name.startswith("imagenet:") else ""
+        ways.setdefault(f"{one.data.name}{augmented}, {in_words(one.training)}", []).append((row, column))
+    if not ways:
         return "nothing is trained"
-    typical = next(iter(made.values()))
-    return f"{typical.data.name}, {in_words(typical.training)}, last iteration"
+    usual, *others = sorted(ways, key=lambda way: -len(ways[way]))
+    besides = "".join(f"; {_cells_in_words(recipe, ways[way], made)}: {way}" for way in others)
+    return f"{usual}, last iteration{besides}"
+
+
+def _cells_in_words(recipe: Recipe, cells: Sequence[tuple[str, str]], made: Iterable[tuple[str, str, int]]) -> str:
+    """Some cells by name: a column or a row of which no other cell runs is named once."""
+    others = {(row, column) for row, column, _ in made} - set(cells)
+    columns = {column for _, column in cells} - {column for _, column in others}
+    rows = {row for row, column in cells if column not in columns} - {row for row, _ in others}
+    rest = [(row, column) for row, column in cells if column not in columns and row not in rows]
+    return ", ".join(
+        [
+            *(column.words for column in recipe.columns if column.key in columns),
+            *(row.words for row in recipe.rows if row.key in rows),
+            *(f"{recipe.row(row).words} in {column}" for row, column in rest),
+        ]
+    )
 
 
 def facts(root: Path, tables: Sequence[Table]) -> dict[str, str]:
@@ -181,5 +201,5 @@ def in_words(training: Training) -> str:
     steps = f", ×{training.lr_drop_factor:g} at {drops}" if drops else ""
     return (
         f"{length} of batch {training.batch_size}, lr {training.lr:g}{warmup}{steps}, "
-        f"momentum {training.momentum:g}, weight decay {training.weight_decay:g} on {training.decay_on}"
+        f"{'Nesterov ' if training.nesterov else ''}momentum {training.momentum:g}, weight decay {training.weight_decay:g} on {training.decay_on}"
     )
