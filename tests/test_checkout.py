@@ -60,12 +60,11 @@ def test_without_git_there_is_no_commit(package: Path, monkeypatch: pytest.Monke
     assert commit(package) == ""
 
 
-@pytest.mark.parametrize(("of", "there"), [("a" * 40, True), ("", False)])
+@pytest.mark.parametrize("of", ["a" * 40, ""])
 def test_environment_of_a_run_has_the_commit_where_there_is_one(
     of: str,
-    there: bool,
-    monkeypatch: pytest.MonkeyPatch,  # noqa: FBT001
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(assemble, "commit", lambda: of)
-    assert assemble.environment(1).get("commit") == (of if there else None)
+    assert assemble.environment(1).get("commit") == (of or None)
     assert assemble.environment(1)["cleanpath"]

@@ -1,5 +1,6 @@
 """Which commit this package is, where it runs from a checkout; never imports torch."""
 
+import shutil
 import subprocess
 from functools import cache
 from pathlib import Path
@@ -25,10 +26,12 @@ def commit(package: Path = Path(__file__).parent) -> str:
 
 def _git(folder: Path, *words: str) -> str | None:
     """What git prints; None if there is no git, or it says no."""
+    git = shutil.which("git")
+    if git is None:
+        return None
+    command = [git, "-C", str(folder), *words]
     try:
-        done = subprocess.run(
-            ["git", "-C", str(folder), *words], capture_output=True, text=True, check=False, timeout=_SECONDS
-        )
+        done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=_SECONDS)  # noqa: S603 (ours)
     except (OSError, subprocess.SubprocessError):
         return None
     return done.stdout.strip() if done.returncode == 0 else None

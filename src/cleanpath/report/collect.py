@@ -199,7 +199,8 @@ def in_words(training: Training) -> str:
     warmup = f" after {training.warmup} at {training.lr * training.warmup_factor:g}" if training.warmup else ""
     drops = " and ".join(f"{100 * drop:g}%" for drop in training.lr_drops)
     steps = f", ×{training.lr_drop_factor:g} at {drops}" if drops else ""
+    momentum = f"{'Nesterov ' if training.nesterov else ''}momentum {training.momentum:g}"
     return (
         f"{length} of batch {training.batch_size}, lr {training.lr:g}{warmup}{steps}, "
-        f"{'Nesterov ' if training.nesterov else ''}momentum {training.momentum:g}, weight decay {training.weight_decay:g} on {training.decay_on}"
+        f"{momentum}, weight decay {training.weight_decay:g} on {training.decay_on}"
     )
