@@ -4,6 +4,7 @@ import csv
 import io
 import json
 import math
+import re
 import statistics
 from dataclasses import fields, replace
 from pathlib import Path
@@ -588,6 +589,55 @@ def test_protocol_names_the_cells_that_are_trained_otherwise(table: str, words: 
     found = collect(recipe_of(table), PAPER, seeds=[0], changes=(), root=tmp_path).protocol
     for word in words:
         assert word in found
+
+
+def silent(table: str, scale: Scale, root: Path) -> str:
+    """What a table says of where the paper says nothing."""
+    found = collect(recipe_of(table), scale, seeds=[0], changes=(), root=root).deviations
+    return next((line for line in found if line.startswith("Where the paper is silent")), "")
+
+
+@pytest.mark.parametrize(
+    ("table", "there", "not_there"),
+    [
+        (
+            "table1",
+            ["a BN follows the 1×1 conv", "not inverted", "decay acts on all parameters."],
+            ["projection", "ottleneck"],
+        ),
+        (
+            "table2",
+            ["no BN follows the projection", "on the first 1×1", "is shared where"],
+            ["dropout", "a BN follows"],
+        ),
+        ("depth", ["weight decay acts on the weights of layers only."], ["all parameters", "projection"]),
+        ("responses", ["weight decay acts on the weights of layers only."], ["all parameters"]),
+        ("table4", ["on all parameters (weight decay acts on the weights of layers only: ResNet-1202, original)"], []),
+        ("beyond", ["(weight decay acts on all parameters but the gates' bias: exclusive gating, b = −6, without"], []),
+        ("beyond", ["stride on the 3×3 (bottlenecks have their stride on the first 1×1: original in ResNet-164)"], []),
+    ],
+)
+def test_sentence_of_the_paper_s_silence_is_of_the_table_s_own_cells(
+    table: str, there: list[str], not_there: list[str], tmp_path: Path
+) -> None:
+    found = silent(table, PAPER, tmp_path)
+    assert [words for words in there if words not in found] == []
+    assert [words for words in not_there if words in found] == []
+
+
+def test_table_5_says_which_projections_have_a_bn(tmp_path: Path) -> None:
+    """The first paper's ImageNet models have one, pre-activated projections none."""
+    pattern = r"(\w+) BN follows the projection where the width changes \((\w+) BN .*?: (.*?)\)"
+    found = re.search(pattern, silent("table5", PAPER, tmp_path))
+    assert found is not None
+    usual, rest, named = found.groups()
+    assert {usual, rest} == {"a", "no"}
+    originals = {"a": True, "no": False}[rest]
+    assert named == ", ".join(row.words for row in recipe_of("table5").rows if (not row.choice) == originals)
+
+
+def test_drawings_say_nothing_of_it(tmp_path: Path) -> None:
+    assert silent("figure2", PAPER, tmp_path) == ""
 
 
 def test_protocol_of_one_way_names_no_cells(tmp_path: Path) -> None:

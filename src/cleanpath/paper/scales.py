@@ -93,11 +93,6 @@ class Scale:
         return self.networks.get(f"{table}/{network}", self.networks.get(network))
 
 
-_SILENT = (
-    "Where the paper is silent: a BN follows the 1×1 convolution on the shortcut, none follows a projection, "
-    "bottlenecks have their stride on the first 1×1, pre-activation is shared where the width changes, dropout "
-    "is the form that is not inverted, and weight decay acts on all parameters."
-)
 _GATES = (
     "Gates stand in the units that keep the width, where the caption of Table 1 says all units: chosen by result on a "
     "validation split. With gates in all units, exclusive gating at −6 and −7 fails at scale quick "
@@ -167,7 +162,6 @@ QUICK = Scale(
             "500 images is 0.2%, and exclusive gating at −6 and −7, which suffers in the paper, does not here. A row "
             "that suffers in the paper may end above the limit of 20% in so short a run."
         ),
-        _SILENT,
     ),
     notes={**_NOTES, "beyond": (*_NOTES["beyond"], "150 iterations, for time.")},
 )
@@ -220,7 +214,6 @@ LAPTOP = Scale(
             "bring."
         ),
         _ONE_TRAINING,
-        _SILENT,
     ),
     notes={**_NOTES, "beyond": (*_NOTES["beyond"], "1,500 iterations, for time.")},
 )
@@ -256,7 +249,6 @@ PAPER = Scale(
         ),
         "ImageNet is looked for in data/imagenet; --set data.name=imagenet:PATH names another place, for one table.",
         "The paper does not say which BN statistics its tests use, nor whether the last epoch is reported.",
-        _SILENT,
     ),
     notes={
         table: tuple(_GATES_EVERYWHERE if note == _GATES else note for note in notes) for table, notes in _NOTES.items()

@@ -10,6 +10,7 @@ from cleanpath.paper.claims import EARLY, QUANTITIES
 from cleanpath.paper.parts import Part, Recipe, joined
 from cleanpath.paper.published import PublishedTable, published_table
 from cleanpath.paper.scales import Scale
+from cleanpath.paper.silent import where_silent
 from cleanpath.paper.tables import experiments, missing
 from cleanpath.records import Run, default_name
 from cleanpath.report.table import DIVERGED, FAILED, FINISHED, MISSING, Cell, SeedResult, Table
@@ -71,6 +72,10 @@ def collect(  # noqa: PLR0913 (keyword options)
             *scale.translations(recipe.name, parts.values()),
             *_notes(recipe, scale),
             *scale.deviations,
+            *where_silent(
+                {(row, column): one for (row, column, _), one in made.items()},
+                lambda cells: _cells_in_words(recipe, cells, made),
+            ),
         ),
         columns=tuple(column.key for column in recipe.columns),
         cells=(*cells, *_external(paper)),
