@@ -569,7 +569,10 @@ def test_scales_say_where_their_gates_stand() -> None:
 @pytest.mark.parametrize(
     ("table", "words"),
     [
-        ("shortcuts", ["imagenet:data/imagenet augmented by ", "; ResNet-32, ResNet-110: cifar10, 64000 iterations"]),
+        (
+            "shortcuts",
+            ["imagenet:data/imagenet augmented by ", "; ResNet-32 and ResNet-110: cifar10, 64000 iterations"],
+        ),
         ("table4", ["weight decay 0.0001 on all, last", "; ResNet-1202, original: ", "on weights", "batch of 64: "]),
         (
             "table5",
@@ -633,7 +636,19 @@ def test_table_5_says_which_projections_have_a_bn(tmp_path: Path) -> None:
     usual, rest, named = found.groups()
     assert {usual, rest} == {"a", "no"}
     originals = {"a": True, "no": False}[rest]
-    assert named == ", ".join(row.words for row in recipe_of("table5").rows if (not row.choice) == originals)
+    assert named == " and ".join(row.words for row in recipe_of("table5").rows if (not row.choice) == originals)
+
+
+def test_resnet_101_of_the_text_is_tested_on_one_crop_of_224() -> None:
+    recipe = recipe_of("resnet101")
+    made = experiments(recipe, PAPER, seeds=[0])
+    for (row, _, _), one in made.items():
+        network = network_of(one)
+        assert (network.depth, network.layout, network.placement) == (101, "imagenet", row)
+        assert (one.data.name, one.data.augment) == ("imagenet:data/imagenet", "scale")
+        assert one.training == recipes.paper_imagenet()
+    assert {joined(row, column).view for row, column in recipe.cells()} == {"middle"}
+    assert set(missing(recipe, QUICK).values()) == {QUICK.reasons["ImageNet"]}
 
 
 def test_drawings_say_nothing_of_it(tmp_path: Path) -> None:

@@ -180,6 +180,16 @@ TABLE_5 = Recipe(
     columns=(Part(key="top-1", quantity="error"), Part(key="top-5", quantity="top5_error")),
 )
 
+# What the text prints beside the tables: BN after addition on ImageNet.
+RESNET_101 = Recipe(
+    name="resnet101",
+    rows=tuple(
+        _imagenet(key, label, "ResNet-101", "middle", choice={"placement": key})
+        for key, label in (("original", ""), (BN_AFTER.key, BN_AFTER.label))
+    ),
+    columns=TABLE_5.columns,
+)
+
 FIGURE_1 = Recipe(
     name="figure1",
     rows=(ORIGINAL_1001, FULL_1001),

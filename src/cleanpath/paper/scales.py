@@ -16,7 +16,7 @@ PAPER_NETWORKS = {
     "ResNet-110(1layer)": "cifar-resnet110-1layer",
     "ResNet-164": "resnet164",
     "ResNet-1001": "resnet1001",
-    **{f"ResNet-{depth}": f"resnet{depth}" for depth in (34, 152, 200)},
+    **{f"ResNet-{depth}": f"resnet{depth}" for depth in (34, 101, 152, 200)},
 }
 _CLASSES = {"CIFAR-10": 10, "CIFAR-100": 100, "ImageNet": 1000}
 

@@ -124,7 +124,7 @@ def _cells_in_words(recipe: Recipe, cells: Sequence[tuple[str, str]], made: Iter
     columns = {column for _, column in cells} - {column for _, column in others}
     rows = {row for row, column in cells if column not in columns} - {row for row, _ in others}
     rest = [(row, column) for row, column in cells if column not in columns and row not in rows]
-    return ", ".join(
+    return " and ".join(
         [
             *(column.words for column in recipe.columns if column.key in columns),
             *(row.words for row in recipe.rows if row.key in rows),
@@ -202,7 +202,7 @@ def in_words(training: Training) -> str:
     """How a run trains, in one line."""
     length = f"{training.iterations} iterations" if training.iterations else f"{training.epochs} epochs"
     warmup = f" after {training.warmup} at {training.lr * training.warmup_factor:g}" if training.warmup else ""
-    drops = " and ".join(f"{100 * drop:g}%" for drop in training.lr_drops)
+    drops = " and ".join(f"{100 * drop:.3g}%" for drop in training.lr_drops)
     steps = f", ×{training.lr_drop_factor:g} at {drops}" if drops else ""
     momentum = f"{'Nesterov ' if training.nesterov else ''}momentum {training.momentum:g}"
     return (
