@@ -22,7 +22,7 @@ from cleanpath.paper.tables import ALL, RECIPES, experiments, missing
 Row = dict[str, Any]
 LEGEND = (
     "runs finished of all, and about how long the rest takes here: an estimate; at scale paper in GPU-hours of the "
-    "paper's time; of cells what the paper prints, and runs finished of all; `cleanpath show TABLE` tells more of a table"
+    "paper's time; of cells what the paper prints, and runs finished of all; `cleanpath show TABLE` tells of a table"
 )
 
 
