@@ -342,4 +342,4 @@ def test_every_table_and_figure_is_reproduced_by_one_command(work: Path) -> None
     again = reproduce("all")
     assert again.json() == data
     page = work / "reports" / "reproduction.html"
-    assert page.stat().st_size < 4e6
+    assert page.stat().st_size < 2e6
