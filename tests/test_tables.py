@@ -19,6 +19,7 @@ from cleanpath import assemble, settings
 from cleanpath.errors import SettingError, UnknownNameError, UserError
 from cleanpath.experiment import Network, Shortcut
 from cleanpath.nn.catalog import units_per_stage
+from cleanpath.nn.matching import matched, parameters_of
 from cleanpath.paper import recipes
 from cleanpath.paper.figures import DRAWINGS
 from cleanpath.paper.parts import Part, joined
@@ -666,3 +667,60 @@ def test_protocol_says_how_a_run_trains() -> None:
     for part in (f"{training.iterations} iterations", f"batch {training.batch_size}", f"lr {training.lr:g}"):
         assert part in words
     assert in_words(replace(training, iterations=None, epochs=3)).startswith("3 epochs")
+
+
+# The rows beyond the paper, typed from the references that their notes name: placement, shortcut, what else differs.
+_CLEAN, _POST, _NO_RELU = "full_preactivation", "original", "relu_before_addition"
+_HIGHWAY = Shortcut(kind="highway", bias=-6.0)
+BEYOND: dict[str, tuple[str, Shortcut, dict[str, object]]] = {
+    "original": (_POST, Shortcut(), {}),
+    "full_preactivation": (_CLEAN, Shortcut(), {}),
+    "highway": (_NO_RELU, _HIGHWAY, {"widening": "B", "width": 14}),
+    "highway_matched": (_NO_RELU, _HIGHWAY, {"widening": "B", "inner": 0.5}),
+    "exclusive_gating_-6_free": (_POST, SHORTCUTS["exclusive_gating_-6"], {}),
+    "rezero": (_CLEAN, Shortcut(kind="skip_init"), {}),
+    "skip_init": (_CLEAN, Shortcut(kind="skip_init"), {"normalisation": "none"}),
+    "fixup": (_POST, Shortcut(kind="fixup"), {"normalisation": "none"}),
+    "layer_scale": (_CLEAN, Shortcut(kind="layer_scale", start=1e-6), {}),
+    "weighted_residual": (_NO_RELU, Shortcut(kind="weighted_residual"), {}),
+    "stochastic_depth": (_POST, Shortcut(kind="stochastic_depth", rate=0.5), {}),
+    "squeeze_excitation": (_POST, Shortcut(kind="squeeze_excitation"), {}),
+    "deepnorm": ("post_norm", Shortcut(kind="deepnorm"), {"normalisation": "layer"}),
+    "group_norm": (_POST, Shortcut(), {"normalisation": "group"}),
+    "layer_norm": (_POST, Shortcut(), {"normalisation": "layer"}),
+    "gelu": (_CLEAN, Shortcut(), {"activation": "gelu"}),
+    "silu": (_CLEAN, Shortcut(), {"activation": "silu"}),
+    "hyper_connections": (_CLEAN, Shortcut(kind="hyper_connections", streams=4), {}),
+    "manifold_hyper_connections": (_CLEAN, Shortcut(kind="manifold_hyper_connections", streams=4), {}),
+    "resnet_b": (_POST, Shortcut(), {"stride_on": "middle"}),
+    "resnet_d": (_POST, Shortcut(), {"stride_on": "middle", "widening": "D"}),
+}
+
+
+def test_rows_beyond_the_paper_set_what_their_references_say_and_no_more() -> None:
+    made = experiments(recipe_of("beyond"), QUICK, seeds=[0])
+    assert {row for row, _, _ in made} == set(BEYOND)
+    for (row, column, _), one in made.items():
+        placement, shortcut, others = BEYOND[row]
+        base = made["original", column, 0]
+        expected = replace(network_of(base), placement=placement, shortcut=shortcut, **others)  # type: ignore[arg-type]
+        assert one.network == expected, row
+        free = {"decay_on": "all_but_gate_bias"} if row == "exclusive_gating_-6_free" else {}
+        assert one.training == replace(base.training, **free), row  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("scale", [QUICK, pytest.param(PAPER, marks=pytest.mark.slow)], ids=lambda scale: scale.name)
+def test_matched_highway_has_the_parameters_of_the_original_of_its_table(scale: Scale) -> None:
+    made = experiments(recipe_of("beyond"), scale, columns=["ResNet-110"], seeds=[0])
+    highway, original = (network_of(made[row, "ResNet-110", 0]) for row in ("highway_matched", "original"))
+    assert original.widening == "A"
+    # Half is the nearest with the paper's depth; in a shallow network it is off by one inner channel of 64.
+    assert abs(matched(replace(highway, inner=1.0), original).inner - 0.5) <= (0 if scale is PAPER else 1 / 64)
+    assert abs(parameters_of(highway) / parameters_of(original) - 1) < 0.02
+
+
+def test_highway_is_said_to_be_trained_as_the_other_rows() -> None:
+    row = recipe_of("beyond").row("highway")
+    assert row.label == "highway, its author's network"
+    assert "trained as the other rows" in row.note
+    assert not row.training

@@ -137,8 +137,9 @@ _CLEAN, _POST, _NO_RELU = "full_preactivation", "original", "relu_before_additio
 _TWO_LAYER = (
     _beyond(
         "highway",
-        "highway, as its author trains it",
-        "y = (1 − g)⊙x + g⊙F(x), g as deep as F, b = −6, width 14: R. K. Srivastava's re-comparison, January 2025",
+        "highway, its author's network",
+        "y = (1 − g)⊙x + g⊙F(x), g as deep as F, b = −6, width 14: R. K. Srivastava's re-comparison, January 2025; "
+        "trained as the other rows, not as there",
         _NO_RELU,
         shortcut=Shortcut(kind="highway", bias=-6.0),
         widening="B",
