@@ -466,7 +466,7 @@ def test_markdown_has_a_line_for_every_cell_and_as_many_columns_everywhere() -> 
     text = tables.to_markdown(table(cell(ended(1.5), ended(2.5)), cell(ended(None)), cell(row="dropout")))
     lines = [line for line in text.splitlines() if line.startswith("|")]
     assert len(lines) == 5
-    assert {line.count("|") for line in lines} == {8}
+    assert {line.count("|") for line in lines} == {9}
     assert lines[2] == "| original | ResNet-110 | 6.61 | 2.0 | 2.0 ± 0.7 | 2 | ok |"
     assert lines[3] == "| original | ResNet-110 | 6.61 | – | – | 1 | diverged |"
 
@@ -724,3 +724,16 @@ def test_highway_is_said_to_be_trained_as_the_other_rows() -> None:
     assert row.label == "highway, its author's network"
     assert "trained as the other rows" in row.note
     assert not row.training
+
+
+@pytest.mark.parametrize(("count", "coverage"), [(2, 0.5), (3, 0.75), (5, 0.9375), (10, 1 - 2 / 1024)])
+def test_interval_from_least_to_greatest_holds_the_median_with_its_coverage(count: int, coverage: float) -> None:
+    seeds = tuple(SeedResult(seed=s, status=FINISHED, error=10.0 + s) for s in range(count))
+    cell = Cell(row="r", label="r", column="c", paper=None, seeds=seeds)
+    assert cell.interval == (10.0, 9.0 + count)
+    assert cell.coverage == pytest.approx(coverage)
+    below = sum(math.comb(count, k) for k in (0, count)) / 2**count  # all runs on one side of the median
+    assert cell.coverage == pytest.approx(1 - below)
+    assert tables.interval(cell).startswith(f"10.0 to {9 + count}.0 (")
+    assert replace(cell, seeds=seeds[:1]).interval is None
+    assert tables.interval(replace(cell, seeds=seeds[:1])) == "–"

@@ -109,6 +109,16 @@ class Cell:
         return statistics.stdev(self.values) if self.n > 1 and self.mean is not None else None
 
     @property
+    def interval(self) -> tuple[float, float] | None:
+        """From the least to the greatest of the runs; None below two runs. `coverage` says how sure it is."""
+        return (min(self.values), max(self.values)) if self.n > 1 else None
+
+    @property
+    def coverage(self) -> float | None:
+        """How often such an interval holds the true median over seeds, whatever their distribution: 1 − 2^(1−n)."""
+        return 1 - 2.0 ** (1 - self.n) if self.n > 1 else None
+
+    @property
     def digits(self) -> int:
         """How many decimals our numbers are printed with."""
         return 1 if self.quantity.endswith("error") else 3
@@ -190,10 +200,10 @@ def _seed(data: Mapping[str, Any]) -> SeedResult:
 
 def to_markdown(table: Table) -> str:
     """The table as Markdown."""
-    head = ["row", "column", "paper", "ours, median", "mean ± std", "n", "status"]
-    lines = [head, ["---", "---", "--:", "--:", "--:", "--:", "---"]]
+    head = ["row", "column", "paper", "ours, median", "mean ± std", "from least to greatest", "n", "status"]
+    lines = [head, ["---", "---", "--:", "--:", "--:", "--:", "--:", "---"]]
     lines += [
-        [c.label, c.column, number(c.paper, 2), number(c.median, c.digits), spread(c), count(c), c.status]
+        [c.label, c.column, number(c.paper, 2), number(c.median, c.digits), spread(c), interval(c), count(c), c.status]
         for c in table.cells
     ]
     body = "\n".join(f"| {' | '.join(line)} |" for line in lines)
@@ -203,11 +213,26 @@ def to_markdown(table: Table) -> str:
 def to_csv(tables: Sequence[Table]) -> str:
     """All rows of all tables as one CSV."""
     out = io.StringIO()
-    names = ("table", "row", "column", "quantity", "paper", "n", "median", "mean", "std", "status", "left_out")
+    names = (
+        "table",
+        "row",
+        "column",
+        "quantity",
+        "paper",
+        "n",
+        "median",
+        "mean",
+        "std",
+        "low",
+        "high",
+        "coverage",
+        "status",
+        "left_out",
+    )
     writer = csv.DictWriter(out, names, extrasaction="ignore", lineterminator="\n")
     writer.writeheader()
     for table in tables:
-        writer.writerows({"table": table.name, **_cell_data(cell)} for cell in table.cells)
+        writer.writerows({"table": table.name, **_cell_data(cell), **_interval_data(cell)} for cell in table.cells)
     return out.getvalue()
 
 
@@ -226,6 +251,19 @@ def spread(cell: Cell) -> str:
     if cell.std is None or cell.mean is None:
         return "–"
     return f"{cell.mean:.{cell.digits}f} ± {cell.std:.{cell.digits}f}"
+
+
+def interval(cell: Cell) -> str:
+    """From the least to the greatest run, with its coverage of the median; a dash below two runs."""
+    if cell.interval is None or cell.coverage is None:
+        return "–"
+    low, high = (f"{each:.{cell.digits}f}" if math.isfinite(each) else DIVERGED for each in cell.interval)
+    return f"{low} to {high} ({100 * cell.coverage:.3g}%)"
+
+
+def _interval_data(cell: Cell) -> dict[str, float | None]:
+    low, high = cell.interval or (None, None)
+    return {"low": low, "high": high, "coverage": cell.coverage}
 
 
 def clock(seconds: float) -> str:
