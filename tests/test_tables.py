@@ -467,8 +467,8 @@ def test_markdown_has_a_line_for_every_cell_and_as_many_columns_everywhere() -> 
     lines = [line for line in text.splitlines() if line.startswith("|")]
     assert len(lines) == 5
     assert {line.count("|") for line in lines} == {9}
-    assert lines[2] == "| original | ResNet-110 | 6.61 | 2.0 | 2.0 ± 0.7 | 2 | ok |"
-    assert lines[3] == "| original | ResNet-110 | 6.61 | – | – | 1 | diverged |"
+    assert lines[2] == "| original | ResNet-110 | 6.61 | 2.0 | 2.0 ± 0.7 | 1.5 to 2.5 (50%) | 2 | ok |"
+    assert lines[3] == "| original | ResNet-110 | 6.61 | – | – | – | 1 | diverged |"
 
 
 @pytest.mark.parametrize(
