@@ -16,10 +16,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cleanpath import assemble
+from cleanpath import assemble, measuring
+from cleanpath.errors import RunError
 from cleanpath.experiment import Experiment
 from cleanpath.grid import local, plan
 from cleanpath.grid.local import News
+from cleanpath.measures import Wish
 from cleanpath.paper.scales import scale_of
 from cleanpath.paper.tables import experiments, recipe_of
 from cleanpath.records import Run, Writer, default_name
@@ -352,6 +354,25 @@ def test_progress_is_told_in_order(tmp_path: Path) -> None:
     steps = [iteration for event, iteration in seen if event == "step"]
     assert steps == sorted(steps)
     assert steps[-1] == 6
+
+
+def test_run_whose_unit_raises_while_it_is_measured_leaves_the_others_measured(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cells = plan.cells([tiny(seed=seed) for seed in range(3)], tmp_path)
+    errors = (ZeroDivisionError("my\nunit"), None, RunError("no weights"))
+    raised = {cell.run.folder: error for cell, error in zip(cells, errors, strict=True)}
+
+    def measured(run: Run, _: Wish) -> None:
+        if (error := raised[run.folder]) is not None:
+            raise error
+
+    monkeypatch.setattr(measuring, "measure", measured)
+    monkeypatch.setattr(signal, "signal", lambda *_: None)
+    ours, theirs = multiprocessing.Pipe(duplex=False)
+    local._observe([(cell, Wish()) for cell in cells], theirs)
+    told = [ours.recv()[1] for _ in cells]
+    assert told == ["ZeroDivisionError: my unit", "", "no weights"]
 
 
 def test_cells_outside_their_grid_keep_their_experiment(tmp_path: Path) -> None:

@@ -17,6 +17,7 @@ FREE_OF_TORCH = (
     *(
         "cleanpath.records",
         "cleanpath.locking",
+        "cleanpath.checkout",
         "cleanpath.nn.catalog",
         "cleanpath.nn.own",
         "cleanpath.nn.summary_values",

@@ -164,6 +164,21 @@ def test_images_are_64_of_those_held_out_and_always_the_same() -> None:
     assert torch.equal(images, measuring.looked_at(replace(tiny().data, augment="none")))
 
 
+def test_unit_of_the_asymmetric_form_begins_behind_the_activation_that_feeds_f_alone() -> None:
+    of = Network(depth=14, branch="two_layer", placement="bn_after_addition", width=4, in_channels=1)
+    after, none = measuring.typical_unit(of)
+    asymmetric, above = measuring.typical_unit(of, asymmetric=True)
+    before, _ = measuring.typical_unit(replace(of, placement="full_preactivation"))
+    assert (none, above) == (0, 2)
+    assert asymmetric.branch.operations == before.branch.operations
+    assert (asymmetric.branch.operations[:above], after.f.kind) == (("BN", "ReLU"), "normalisation+relu")
+    assert asymmetric.branch.operations[above:] == after.branch.operations
+    assert asymmetric.clean
+    assert not after.clean
+    # Its first norm is that behind the sum of the unit above.
+    assert "unit1.after" in asymmetric.branch.layers[0]
+
+
 # A run.
 
 
@@ -205,6 +220,11 @@ def test_lines_go_from_the_start_over_the_moments_to_the_end(run: Run) -> None:
     assert [at for at, _ in found["negative_share"]] == [0, 1, 2, 5, 10, 20, 30, 40]
     assert found["truncated"][-1][1] == measures.numbers(run)["truncated"]
     assert [at for at, _ in found["response"]] == list(range(1, 8))
+    shares = found[measures.by_unit("negative_share")]
+    assert [at for at, _ in shares] == [1, 2, 3]
+    assert sum(share for _, share in shares) / 3 == pytest.approx(measures.numbers(run)["negative_share"])
+    gaps = [gap for _, gap in found[measures.by_unit("truncated")]]
+    assert sum(gaps) / 3 == pytest.approx(measures.numbers(run)["truncated"])  # one unit a stage
     assert sum(value for _, value in found["response"]) / 7 == pytest.approx(measures.numbers(run)["response"])
 
 

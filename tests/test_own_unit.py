@@ -15,13 +15,13 @@ from torch import nn
 
 import cleanpath
 from cleanpath import assemble, settings, single
-from cleanpath.errors import Request, SettingError, Stopped, UserError
+from cleanpath.errors import Request, RunError, SettingError, Stopped, UserError
 from cleanpath.experiment import Experiment, Network, Shortcut
 from cleanpath.grid import local, plan
 from cleanpath.nn import kinds, own
 from cleanpath.nn.resnet import build
 from cleanpath.nn.unit import ResidualUnit
-from cleanpath.records import default_name
+from cleanpath.records import Writer, check_folder, default_name
 from tests.helpers import assert_same_run, assert_user_error, here, network_of, nothing_written, tiny
 from tests.nn.networks import tiny as tiny_network
 
@@ -313,6 +313,21 @@ def test_path_is_written_as_short_as_it_can_be(place: Path) -> None:  # noqa: AR
     assert default_name(other) == default_name(short())
 
 
+def test_file_given_from_elsewhere_is_the_same_experiment(place: Path) -> None:
+    other = single.experiment_of("preresnet8", [f"network.shortcut.kind={place}/my_unit.py:halved", *SHORT])
+    assert set(settings.differences(other, short())) == {"network.shortcut.kind"}
+    assert default_name(other) == default_name(short())
+    with Writer(place / "run", short(), {}):
+        pass
+    check_folder(place / "run", other)
+    (place / "other.py").write_text(SOURCE + "# not the same\n")
+    for changed in ("my_unit.py:whole", "other.py:halved"):
+        third = single.experiment_of("preresnet8", [f"network.shortcut.kind={changed}", *SHORT])
+        assert default_name(third) != default_name(other)
+        with pytest.raises(RunError, match="holds another experiment"):
+            check_folder(place / "run", third)
+
+
 def test_experiment_without_the_digest_of_its_file_is_not_recorded(place: Path) -> None:
     experiment = tiny("network.shortcut.kind=my_unit.py:halved")
     with pytest.raises(SettingError, match=r"does not say which content of my_unit\.py it means"):
@@ -336,6 +351,27 @@ def test_rows_are_read_from_the_source_without_torch(place: Path) -> None:
     assert subprocess.run([sys.executable, "-c", code], check=False, cwd=place).returncode == 0
     assert {row.name for row in rows} == set(kinds.load_units("my_unit.py"))
     assert {row.name for row in own.rows_of("faulty.py")} == set(kinds.load_units("faulty.py"))
+
+
+@pytest.mark.parametrize(
+    ("imported", "called"),
+    [
+        ("import cleanpath", "cleanpath.unit"),
+        ("import cleanpath as cp", "cp.unit"),
+        ("from cleanpath import unit", "unit"),
+        ("from cleanpath import unit as kind", "kind"),
+        ("from cleanpath.nn.kinds import unit as kind", "kind"),
+    ],
+)
+def test_decorator_may_be_imported_under_any_name(place: Path, imported: str, called: str) -> None:
+    (place / "other.py").write_text(f"{imported}\n@{called}('mine')\ndef one(parts):\n    return parts.branch\n")
+    assert [row.name for row in own.rows_of("other.py")] == list(kinds.load_units("other.py")) == ["mine"]
+
+
+def test_decorator_of_another_library_makes_no_unit(place: Path) -> None:
+    (place / "other.py").write_text("import numpy as cp\n@cp.unit('mine')\ndef one(parts):\n    return parts.branch\n")
+    with pytest.raises(UserError, match="makes no unit"):
+        own.rows_of("other.py")
 
 
 DECORATED = "import cleanpath\n@cleanpath.unit({name})\ndef one(parts):\n    return parts.branch\n"
@@ -427,6 +463,23 @@ def test_decorated_function_is_a_kind_by_its_bare_name_and_may_be_said_again() -
         assert mine.__name__ == "mine"
         network = cleanpath.build("preresnet8", shortcut=Shortcut(kind="mine"))
         assert network.units()["stages.stage1.unit1"].get_submodule("shortcut").factor == factor
+
+
+def test_names_that_are_kept_from_users_are_those_of_all_kinds() -> None:
+    assert set(kinds.KINDS) == own.OURS
+
+
+@pytest.mark.parametrize("name", ["dropout", "fixup", "hyper_connections"])
+def test_name_of_ours_is_refused_also_before_any_network_was_built(name: str) -> None:
+    code = (
+        "import sys, cleanpath\n"
+        "try:\n"
+        f"    cleanpath.unit({name!r})(lambda parts: parts.branch)\n"
+        "except cleanpath.errors.UserError as error:\n"
+        "    print(error, 'cleanpath.nn.shortcut' in sys.modules)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.stdout == f"there is a shortcut '{name}' of cleanpath's already; give the unit another name False\n"
 
 
 @pytest.mark.usefixtures("registered")

@@ -85,6 +85,15 @@ DEPTHS = {20: 8.75, 32: 7.51, 44: 7.17, 56: 6.97, 110: 6.43, 1202: 7.93}
 OPTIONS = {"A": (25.03, 7.76), "B": (24.52, 7.46), "C": (24.19, 7.40)}
 
 
+def test_numbers_of_resnet_101_are_those_of_the_text() -> None:
+    assert published_table("resnet101").cells == {
+        ("original", "top-1"): 23.6,
+        ("original", "top-5"): 7.1,
+        ("bn_after_addition", "top-1"): 24.6,
+        ("bn_after_addition", "top-5"): 7.5,
+    }
+
+
 def test_table_1_has_the_printed_numbers() -> None:
     assert published_table("table1").cells == {(row, "ResNet-110"): error for row, error in TABLE_1.items()}
 

@@ -10,7 +10,7 @@ from tests.tutorials import FOLDER, USUAL, differences, outputs
 PAGES = sorted(path.name for path in FOLDER.glob("*.md") if path.name != "README.md")
 
 
-LONG = ("slow-start.md", "watch-a-gate-close.md", "audit-your-own-model.md")
+LONG = ("slow-start.md", "your-own-unit.md", "watch-a-gate-close.md", "audit-your-own-model.md")
 
 
 @pytest.mark.parametrize("page", [pytest.param(p, marks=[pytest.mark.slow] if p in LONG else []) for p in PAGES])

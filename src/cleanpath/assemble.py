@@ -16,6 +16,7 @@ from safetensors.torch import save
 
 import cleanpath
 from cleanpath import networks, settings
+from cleanpath.checkout import commit
 from cleanpath.data.images import Images
 from cleanpath.data.sources import load
 from cleanpath.errors import NonFiniteError, Request, SettingError, Stopped, UserError
@@ -295,9 +296,13 @@ def threads_of_torch(count: int) -> Iterator[None]:
 
 
 def environment(threads: int, processes: int = 1) -> dict[str, Any]:
-    """What a run's numbers may depend on besides the experiment: versions, threads, processes, processor."""
+    """What a run's numbers may depend on besides the experiment: versions, threads, processes, processor.
+
+    With the commit of cleanpath where it runs from a checkout.
+    """
     return {
         "cleanpath": cleanpath.__version__,
+        **({"commit": commit()} if commit() else {}),
         "python": platform.python_version(),
         **{library: metadata.version(library) for library in _LIBRARIES},
         "threads": threads,

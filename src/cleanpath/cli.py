@@ -74,10 +74,14 @@ def list_things(
 
     tables = what == Things.tables
     rows = inventory.tables(pattern, runs) if tables else listing.rows(what, pattern, runs)
-    shown = inventory.printed(rows) if tables else rows
-    options.show(
-        {"schema": f"cleanpath.list.{what}", "version": 1, what: rows}, as_json, lambda: terminal.print_rows(shown)
-    )
+
+    def printed() -> None:
+        if tables and (cells := inventory.printed_cells(rows)):
+            terminal.print_rows(cells)
+            typer.echo()
+        terminal.print_rows(inventory.printed(rows) if tables else rows)
+
+    options.show({"schema": f"cleanpath.list.{what}", "version": 1, what: rows}, as_json, printed)
     if tables and not as_json:
         typer.echo(inventory.LEGEND, err=True)
 

@@ -22,7 +22,7 @@ from cleanpath.paper.tables import ALL, RECIPES, experiments, missing
 Row = dict[str, Any]
 LEGEND = (
     "runs finished of all, and about how long the rest takes here: an estimate; at scale paper in GPU-hours of the "
-    "paper's time; `cleanpath show TABLE` prints the paper's numbers"
+    "paper's time; of cells what the paper prints, and runs finished of all; `cleanpath show TABLE` tells of a table"
 )
 
 
@@ -70,6 +70,24 @@ def printed(rows: Sequence[Row]) -> list[Row]:
         }
         for row in rows
     ]
+
+
+def printed_cells(rows: Sequence[Row]) -> list[Row]:
+    """The cells of the tables as a terminal has room for them: the paper's number, and how many runs are finished."""
+    return [
+        {
+            "table": row["name"],
+            "cell": f"{cell['row']} in {cell['column']}",
+            "printed": cell["paper"],
+            **{name: _state(one) for name, one in cell["scales"].items()},
+        }
+        for row in rows
+        for cell in row["cells"]
+    ]
+
+
+def _state(one: Row) -> str:
+    return "left out" if one["left_out"] else f"{one['finished']}/{one['runs']}"
 
 
 def _at(name: str, scale: Scale, root: Path) -> _At:

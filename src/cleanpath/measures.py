@@ -68,15 +68,27 @@ def numbers(run: Run) -> dict[str, float]:
 
 
 def lines(run: Run) -> dict[str, Line]:
-    """`response` by layer, `negative_share` and `truncated` by iteration."""
+    """`response` by layer, `negative_share` and `truncated` by iteration, and at the end by unit."""
     found = read(run.folder / MEASURED)
     if not found or not of_these_weights(run, [MEASURED]):
         return {}
-    series = {"response": tuple((float(at), value) for at, value in enumerate(found["responses"], start=1))}
+    series = {
+        key: tuple((float(at), value) for at, value in enumerate(found.get(name, []), start=1))
+        for key, name in (
+            ("response", "responses"),
+            (by_unit("negative_share"), "negative_shares"),
+            (by_unit("truncated"), "gaps"),
+        )
+    }
     moments = _moments(run, found)
     for quantity in ("negative_share", "truncated"):
         series[quantity] = tuple((at, value[quantity]) for at, value in moments if quantity in value)
     return {key: line for key, line in series.items() if line}
+
+
+def by_unit(quantity: str) -> str:
+    """The name of the line that has a quantity unit by unit."""
+    return f"{quantity}_by_unit"
 
 
 def evaluated(run: Run, view: str) -> dict[str, Any]:

@@ -27,6 +27,7 @@ from cleanpath.auditing.values import UnitRow
 from cleanpath.data.sources import load
 from cleanpath.experiment import Data, Experiment, Network
 from cleanpath.measures import Wish
+from cleanpath.nn.asymmetric import Asymmetric
 from cleanpath.nn.resnet import ResNet
 from cleanpath.nn.unit import ResidualUnit
 from cleanpath.records import Run, write
@@ -234,6 +235,8 @@ def measure(run: Run, wish: Wish) -> None:
             "start": first.numbers(),
             "end": last.numbers(),
             "responses": list(last.responses.values()),
+            "negative_shares": list(last.negative_share.values()),
+            "gaps": list(last.gap.values()),
         },
     )
 
@@ -251,13 +254,24 @@ def audited(network: nn.Module, images: Tensor, *, fresh: bool) -> Profile:
     return replace(profile, network=replace(profile.network, fresh=True)) if fresh else profile
 
 
-def typical_unit(network: Network) -> UnitRow:
-    """The second unit of a network, which keeps the width: its structure, as an audit of made-up images sees it."""
+def typical_unit(network: Network, *, asymmetric: bool = False) -> tuple[UnitRow, int]:
+    """The second unit of a network, which keeps the width: its structure, as an audit of made-up images sees it.
+
+    And how many of the first operations of F belong to the unit above it: those of its f, in the `asymmetric` form of
+    the network.
+    """
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         images = torch.randn(2, network.in_channels, 16, 16)
-        profile = audit(networks.build(network, seed=0).train(), images)
-    return profile.units[1]
+        built = networks.build(network, seed=0)
+        above = 0
+        if asymmetric and isinstance(built, ResNet):
+            first = next(iter(built.units().values()))
+            above = sum(1 for each in first.get_submodule("after").modules() if not list(each.children()))
+            profile = audit(Asymmetric(built).train(), images)
+        else:
+            profile = audit(built.train(), images)
+    return profile.units[1], above
 
 
 def _write(path: Path, data: dict[str, Any]) -> None:

@@ -275,6 +275,8 @@ def check_folder(folder: Path, experiment: Experiment) -> None:
     if not folder.is_dir() or not any(folder.iterdir()):
         return
     found = Run(folder).experiment
+    if settings.digest(found) == settings.digest(experiment):
+        return
     different = settings.differences(found, experiment)
     for key in ("source", *settings.free()):
         different.pop(key, None)

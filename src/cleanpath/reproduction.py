@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from cleanpath import estimate
+from cleanpath.auditing.values import UnitRow
 from cleanpath.errors import RunError, SettingError, UserError
 from cleanpath.experiment import Experiment
 from cleanpath.grid import local, plan
@@ -16,7 +17,7 @@ from cleanpath.grid.plan import Cell
 from cleanpath.measures import Wish, wanting
 from cleanpath.nn import own
 from cleanpath.paper.claims import cells_of
-from cleanpath.paper.figures import DRAWINGS
+from cleanpath.paper.figures import DRAWINGS, Panel
 from cleanpath.paper.parts import Part, Recipe, joined
 from cleanpath.paper.scales import SCALES, Scale, scale_of
 from cleanpath.paper.seeding import Seeds, seeds_asked
@@ -332,9 +333,12 @@ def write_page(job: Reproduction, found: Outcome, path: Path, *, command: str) -
 def _drawings(recipes: Sequence[Recipe]) -> dict[str, tuple[Drawn, ...]]:
     """The units that the asked figures show, by figure; a network of six units has the same as one of 54."""
     panels = {recipe.name: DRAWINGS[recipe.name] for recipe in recipes if recipe.name in DRAWINGS}
-    every = [replace(panel.network, depth=_DRAWN_DEPTH) for drawn in panels.values() for panel in drawn]
+    every = [
+        (replace(panel.network, depth=_DRAWN_DEPTH), panel.asymmetric) for drawn in panels.values() for panel in drawn
+    ]
     units = iter(local.typical_units(every) if every else [])
-    return {
-        name: tuple(Drawn(letter=panel.letter, caption=panel.caption, unit=next(units)) for panel in drawn)
-        for name, drawn in panels.items()
-    }
+    return {name: tuple(_drawn(panel, *next(units)) for panel in drawn) for name, drawn in panels.items()}
+
+
+def _drawn(panel: Panel, unit: UnitRow, above: int) -> Drawn:
+    return Drawn(letter=panel.letter, caption=panel.caption, unit=unit, above=above)

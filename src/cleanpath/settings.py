@@ -15,6 +15,7 @@ import tomli_w
 
 from cleanpath.errors import SettingError, UnknownNameError
 from cleanpath.experiment import FORMAT, Experiment, Network, Training
+from cleanpath.nn import own
 
 LARGEST_FILE = 1_000_000
 # Two ways to say one thing: setting the first clears the second.
@@ -56,6 +57,9 @@ def digest(experiment: Experiment) -> str:
             at_default = getattr(part, each.name) == each.default
             if each.metadata.get("same_bits") or (each.metadata.get("later") and at_default):
                 group.pop(each.name, None)
+    if isinstance(experiment.network, Network) and own.is_own(experiment.network.shortcut.kind):
+        # The file's content is `code`; from which folder it was given decides nothing.
+        data["network"]["shortcut"]["kind"] = own.split(experiment.network.shortcut.kind)[1]
     canonical = json.dumps(data, sort_keys=True, separators=(",", ":"), ensure_ascii=True)
     return hashlib.sha256(canonical.encode()).hexdigest()[:12]
 

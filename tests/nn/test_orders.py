@@ -6,7 +6,9 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from cleanpath.errors import SettingError
 from cleanpath.experiment import Network, Shortcut
+from cleanpath.nn.asymmetric import Asymmetric
 from cleanpath.nn.resnet import ResNet
 from tests.nn.networks import (
     BRANCHES,
@@ -27,29 +29,6 @@ from tests.nn.networks import (
 
 NO_SHORTCUT = {"none": Shortcut(kind="none"), "scaling 0": Shortcut(kind="scaling", scale=0.0)}
 MODES = pytest.mark.parametrize("training", [False, True], ids=["eval", "train"])
-
-
-class Asymmetric(nn.Module):
-    """Figure 5(b): a post-activation network whose f feeds F only: y_{l+1} = h(y_l) + F(f(y_l)), equation (9).
-
-    The stem's activation feeds both paths of unit 1, and f of the last unit the head. Where the width changes, f
-    feeds both paths too if `shared` (the authors' code), else F only.
-    """
-
-    def __init__(self, network: ResNet, *, shared: bool) -> None:
-        super().__init__()
-        self.network, self.shared = network, shared
-
-    def forward(self, x: Tensor) -> Tensor:
-        y = activated = self.network.stem(x)
-        for name, unit in residual_units(self.network).items():
-            first = name.endswith("stage1.unit1")
-            widens = not isinstance(unit.shortcut, nn.Identity)
-            onto_shortcut = activated if first or (widens and self.shared) else y
-            y = unit.shortcut(onto_shortcut) + unit.branch(activated)
-            activated = unit.after(y)
-        logits: Tensor = self.network.head(activated)
-        return logits
 
 
 def same_parameters(of: Network, source: ResNet) -> ResNet:
@@ -150,6 +129,12 @@ def test_asymmetric_activation_is_preactivation_on_imagenet(after: str, before: 
     post = built(of).eval()
     pre = same_parameters(pre_of, post).eval()
     assert_same_function(Asymmetric(post, shared=True), pre, images(of, size=32))
+
+
+def test_asymmetric_form_needs_units_of_equation_1() -> None:
+    gated = built(tiny(shortcut=Shortcut(kind="exclusive_gating", bias=-6.0)))
+    with pytest.raises(SettingError, match=r"unit stages\.stage1\.unit1 is not h\(x\) \+ F\(x\)"):
+        Asymmetric(gated)
 
 
 # ---- signs

@@ -3,6 +3,8 @@
 import math
 from dataclasses import replace
 
+from cleanpath.measures import by_unit
+from cleanpath.paper.claims import QUANTITIES
 from cleanpath.paper.published import published_table
 from cleanpath.paper.tables import RECIPES
 from cleanpath.report.table import DIVERGED, FAILED, FINISHED, MISSING, Cell, SeedResult, Table
@@ -93,8 +95,43 @@ def paper_table(name: str, seeds: int = 3, ran: tuple[str, ...] = ("ResNet-110",
             column=column,
             paper=published.cells.get((row.key, column)),
             seeds=tuple(run(ENDS.get(row.key, 1.8), s) if column in ran else missing(s) for s in range(seeds)),
+            reference=row.reference,
         )
         for column in published.columns
         for row in RECIPES[name].rows
+        if (row.key, column) not in RECIPES[name].absent
     )
-    return table(*cells, name=name, title=published.title, source=published.source, quantity=published.quantity)
+    about = {"title": published.title, "source": published.source, "quantity": published.quantity}
+    return table(*cells, name=name, overlays=RECIPES[name].overlays, **about)
+
+
+def measured(name: str, quantity: str, seeds: int = 3) -> Table:
+    """A table whose cells print a quantity of the signal, with its lines by layer, unit and iteration."""
+    cells = tuple(
+        Cell(
+            row=row.key,
+            label=row.words,
+            column=column.key,
+            paper=None,
+            quantity=row.quantity or column.quantity,
+            judged=False,
+            seeds=tuple(
+                replace(
+                    run(1.8, seed),
+                    measured={quantity: 0.5},
+                    series={
+                        row.quantity or column.quantity: tuple(
+                            (float(at), 10.0 / at + place + seed) for at in range(1, 8 + 2 * place)
+                        ),
+                        by_unit(row.quantity or column.quantity): tuple(
+                            (float(at), 0.1 * at + seed) for at in range(1, 5)
+                        ),
+                    },
+                )
+                for seed in range(seeds)
+            ),
+        )
+        for place, (row, column) in enumerate(RECIPES[name].cells())
+    )
+    words = {quantity: QUANTITIES[quantity].words}
+    return table(*cells, name=name, overlays=RECIPES[name].overlays, quantities=words)

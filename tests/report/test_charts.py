@@ -7,10 +7,13 @@ from dataclasses import replace
 from xml.etree import ElementTree as ET
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from cleanpath.report import charts
 from cleanpath.report.charts import COLOURS, MIDDLE, POINTS, REFERENCE, THICK, THIN, Chart, Panel, curves
 from cleanpath.report.table import Table
+from tests.helpers import examples
 from tests.report.example import cell, crashed, diverged, missing, paper_table, run, table
 from tests.report.reading import contrast
 
@@ -111,10 +114,14 @@ def test_a_long_loss_curve_is_averaged_and_the_caption_says_so(chart: Chart) -> 
     assert chart.notes[0] == "Each point of the training loss is the mean of 5 recorded values, at the last of them."
 
 
+NOT_ALL = "The tables behind the panels have some of these points; metrics.jsonl in a run's folder has all."
+
+
 def test_a_short_loss_curve_is_drawn_as_it_is() -> None:
     chart = curves(table(cell("original", run(30.0, 0, 60))))
     assert len(points(chart.panels[0], BAD, THICK, dashed=True)) == 60
-    assert not chart.notes
+    assert chart.notes == (NOT_ALL,)
+    assert curves(table(cell("original", run(30.0, 0, 20)))).notes == ()
 
 
 def test_means_stand_at_the_last_of_their_group_and_keep_what_is_not_finite() -> None:
@@ -143,13 +150,14 @@ def test_a_crashed_run_is_drawn_but_is_not_in_the_median() -> None:
     seed = replace(run(90.0, 2, 200), status="failed")
     (panel,) = curves(table(cell("original", run(2.0, 0), run(2.0, 1), seed))).panels
     assert counts(panel)[BAD, THIN, False] == 3
-    assert panel.cell.median == pytest.approx(100 * (1 - points(panel, BAD, THICK, dashed=False)[-1][1] / HEIGHT))
+    last = points(panel, BAD, THICK, dashed=False)[-1][1]
+    assert panel.cell.median == pytest.approx(100 * (1 - last / HEIGHT), abs=0.01)
 
 
 def test_rows_without_curves_are_named_with_their_status() -> None:
     chart = curves(table(cell("original", run(2.0, 0)), cell("dropout", missing()), cell("conv_1x1", crashed())))
     assert [panel.cell.row for panel in chart.panels] == ["original"]
-    assert chart.notes[1:] == ("Without curves (crashed): conv_1x1.", "Without curves (not run): dropout.")
+    assert chart.notes[2:] == ("Without curves (crashed): conv_1x1.", "Without curves (not run): dropout.")
 
 
 def test_a_column_that_was_not_run_is_named_once() -> None:
@@ -212,16 +220,43 @@ def test_a_line_stands_out_on_both_pages(colour: str) -> None:
 
 
 def test_the_data_are_what_is_drawn() -> None:
-    seeds = (run(2.0, 0, 40), run(2.0, 1, 40))
+    seeds = (run(2.0, 0, 20), run(2.0, 1, 20))
     (panel,) = curves(table(cell("original", *seeds))).panels
     assert panel.head == ("iteration", "error %, seed 0", "error %, seed 1", "loss, seed 0", "loss, seed 1")
-    assert len(panel.rows) == 40
+    assert len(panel.rows) == 20
     assert panel.rows[18][1:3] == ("–", "–")
     assert panel.rows[19] == (
         "20",
         *(f"{dict(seed.error_curve)[20]:.1f}" for seed in seeds),
         *(f"{dict(seed.loss_curve)[20]:.3g}" for seed in seeds),
     )
+
+
+def test_the_data_of_a_long_curve_are_some_of_its_points_and_every_error(first: Table, chart: Chart) -> None:
+    errors = [at for at, _ in first.cells[0].seeds[0].error_curve]
+    for panel in chart.panels:
+        places = [int(row[0]) for row in panel.rows]
+        assert set(errors) <= set(places)
+        assert len(places) <= len(errors) + charts.ROWS
+        assert places[-1] == 400
+
+
+@given(
+    places=st.lists(st.integers(1, 10**6), min_size=1, max_size=300, unique=True).map(sorted),
+    kept=st.sets(st.integers(1, 10**6), max_size=60),
+)
+@examples
+def test_thinned_places_keep_what_is_to_be_kept_and_the_last_and_are_few(places: list[int], kept: set[int]) -> None:
+    kept |= set(places[::7])
+    found = charts.thinned(places, kept)
+    assert found == sorted(set(found))
+    assert {*(at for at in places if at in kept), places[-1]} <= set(found) <= set(places)
+    assert len(found) <= len(set(places) & kept) + max(1, charts.ROWS - len(kept))
+
+
+def test_coordinates_are_to_a_hundredth(chart: Chart) -> None:
+    for panel in chart.panels:
+        assert not re.search(r"\d\.\d{3,}", re.sub("<desc.*</desc>", "", panel.svg))
 
 
 def test_an_anchor_is_a_word_and_names_the_column_only_where_there_are_several() -> None:

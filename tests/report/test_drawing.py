@@ -41,6 +41,16 @@ def test_the_branch_stands_beside_the_trunk_in_order() -> None:
     assert "broken" not in words(drawing)
 
 
+def test_a_line_shows_where_a_unit_begins_that_does_not_begin_at_its_fork() -> None:
+    plain, asymmetric = (unit_drawing(unit("a"), key="k", above=above) for above in (0, 2))
+    assert 'class="boundary"' not in plain
+    (line,) = (path.get("d") or "" for path in read(asymmetric).iter("path") if path.get("class") == "boundary")
+    y = float(line.split("L")[0].split()[1])
+    tops = [top for top, _ in boxes(asymmetric, BRANCH)]
+    assert tops[1] + 20 < y < tops[2]
+    assert "Of F, BN and ReLU are of the unit above, for F alone." in (read(asymmetric).findtext("desc") or "")
+
+
 def test_boxes_do_not_overlap_and_lie_inside() -> None:
     for one in menagerie().units:
         drawing = unit_drawing(one, key="k")

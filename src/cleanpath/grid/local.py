@@ -132,9 +132,13 @@ def probe() -> tuple[Probe, Probe]:
     return found[0]
 
 
-def typical_units(networks: Sequence[Network]) -> list[UnitRow]:
-    """One unit of each network that keeps its width, as an audit sees it; in a process that has torch."""
-    found: list[UnitRow] = []
+def typical_units(networks: Sequence[tuple[Network, bool]]) -> list[tuple[UnitRow, int]]:
+    """One unit of each network that keeps its width, as an audit sees it; in a process that has torch.
+
+    With each network comes whether its asymmetric form is meant, with each unit how many operations of F are of the
+    unit above it.
+    """
+    found: list[tuple[UnitRow, int]] = []
     nobody = Cell(experiment=PROBED, folder=Path(), label="the drawing")
     jobs = [(nobody, _units, (tuple(networks),))]
     _run(jobs, workers=1, start=lambda _: None, told=lambda _, message: found.append(message), ended=lambda *_: None)
@@ -264,19 +268,23 @@ def _measure(cell: Cell, news: Connection) -> None:
 
 
 def _observe(wishes: Sequence[tuple[Cell, Wish]], news: Connection) -> None:
+    """Measure runs one after the other; whatever one of them raises, a user's own unit above all, the rest come too."""
     from cleanpath import assemble, measuring
     from cleanpath.errors import CleanpathError
+    from cleanpath.nn import own
 
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     # Ends when nobody listens any more.
     with assemble.threads_of_torch(1), contextlib.suppress(BrokenPipeError):
         for cell, wish in wishes:
+            reason = ""
             try:
                 measuring.measure(cell.run, wish)
             except CleanpathError as error:
-                news.send((cell, str(error)))
-            else:
-                news.send((cell, ""))
+                reason = str(error)
+            except Exception as error:  # noqa: BLE001 (somebody else's code runs in it)
+                reason = own.told(error)
+            news.send((cell, reason))
 
 
 def _probe(news: Connection) -> None:
@@ -286,12 +294,12 @@ def _probe(news: Connection) -> None:
     _tell(news, costs.probe())
 
 
-def _units(networks: tuple[Network, ...], news: Connection) -> None:
+def _units(networks: tuple[tuple[Network, bool], ...], news: Connection) -> None:
     from cleanpath import measuring
 
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    for network in networks:
-        _tell(news, measuring.typical_unit(network))
+    for network, asymmetric in networks:
+        _tell(news, measuring.typical_unit(network, asymmetric=asymmetric))
 
 
 def _tell(news: Connection, message: object) -> None:

@@ -91,6 +91,7 @@ def kind(
     name: str, *, needs: Iterable[str] = (), takes: Iterable[str] = (), finish: Finish = _nothing
 ) -> Callable[[Maker], Maker]:
     """Register a function as the maker of the units of a kind of ours."""
+    assert name in own.OURS, f"add '{name}' to own.OURS, or a user's unit could take its name"
 
     def register(make: Maker) -> Maker:
         KINDS[name] = Kind(frozenset(needs), frozenset(takes), make, finish)
@@ -117,7 +118,7 @@ def kind_of(setting: Shortcut) -> Kind:
 
 
 def _registered(name: str) -> Kind:
-    known = KINDS | OWN
+    known = OWN | KINDS
     if name not in known:
         raise UnknownNameError("shortcut", name, known)
     return known[name]
@@ -152,7 +153,7 @@ def unit(name: str) -> Callable[[OwnMaker], OwnMaker]:
     def register(make: OwnMaker) -> OwnMaker:
         if not own.NAME.fullmatch(name):
             raise UserError(f"a unit cannot be called '{name}'; use letters, digits, _ and -")
-        if name in KINDS:
+        if name in own.OURS:
             raise UserError(f"there is a shortcut '{name}' of cleanpath's already; give the unit another name")
         home = inspect.getfile(make) if inspect.isfunction(make) else ""
         made = Kind(frozenset(), frozenset(), lambda parts, _: _checked(make, parts), home=home)

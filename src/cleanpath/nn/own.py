@@ -11,6 +11,14 @@ from cleanpath.errors import SettingError, UserError
 from cleanpath.experiment import Network, Shortcut
 
 NAME = re.compile(r"[\w-]+")
+OURS = frozenset(
+    {
+        *("identity", "none", "scaling", "branch_scaling", "exclusive_gating", "shortcut_only_gating"),
+        *("conv_1x1", "dropout", "skip_init", "layer_scale", "weighted_residual", "stochastic_depth"),
+        *("squeeze_excitation", "highway", "fixup", "deepnorm", "hyper_connections", "manifold_hyper_connections"),
+    }
+)
+"""Names of cleanpath's kinds of shortcut, which no unit of a user's may have: known before their modules load."""
 _DIGITS = 16
 
 
@@ -83,6 +91,7 @@ def rows_of(path: str | Path) -> tuple[Row, ...]:
         tree = ast.parse(Path(path).read_bytes(), filename=str(path))
     except (SyntaxError, ValueError) as error:
         raise UserError(f"cannot import {path} ({told(error)})") from None
+    called = _called(tree)
     rows = [
         Row(
             name=name,
@@ -91,7 +100,7 @@ def rows_of(path: str | Path) -> tuple[Row, ...]:
         )
         for node in tree.body
         if isinstance(node, ast.FunctionDef)
-        for name in _names(node, path)
+        for name in _names(node, path, called)
     ]
     if not rows:
         raise UserError(no_unit(path))
@@ -102,10 +111,21 @@ def rows_of(path: str | Path) -> tuple[Row, ...]:
     return tuple(rows)
 
 
-def _names(node: ast.FunctionDef, path: str | Path) -> Iterator[str]:
+def _called(tree: ast.Module) -> frozenset[str]:
+    """What a file calls `cleanpath.unit`, by its imports: `cp.unit`, or the name that it imports the function under."""
+    found = {"cleanpath.unit", "unit"}
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            found |= {f"{one.asname}.unit" for one in node.names if one.name == "cleanpath" and one.asname}
+        elif isinstance(node, ast.ImportFrom) and (node.module or "").partition(".")[0] == "cleanpath":
+            found |= {one.asname for one in node.names if one.name == "unit" and one.asname}
+    return frozenset(found)
+
+
+def _names(node: ast.FunctionDef, path: str | Path, called: frozenset[str]) -> Iterator[str]:
     """What the decorators of a function call it."""
     for decorator in node.decorator_list:
-        if not isinstance(decorator, ast.Call) or ast.unparse(decorator.func) not in ("cleanpath.unit", "unit"):
+        if not isinstance(decorator, ast.Call) or ast.unparse(decorator.func) not in called:
             continue
         given = decorator.args[0] if decorator.args else next((k.value for k in decorator.keywords), None)
         if not isinstance(given, ast.Constant) or not isinstance(given.value, str):

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from cleanpath.experiment import Network
 from cleanpath.nn import catalog
-from cleanpath.paper.rows import TABLE_1, TABLE_2
+from cleanpath.paper.rows import BN_AFTER, FULL, TABLE_1, TABLE_2
 
 _NETWORK = "resnet110"
 
@@ -17,6 +17,8 @@ class Panel:
     letter: str
     caption: str
     network: Network
+    asymmetric: bool = False
+    """Whether its activation after the sum feeds F alone, equation (9)."""
 
 
 def _panels(recipe: str, *rows: tuple[str, str]) -> tuple[Panel, ...]:
@@ -31,6 +33,7 @@ def _panels(recipe: str, *rows: tuple[str, str]) -> tuple[Panel, ...]:
     )
 
 
+_AFTER = catalog.network(_NETWORK, **BN_AFTER.choice)
 DRAWINGS: Mapping[str, tuple[Panel, ...]] = {
     "figure1": _panels("table2", ("original", "original"), ("full_preactivation", "proposed")),
     "figure2": _panels(
@@ -50,12 +53,11 @@ DRAWINGS: Mapping[str, tuple[Panel, ...]] = {
         ("relu_only_preactivation", "ReLU-only pre-activation"),
         ("full_preactivation", "full pre-activation"),
     ),
-    # The asymmetric form of (a) is (b); read from unit to unit it is (c), so both are drawn from one network.
-    "figure5": _panels(
-        "table2",
-        ("bn_after_addition", "activation on both paths"),
-        ("full_preactivation", "activation on F alone"),
-        ("full_preactivation", "the same as pre-activation"),
+    # (b) has the modules of (a), and (c) is the same function as (b).
+    "figure5": (
+        Panel(letter="a", caption="activation on both paths", network=_AFTER),
+        Panel(letter="b", caption="activation on F alone, equation (9)", network=_AFTER, asymmetric=True),
+        Panel(letter="c", caption="the same as pre-activation", network=catalog.network(_NETWORK, **FULL.choice)),
     ),
 }
 """Figure 1 is drawn on its left and has curves on its right."""

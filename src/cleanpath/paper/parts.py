@@ -25,6 +25,8 @@ class Part:
     recipe: str = ""
     quantity: str = ""
     view: str = ""
+    reference: str = "original"
+    """The row whose curves stand in grey behind its own."""
     note: str = ""
     """What it is and where it is from, for rows beyond the paper."""
 
@@ -37,6 +39,23 @@ class Part:
     def has_limit(self) -> bool:
         """Whether the limit of 20% is for its number: a test error on CIFAR-10, as in Table 1, whose caption has it."""
         return self.data == "CIFAR-10" and self.quantity in ("", "error")
+
+
+# What the axis of a panel counts: iterations, layers from the first to the last or from the largest response to the
+# smallest, or units.
+ITERATION, LAYER, RANK, UNIT = "iteration", "layer", "rank", "unit"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Overlay:
+    """Cells whose lines the paper draws in one panel: its caption, row and column of each, and what its axis counts.
+
+    The lines are of the quantity that the cells print; for test errors the training loss is beside them.
+    """
+
+    caption: str
+    cells: tuple[tuple[str, str], ...]
+    across: str = ITERATION
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,6 +74,8 @@ class Recipe:
     """Whether a user's own unit can be one more row."""
     curves: bool = False
     """Whether it is a figure of curves."""
+    overlays: tuple[Overlay, ...] = ()
+    """Its panels with the lines of several cells."""
 
     def cells(self) -> tuple[tuple[Part, Part], ...]:
         """Every row and column that the table has, column by column."""

@@ -1,7 +1,7 @@
 """What is asked beside the paper's tables: of depth, shortcuts, responses, gates, truncation, and units beyond it."""
 
 from cleanpath.experiment import Shortcut
-from cleanpath.paper.parts import Part, Recipe
+from cleanpath.paper.parts import ITERATION, LAYER, RANK, UNIT, Overlay, Part, Recipe
 from cleanpath.paper.rows import (
     CIFAR_10,
     CONV_1X1,
@@ -20,22 +20,37 @@ def _of_depth(kind: str, depth: int) -> Part:
     """A network of the first paper's Table 6 and Figure 6."""
     choice = {"shortcut": Shortcut(kind="none")} if kind == "plain" else {}
     key = f"{kind}-{depth}"
-    return Part(key=key, network=f"ResNet-{depth}", recipe="first_paper", choice=choice)
+    beside = "ResNet-110" if depth > 110 else f"plain-{depth}"
+    return Part(key=key, network=f"ResNet-{depth}", recipe="first_paper", choice=choice, reference=beside)
 
 
+_SHALLOW = (20, 32, 44, 56, 110)
 DEPTH = Recipe(
     name="depth",
     rows=(
-        *(_of_depth("plain", depth) for depth in (20, 32, 44, 56, 110)),
-        *(_of_depth("ResNet", depth) for depth in (20, 32, 44, 56, 110, 1202)),
+        *(_of_depth("plain", depth) for depth in _SHALLOW),
+        *(_of_depth("ResNet", depth) for depth in (*_SHALLOW, 1202)),
     ),
     columns=(CIFAR_10,),
+    overlays=tuple(
+        Overlay(caption=caption, cells=tuple((f"{kind}-{depth}", CIFAR_10.key) for depth in depths))
+        for caption, kind, depths in (
+            ("left: plain networks", "plain", _SHALLOW),
+            ("middle: residual networks", "ResNet", _SHALLOW),
+            ("right: 110 and 1202 layers", "ResNet", (110, 1202)),
+        )
+    ),
 )
 
+_WATCHED = tuple(_of_depth(kind, depth) for kind in ("plain", "ResNet") for depth in (20, 56, 110))
 RESPONSES = Recipe(
     name="responses",
-    rows=tuple(_of_depth(kind, depth) for kind in ("plain", "ResNet") for depth in (20, 56, 110)),
+    rows=_WATCHED,
     columns=(Part(key="CIFAR-10", data="CIFAR-10", quantity="response"),),
+    overlays=tuple(
+        Overlay(caption=caption, cells=tuple((row.key, "CIFAR-10") for row in _WATCHED), across=across)
+        for caption, across in (("top: layers in their order", LAYER), ("bottom: layers by their response", RANK))
+    ),
 )
 
 _OPTIONS = (
@@ -83,6 +98,13 @@ TRUNCATION = Recipe(
         Part(key="original_gap", label="Σ max(0, −y) over a stage's units", quantity="truncated"),
     ),
     columns=(RESNET_164, Part(key="ResNet-1001", network="ResNet-1001", data="CIFAR-10")),
+    overlays=tuple(
+        Overlay(
+            caption=f"{words}, {when}", cells=tuple((key, f"ResNet-{depth}") for depth in (164, 1001)), across=across
+        )
+        for key, words in (("original", "share of negative sums"), ("original_gap", "what the ReLU takes away"))
+        for when, across in (("over the training", ITERATION), ("at its end, over the units", UNIT))
+    ),
 )
 
 WARMUP = Recipe(
@@ -115,8 +137,9 @@ _CLEAN, _POST, _NO_RELU = "full_preactivation", "original", "relu_before_additio
 _TWO_LAYER = (
     _beyond(
         "highway",
-        "highway, as its author trains it",
-        "y = (1 − g)⊙x + g⊙F(x), g as deep as F, b = −6, width 14: R. K. Srivastava's re-comparison, January 2025",
+        "highway, its author's network",
+        "y = (1 − g)⊙x + g⊙F(x), g as deep as F, b = −6, width 14: R. K. Srivastava's re-comparison, January 2025; "
+        "trained as the other rows, not as there",
         _NO_RELU,
         shortcut=Shortcut(kind="highway", bias=-6.0),
         widening="B",

@@ -4,7 +4,7 @@ The paper's numbers stand in `published/` under the same keys; a test compares t
 """
 
 from cleanpath.experiment import Shortcut
-from cleanpath.paper.parts import Part, Recipe
+from cleanpath.paper.parts import Overlay, Part, Recipe
 
 ORIGINAL = Part(key="original")
 FULL = Part(key="full_preactivation", label="full pre-activation", choice={"placement": "full_preactivation"})
@@ -18,7 +18,7 @@ def of_shortcut(key: str, label: str, **settings: object) -> Part:
 
 
 def gated(kind: str, bias: int) -> Part:
-    """A gate in the units that keep the width.
+    """A gate in the units that keep the width; a scale may put gates into all units, as scale paper does.
 
     Deviations: Table 1's caption says all units, and the paper does not say how, since x and F(x) differ in shape where
     the width changes. With strided gates there as well, exclusive gating at −6 and −7 fails at the quick scale
@@ -88,6 +88,7 @@ def _pair(network: str) -> tuple[Part, Part]:
             label=f"{network}, full pre-activation",
             network=network,
             choice=FULL.choice,
+            reference=f"{network} original",
         ),
     )
 
@@ -114,6 +115,7 @@ TABLE_4 = Recipe(
             label="ResNet-1202, original",
             network="ResNet-1202",
             recipe="first_paper",
+            reference="ResNet-110 original",
         ),
         *_pair("ResNet-164"),
         ORIGINAL_1001,
@@ -124,6 +126,7 @@ TABLE_4 = Recipe(
             network="ResNet-1001",
             choice=FULL.choice,
             recipe="batch_of_64",
+            reference="ResNet-1001 full_preactivation",
         ),
     ),
     columns=(CIFAR_10, CIFAR_100),
@@ -177,16 +180,42 @@ TABLE_5 = Recipe(
     columns=(Part(key="top-1", quantity="error"), Part(key="top-5", quantity="top5_error")),
 )
 
-FIGURE_1 = Recipe(name="figure1", rows=(ORIGINAL_1001, FULL_1001), columns=(CIFAR_10,), curves=True)
+# What the text prints beside the tables: BN after addition on ImageNet.
+RESNET_101 = Recipe(
+    name="resnet101",
+    rows=tuple(
+        _imagenet(key, label, "ResNet-101", "middle", choice={"placement": key})
+        for key, label in (("original", ""), (BN_AFTER.key, BN_AFTER.label))
+    ),
+    columns=TABLE_5.columns,
+)
+
+FIGURE_1 = Recipe(
+    name="figure1",
+    rows=(ORIGINAL_1001, FULL_1001),
+    columns=(CIFAR_10,),
+    curves=True,
+    overlays=(
+        Overlay(
+            caption="right: ResNet-1001, original and proposed unit",
+            cells=((ORIGINAL_1001.key, CIFAR_10.key), (FULL_1001.key, CIFAR_10.key)),
+        ),
+    ),
+)
 FIGURE_2 = Recipe(name="figure2")
+_OF_FIGURE_3 = ("constant_half_half", "exclusive_gating_-6", "shortcut_only_gating_0", "conv_1x1")
 FIGURE_3 = Recipe(
     name="figure3",
-    rows=tuple(
-        TABLE_1.row(key)
-        for key in ("original", "constant_half_half", "exclusive_gating_-6", "shortcut_only_gating_0", "conv_1x1")
-    ),
+    rows=tuple(TABLE_1.row(key) for key in ("original", *_OF_FIGURE_3)),
     columns=(RESNET_110,),
     curves=True,
+    overlays=tuple(
+        Overlay(
+            caption=f"({letter}) original and {TABLE_1.row(key).words}",
+            cells=(("original", RESNET_110.key), (key, RESNET_110.key)),
+        )
+        for letter, key in zip("abcd", _OF_FIGURE_3, strict=True)
+    ),
 )
 FIGURE_4 = Recipe(name="figure4")
 FIGURE_5 = Recipe(name="figure5")
@@ -196,4 +225,14 @@ FIGURE_6 = Recipe(
     columns=(RESNET_110, RESNET_164),
     absent=frozenset({("full_preactivation", "ResNet-110"), ("bn_after_addition", "ResNet-164")}),
     curves=True,
+    overlays=(
+        Overlay(
+            caption="left: ResNet-110, original and BN after addition",
+            cells=(("original", "ResNet-110"), ("bn_after_addition", "ResNet-110")),
+        ),
+        Overlay(
+            caption="right: ResNet-164, original and full pre-activation",
+            cells=(("original", "ResNet-164"), ("full_preactivation", "ResNet-164")),
+        ),
+    ),
 )

@@ -19,7 +19,7 @@ ALL = "all"
 RECIPES: Mapping[str, Recipe] = {
     recipe.name: recipe
     for recipe in (
-        *(rows.TABLE_1, rows.TABLE_2, rows.TABLE_3, rows.TABLE_4, rows.TABLE_5),
+        *(rows.TABLE_1, rows.TABLE_2, rows.TABLE_3, rows.TABLE_4, rows.TABLE_5, rows.RESNET_101),
         *(rows.FIGURE_1, rows.FIGURE_2, rows.FIGURE_3, rows.FIGURE_4, rows.FIGURE_5, rows.FIGURE_6),
         *(questions.DEPTH, questions.SHORTCUTS, questions.RESPONSES, questions.GATE_BIAS, questions.TRUNCATION),
         *(questions.WARMUP, questions.BEYOND),

@@ -1,4 +1,4 @@
-"""Curves of a table as static SVG: test error above, training loss below, one panel per row, `original` in grey behind.
+"""Curves of a table as static SVG: test error above, training loss below, a panel per row, another row in grey behind.
 
 No name of a row reaches a Vega expression or a field: panels are drawn from numbers, and words are escaped afterwards.
 """
@@ -6,7 +6,7 @@ No name of a row reaches a Vega expression or a field: panels are drawn from num
 import math
 import re
 import statistics
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from functools import cache
 from html import escape
@@ -31,6 +31,7 @@ REFERENCE = "#7f7f7f"
 COLOURS = {"ok": "#0072B2", FAIL: "#D55E00", DIVERGED: "#D55E00", FAILED: "#D55E00"}
 THIN, MIDDLE, THICK = 0.7, 1.4, 2.0
 POINTS = 80  # a loss curve has no more; a longer one is averaged
+ROWS = 20  # that the table behind a panel has of a curve, where the error was not measured more often
 LOSS_LIMITS = (1e-5, 1e3)  # what lies beyond is drawn at the edge
 _WIDTH, _HEIGHT, _MARGIN = 262, 92, 40  # the margin has room for 0.0001
 _PARTS = ("reference", "seeds", "median")
@@ -60,7 +61,7 @@ class Chart:
 
 @dataclass(frozen=True, kw_only=True)
 class _Lines:
-    """One quantity of one panel: every seed, their median, and the median of `original`; each a list of lines."""
+    """One quantity of one panel: every seed, their median, and that of the reference; each a list of lines."""
 
     reference: list[Curve]
     seeds: list[Curve]
@@ -131,8 +132,8 @@ def _panel(table: Table, cell: Cell, axes: _Axes) -> Panel:
 
 def _lines(cell: Cell, reference: Cell | None, curve: str, group: int) -> _Lines:
     drawn = [points for _, points in _curves(cell, curve, group)]
-    median = _median(cell, curve, group)
-    behind = _median(reference, curve, group) if reference else []
+    median = median_line(cell, curve, group)
+    behind = median_line(reference, curve, group) if reference else []
     alone = len(drawn) == 1 and bool(median)
     return _Lines(
         reference=[behind] if behind else [],
@@ -152,7 +153,7 @@ def means(curve: Curve, group: int) -> list[tuple[int, float]]:
     return [(at, math.inf if math.isnan(value) else value) for at, value in values]
 
 
-def _median(cell: Cell, curve: str, group: int) -> list[tuple[int, float]]:
+def median_line(cell: Cell, curve: str, group: int) -> list[tuple[int, float]]:
     """The median line of the runs that ended; one that diverged counts as infinite from there on."""
     lines = [dict(points) for seed, points in _curves(cell, curve, group) if seed.status in (FINISHED, DIVERGED)]
     lines += [{} for seed in cell.seeds if seed.status == DIVERGED and not getattr(seed, curve)]
@@ -266,13 +267,29 @@ def named(svg: str, key: str, title: str, sentence: str) -> str:
     body = svg[svg.index(">") + 1 :]
     for empty in (
         r'<path class="(?:foreground|background)"[^>]*/>',
-        r' (?:role|aria-\w+|pointer-events|class)="[^"]*"',
+        r' (?:role|aria-\w+|pointer-events|class|font-family)="[^"]*"',
+        r' (?:opacity="1"|stroke-width="1"|stroke-dasharray=""|font-weight="normal"|text-anchor="start")',
+        r' transform="translate\(0,0\)"',
     ):
         body = re.sub(empty, "", body)
+    innermost = re.compile(r"<g>((?:(?!</?g[ >]).)*)</g>", re.DOTALL)
+    plain = innermost.sub(r"\1", body)
+    while plain != body:
+        body, plain = plain, innermost.sub(r"\1", plain)
+    body = re.sub(r"(?<==\")[^\"]*\d\.\d{3,}[^\"]*", _rounded, body)
     return (
-        f'<svg role="img" aria-labelledby="{key}-name {key}-text" viewBox="{box[1]}">'
+        f'<svg role="img" aria-labelledby="{key}-name {key}-text" viewBox="{box[1]}" font-family="{_FONT}">'
         f'<title id="{key}-name">{escape(title)}</title><desc id="{key}-text">{escape(sentence)}</desc>{body}'
     )
+
+
+def _rounded(attribute: re.Match[str]) -> str:
+    """Coordinates to a hundredth, which no eye sees."""
+
+    def short(found: re.Match[str]) -> str:
+        return f"{float(found[0]):.2f}".rstrip("0").rstrip(".")
+
+    return re.sub(r"-?\d+\.\d{3,}(?:e[-+]?\d+)?", short, attribute[0])
 
 
 def _sentence(table: Table, cell: Cell, reference: Cell | None) -> str:
@@ -281,7 +298,7 @@ def _sentence(table: Table, cell: Cell, reference: Cell | None) -> str:
         text = f"{label(table, cell)}: {WORDS[cell.status]}, no finite median test error over {runs(cell.n)}"
     else:
         text = f"{label(table, cell)}: {WORDS[cell.status]}, median test error {cell.median:.1f}% over {runs(cell.n)}"
-    losses = _median(cell, "loss_curve", 1)
+    losses = median_line(cell, "loss_curve", 1)
     if losses:
         text += f", training loss {losses[-1][1]:.2g} at iteration {losses[-1][0]}"
     if reference and reference.median is not None:
@@ -299,6 +316,8 @@ def _notes(table: Table, drawn: Sequence[Cell], group: int) -> list[str]:
     if group > 1:
         notes.append(f"Each point of the training loss is the mean of {group} recorded values, at the last of them.")
     values = [v for cell in drawn for seed in cell.seeds for _, v in means(seed.loss_curve, group)]
+    if group > 1 or any(len(seed.loss_curve) > ROWS for cell in drawn for seed in cell.seeds):
+        notes.append("The tables behind the panels have some of these points; metrics.jsonl in a run's folder has all.")
     if any(not LOSS_LIMITS[0] <= value <= LOSS_LIMITS[1] for value in values if math.isfinite(value)):
         notes.append(f"A loss outside {LOSS_LIMITS[0]:g} to {LOSS_LIMITS[1]:g} is drawn at the edge.")
     if any(math.isinf(value) for value in values):
@@ -312,20 +331,31 @@ def _notes(table: Table, drawn: Sequence[Cell], group: int) -> list[str]:
 
 
 def _data(cell: Cell, group: int) -> tuple[tuple[str, ...], tuple[tuple[str, ...], ...]]:
-    """What is drawn for each seed, by iteration; a dash where a quantity was not measured."""
+    """What is drawn for each seed, by iteration; a dash where a quantity was not measured.
+
+    Of a long loss curve some points, evenly, and those where the error was measured.
+    """
     lines = [
         (f"{name}, seed {seed.seed}", digits, dict(points))
         for name, curve, digits, size in (("error %", "error_curve", ".1f", 1), ("loss", "loss_curve", ".3g", group))
         for seed, points in _curves(cell, curve, size)
     ]
-    places = sorted({at for _, _, line in lines for at in line})
+    measured = {at for seed in cell.seeds for at, _ in seed.error_curve}
+    places = thinned(sorted({at for _, _, line in lines for at in line}), measured)
     rows = tuple((str(at), *(format(line[at], f) if at in line else "–" for _, f, line in lines)) for at in places)
     return ("iteration", *(name for name, _, _ in lines)), rows
 
 
+def thinned(places: Sequence[int], kept: Collection[int]) -> list[int]:
+    """At most about `ROWS` places: those to be kept, and of the others some, evenly, the last among them."""
+    others = [at for at in places if at not in kept]
+    step = max(1, math.ceil(len(others) / max(1, ROWS - len(kept))))
+    return sorted({*(at for at in places if at in kept), *others[::-1][::step]})
+
+
 def _reference(table: Table, cell: Cell) -> Cell | None:
-    """The row `original` of the same column, unless it is the cell itself or has no curves."""
-    rows = (other for other in table.cells if (other.row, other.column) == ("original", cell.column))
+    """The row of the same column that the cell is compared with, unless it is the cell itself or has no curves."""
+    rows = (other for other in table.cells if (other.row, other.column) == (cell.reference, cell.column))
     found = next(rows, None)
     return None if found is None or found == cell or not _has_curves(found) else found
 

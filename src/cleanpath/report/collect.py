@@ -2,7 +2,7 @@
 
 import math
 import shlex
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 from cleanpath import measures
@@ -13,6 +13,7 @@ from cleanpath.paper.parts import Recipe, joined
 from cleanpath.paper.published import PublishedTable, published_table
 from cleanpath.paper.scales import Scale
 from cleanpath.paper.seeding import Seeds
+from cleanpath.paper.silent import where_silent
 from cleanpath.paper.tables import missing, seeded
 from cleanpath.records import Run, default_name
 from cleanpath.report.table import DIVERGED, FAILED, FINISHED, MISSING, Cell, SeedResult, Table
@@ -55,6 +56,7 @@ def collect(  # noqa: PLR0913 (keyword options)
             note=row.note,
             left_out=left_out.get((row.key, column.key), ""),
             fill=(elsewhere or {}).get((row.key, column.key), ""),
+            reference=row.reference,
             judged=parts[row.key, column.key].has_limit,
             test_images=images.get((row.key, column.key)),
         )
@@ -66,12 +68,16 @@ def collect(  # noqa: PLR0913 (keyword options)
         source=paper.source,
         quantity=paper.quantity,
         scale=scale.name,
-        protocol=_protocol(made),
+        protocol=_protocol(recipe, made),
         deviations=(
             *changed,
             *scale.translations(recipe.name, parts.values()),
             *_notes(recipe, scale),
             *scale.deviations,
+            *where_silent(
+                {(row, column): one for (row, column, _), one in made.items()},
+                lambda cells: _cells_in_words(recipe, cells, made),
+            ),
         ),
         columns=tuple(column.key for column in recipe.columns),
         cells=(*cells, *_external(paper)),
@@ -79,6 +85,7 @@ def collect(  # noqa: PLR0913 (keyword options)
         quantities={cell.quantity: QUANTITIES[cell.quantity].words for cell in cells},
         no_numbers=paper.no_numbers,
         curves=recipe.curves,
+        overlays=recipe.overlays,
     )
 
 
@@ -106,12 +113,32 @@ def _notes(recipe: Recipe, scale: Scale) -> tuple[str, ...]:
     return (*published_table(recipe.name).notes, *scale.notes.get(recipe.name, ()))
 
 
-def _protocol(made: Mapping[tuple[str, str, int], Experiment]) -> str:
-    """How the table's runs are trained; rows that are trained otherwise are its deviations."""
-    if not made:
+def _protocol(recipe: Recipe, made: Mapping[tuple[str, str, int], Experiment]) -> str:
+    """How the table's runs are trained: most of its cells, and which of them otherwise."""
+    ways: dict[str, list[tuple[str, str]]] = {}
+    for (row, column), one in {(row, column): one for (row, column, _), one in made.items()}.items():
+        augmented = f" augmented by {one.data.augment}" if one.data.name.startswith("imagenet:") else ""
+        ways.setdefault(f"{one.data.name}{augmented}, {in_words(one.training)}", []).append((row, column))
+    if not ways:
         return "nothing is trained"
-    typical = next(iter(made.values()))
-    return f"{typical.data.name}, {in_words(typical.training)}, last iteration"
+    usual, *others = sorted(ways, key=lambda way: -len(ways[way]))
+    besides = "".join(f"; {_cells_in_words(recipe, ways[way], made)}: {way}" for way in others)
+    return f"{usual}, last iteration{besides}"
+
+
+def _cells_in_words(recipe: Recipe, cells: Sequence[tuple[str, str]], made: Iterable[tuple[str, str, int]]) -> str:
+    """Some cells by name: a column or a row of which no other cell runs is named once."""
+    others = {(row, column) for row, column, _ in made} - set(cells)
+    columns = {column for _, column in cells} - {column for _, column in others}
+    rows = {row for row, column in cells if column not in columns} - {row for row, _ in others}
+    rest = [(row, column) for row, column in cells if column not in columns and row not in rows]
+    return " and ".join(
+        [
+            *(column.words for column in recipe.columns if column.key in columns),
+            *(row.words for row in recipe.rows if row.key in rows),
+            *(f"{recipe.row(row).words} in {column}" for row, column in rest),
+        ]
+    )
 
 
 def facts(root: Path, tables: Sequence[Table]) -> dict[str, str]:
@@ -195,9 +222,10 @@ def in_words(training: Training) -> str:
     """How a run trains, in one line."""
     length = f"{training.iterations} iterations" if training.iterations else f"{training.epochs} epochs"
     warmup = f" after {training.warmup} at {training.lr * training.warmup_factor:g}" if training.warmup else ""
-    drops = " and ".join(f"{100 * drop:g}%" for drop in training.lr_drops)
+    drops = " and ".join(f"{100 * drop:.3g}%" for drop in training.lr_drops)
     steps = f", ×{training.lr_drop_factor:g} at {drops}" if drops else ""
+    momentum = f"{'Nesterov ' if training.nesterov else ''}momentum {training.momentum:g}"
     return (
         f"{length} of batch {training.batch_size}, lr {training.lr:g}{warmup}{steps}, "
-        f"momentum {training.momentum:g}, weight decay {training.weight_decay:g} on {training.decay_on}"
+        f"{momentum}, weight decay {training.weight_decay:g} on {training.decay_on}"
     )

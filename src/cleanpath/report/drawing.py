@@ -28,10 +28,15 @@ class Drawn:
     letter: str
     caption: str
     unit: UnitRow
+    above: int = 0
+    """How many of the first operations of F belong to the unit above it."""
 
 
-def unit_drawing(unit: UnitRow, *, key: str, title: str = "") -> str:
-    """The unit as SVG; `key` makes the ids of its text alternative unique in a page."""
+def unit_drawing(unit: UnitRow, *, key: str, title: str = "", above: int = 0) -> str:
+    """The unit as SVG; `key` makes the ids of its text alternative unique in a page.
+
+    A dashed line is drawn behind the first operations of F that belong to the unit `above`.
+    """
     canvas = _Canvas()
     y = canvas.word(_TRUNK, 12, "x", "name") + 6
     entering = [_Box(word) for word in unit.before.operations]
@@ -39,9 +44,9 @@ def unit_drawing(unit: UnitRow, *, key: str, title: str = "") -> str:
         entering.append(_Box(unit.before.in_place, broken=True))
     fork = canvas.column(_TRUNK, y, entering) + 12
     canvas.line(_TRUNK, y, _TRUNK, fork)
-    end = _paths(canvas, unit, fork)
+    end = _paths(canvas, unit, fork, above)
     _leave(canvas, [_Box(word, broken=True) for word in after_words(unit)], end)
-    return canvas.drawn(_WIDTH, key, title or unit.name, told(unit))
+    return canvas.drawn(_WIDTH, key, title or unit.name, told(unit, above))
 
 
 def stack_drawing(operations: Sequence[str], *, key: str, title: str) -> str:
@@ -74,7 +79,7 @@ def explained(key: str) -> str:
     return canvas.drawn(_WIDTH, key, "A residual unit", told)
 
 
-def told(unit: UnitRow) -> str:
+def told(unit: UnitRow, above: int = 0) -> str:
     """The drawing in words, for who cannot see it."""
     parts = [f"Before the fork: {', '.join(unit.before.operations)}."] if unit.before.operations else []
     if unit.before.in_place:
@@ -82,6 +87,8 @@ def told(unit: UnitRow) -> str:
     h = f"h is {unit.h.kind}{f' by {number(unit.h.scale)}' if unit.h.scale is not None else ''}"
     parts.append(f"{h}{', which breaks the path' if breaks_h(unit) else ''}.")
     parts.append(f"F: {', '.join(unit.branch.operations or unit.branch.layers) or 'not known'}.")
+    if above:
+        parts.append(f"Of F, {' and '.join(unit.branch.operations[:above])} are of the unit above, for F alone.")
     after = "f is nothing." if not breaks_f(unit) else f"f is {unit.f.kind}, which breaks the path."
     return " ".join([*parts, after])
 
@@ -144,6 +151,11 @@ class _Canvas:
         self.paths.append(f'<path class="head" d="M{x} {y}l-4 -7h8z"/>')
         self.bottom = max(self.bottom, y + 2)
 
+    def boundary(self, y: int) -> None:
+        """Where a unit begins that does not begin at its fork."""
+        self.line(4, y, _WIDTH - 4, y, "boundary")
+        self.words.append(f'<text x="{_TRUNK + 6}" y="{y + 13}">unit begins</text>')
+
     def plus(self, x: int, y: int) -> None:
         cross = f"M{x - 5} {y}H{x + 5}M{x} {y - 5}V{y + 5}"
         self.boxes.append(f'<circle class="sum" cx="{x}" cy="{y}" r="9"/><path class="path" d="{cross}"/>')
@@ -194,7 +206,7 @@ class _Canvas:
         )
 
 
-def _paths(canvas: _Canvas, unit: UnitRow, fork: int) -> int:
+def _paths(canvas: _Canvas, unit: UnitRow, fork: int, above: int) -> int:
     """Both paths from the fork to the sum; the height of the sum."""
     broken = breaks_h(unit)
     straight = [_Box(word, broken=broken) for word in shortcut_words(unit)]
@@ -204,7 +216,10 @@ def _paths(canvas: _Canvas, unit: UnitRow, fork: int) -> int:
     canvas.line(_TRUNK, fork, _TRUNK, end)
     canvas.branch(fork, end)
     canvas.column(_TRUNK, fork + (tall - _height(straight)) // 2 + 4, straight)
-    canvas.column(_BRANCH, fork + (tall - _height(beside)) // 2 + 4, beside)
+    top = fork + (tall - _height(beside)) // 2 + 4
+    canvas.column(_BRANCH, top, beside)
+    if above:
+        canvas.boundary(top + above * (_HIGH + _GAP) + _GAP // 2)
     canvas.word(_BRANCH, fork - 5, "F", "name")
     if not straight:
         canvas.word(_TRUNK - 12, fork + tall // 2 + 12, "h", "name")

@@ -19,6 +19,7 @@ from cleanpath.report.charts import COLOURS, REFERENCE, THICK, THIN, WORDS, Char
 from cleanpath.report.claimed import Column, columns_of, tally, verdicts_of
 from cleanpath.report.claims_shown import claims_shown
 from cleanpath.report.drawing import Drawn, unit_drawing
+from cleanpath.report.overlays import Together, overlays
 from cleanpath.report.table import DIVERGED, FAILED, Cell, Table, number, spread
 
 # A status is a word, a shape and a colour: two of them are left for who does not see the third.
@@ -56,6 +57,8 @@ class _Section:
     limits: tuple[str, ...]
     troubles: tuple[str, ...]
     chart: Chart
+    overlays: tuple[Together, ...]
+    """Panels with the lines of several rows, as the paper draws them."""
     columns: tuple[Column, ...]
     """Ceilings, and how far the order of the rows is the paper's."""
     figures: tuple[tuple[str, str], ...]
@@ -204,11 +207,12 @@ def _section(table: Table, beginnings: Mapping[str, Beginning], drawn: Sequence[
         limits=tuple(_limits(table)),
         troubles=tuple(_troubles(table)),
         chart=chart,
+        overlays=overlays(table),
         columns=tuple(columns_of(table)),
         figures=tuple(
             (
                 f"({one.letter}) {one.caption}",
-                unit_drawing(one.unit, key=f"{anchor(table)}-{one.letter}", title=one.caption),
+                unit_drawing(one.unit, key=f"{anchor(table)}-{one.letter}", title=one.caption, above=one.above),
             )
             for one in drawn
         ),

@@ -8,6 +8,8 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from cleanpath.measures import by_unit
+from cleanpath.paper.parts import Overlay
 from cleanpath.paper.published import FAIL, FAIL_ABOVE, Published
 
 FORMAT = 1
@@ -29,7 +31,7 @@ class SeedResult:
     measured: Mapping[str, float] = field(default_factory=dict)
     """Other numbers of the run by quantity: of its curves, of its responses, of another view of the test images."""
     series: Mapping[str, tuple[tuple[float, float], ...]] = field(default_factory=dict)
-    """Measured lines: by layer (`response`), by iteration (`negative_share`, `truncated`)."""
+    """Measured lines: by layer (`response`), by iteration and by unit (`negative_share`, `truncated`)."""
     loss_curve: tuple[tuple[int, float], ...] = ()
     error_curve: tuple[tuple[int, float], ...] = ()
     seconds: float | None = None
@@ -66,6 +68,8 @@ class Cell:
     """Why this scale has no such cell."""
     fill: str = ""
     """The command that fills a cell that was left out, and its cost."""
+    reference: str = "original"
+    """The row whose curves stand behind its own."""
     judged: bool = True
     """Whether the number is an error for which the paper's limit of 20% was made."""
     test_images: int | None = None
@@ -105,6 +109,16 @@ class Cell:
     def std(self) -> float | None:
         """Sample standard deviation over seeds; None below two runs, or if one diverged."""
         return statistics.stdev(self.values) if self.n > 1 and self.mean is not None else None
+
+    @property
+    def interval(self) -> tuple[float, float] | None:
+        """From the least to the greatest of the runs; None below two runs. `coverage` says how sure it is."""
+        return (min(self.values), max(self.values)) if self.n > 1 else None
+
+    @property
+    def coverage(self) -> float | None:
+        """How often such an interval holds the true median over seeds, whatever their distribution: 1 − 2^(1−n)."""
+        return 1 - 2.0 ** (1 - self.n) if self.n > 1 else None
 
     @property
     def digits(self) -> int:
@@ -154,6 +168,8 @@ class Table:
     """Why the paper has no number for some cells."""
     curves: bool = False
     """Whether it is a figure of the curves of these cells."""
+    overlays: tuple[Overlay, ...] = ()
+    """Its panels with the lines of several cells."""
 
 
 def to_data(tables: Sequence[Table], **provenance: Any) -> dict[str, Any]:
@@ -194,10 +210,10 @@ def _seed(data: Mapping[str, Any]) -> SeedResult:
 
 def to_markdown(table: Table) -> str:
     """The table as Markdown."""
-    head = ["row", "column", "paper", "ours, median", "mean ± std", "n", "status"]
-    lines = [head, ["---", "---", "--:", "--:", "--:", "--:", "---"]]
+    head = ["row", "column", "paper", "ours, median", "mean ± std", "from least to greatest", "n", "status"]
+    lines = [head, ["---", "---", "--:", "--:", "--:", "--:", "--:", "---"]]
     lines += [
-        [c.label, c.column, number(c.paper, 2), number(c.median, c.digits), spread(c), count(c), c.status]
+        [c.label, c.column, number(c.paper, 2), number(c.median, c.digits), spread(c), interval(c), count(c), c.status]
         for c in table.cells
     ]
     body = "\n".join(f"| {' | '.join(line)} |" for line in lines)
@@ -207,11 +223,26 @@ def to_markdown(table: Table) -> str:
 def to_csv(tables: Sequence[Table]) -> str:
     """All rows of all tables as one CSV."""
     out = io.StringIO()
-    names = ("table", "row", "column", "quantity", "paper", "n", "median", "mean", "std", "status", "left_out")
+    names = (
+        "table",
+        "row",
+        "column",
+        "quantity",
+        "paper",
+        "n",
+        "median",
+        "mean",
+        "std",
+        "low",
+        "high",
+        "coverage",
+        "status",
+        "left_out",
+    )
     writer = csv.DictWriter(out, names, extrasaction="ignore", lineterminator="\n")
     writer.writeheader()
     for table in tables:
-        writer.writerows({"table": table.name, **_cell_data(cell)} for cell in table.cells)
+        writer.writerows({"table": table.name, **_cell_data(cell), **_interval_data(cell)} for cell in table.cells)
     return out.getvalue()
 
 
@@ -232,6 +263,19 @@ def spread(cell: Cell) -> str:
     return f"{cell.mean:.{cell.digits}f} ± {cell.std:.{cell.digits}f}"
 
 
+def interval(cell: Cell) -> str:
+    """From the least to the greatest run, with its coverage of the median; a dash below two runs."""
+    if cell.interval is None or cell.coverage is None:
+        return "–"
+    low, high = (f"{each:.{cell.digits}f}" if math.isfinite(each) else DIVERGED for each in cell.interval)
+    return f"{low} to {high} ({100 * cell.coverage:.3g}%)"
+
+
+def _interval_data(cell: Cell) -> dict[str, float | None]:
+    low, high = cell.interval or (None, None)
+    return {"low": low, "high": high, "coverage": cell.coverage}
+
+
 def clock(seconds: float) -> str:
     """Minutes and seconds; hours where there are any."""
     if not math.isfinite(seconds):
@@ -242,7 +286,7 @@ def clock(seconds: float) -> str:
 
 
 def _table_data(table: Table) -> dict[str, Any]:
-    printed = {cell.quantity for cell in table.cells}
+    printed = {name for cell in table.cells for name in (cell.quantity, by_unit(cell.quantity))}
     return {
         "name": table.name,
         "title": table.title,
