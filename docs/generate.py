@@ -300,11 +300,11 @@ def thousand_layers() -> str:
 def ranks() -> str:
     """The campaign of kills of ranks, and what sharing an epoch came to."""
     row = _lines("rank-kills")[-1]
-    lines = ["| killed | kills | survivors lived on, seconds: median | most |", "| --- | --: | --: | --: |"]
-    lines += [
-        f"| {name} | {count} | {row['survivors lived, median'][name]:.2f} | {row['survivors lived, most'][name]:.2f} |"
-        for name, count in sorted(row["kills"].items())
-    ]
+    lines = ["| killed | kills | survivors lived on, seconds: median | most | without a sentence |"]
+    lines.append("| --- | --: | --: | --: | --: |")
+    for name, killed in sorted(row["kills"].items()):
+        took = (f"{row[f'survivors lived, {which}'][name]:.2f}" for which in ("median", "most"))
+        lines.append(f"| {name} | {killed} | {' | '.join(took)} | {row['without a sentence'][name]} |")
     differing = "; ".join(row["wrong"]) or "none differed from the one that was left alone"
     lines += ["", f"{row['runs ended']} runs ended meanwhile: {differing}. {row['date']}.", ""]
     row = _recorded("two-processes")

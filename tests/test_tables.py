@@ -314,17 +314,13 @@ def test_seeds_and_changes_reach_every_cell() -> None:
 
 def test_seed_cannot_be_set_for_all_seeds_of_a_row() -> None:
     with pytest.raises(SettingError, match="--seeds N"):
-        experiments(
-            recipe_of("table2"), scale_of("quick"), columns=["ResNet-110"], seeds=Seeds(every=2), changes=["seed=3"]
-        )
+        experiments(recipe_of("table2"), scale_of("quick"), columns=["ResNet-110"], seeds=[0, 1], changes=["seed=3"])
 
 
 def test_change_that_makes_rows_the_same_is_refused_and_rows_of_one_run_are_not() -> None:
     with pytest.raises(SettingError, match="makes rows plain-20 and plain-32 of depth the same"):
-        experiments(recipe_of("depth"), QUICK, seeds=Seeds(every=1), changes=["network.depth=8"])
-    made = experiments(
-        recipe_of("truncation"), QUICK, columns=["ResNet-164"], seeds=Seeds(every=1), changes=["network.width=4"]
-    )
+        experiments(recipe_of("depth"), QUICK, seeds=[0], changes=["network.depth=8"])
+    made = experiments(recipe_of("truncation"), QUICK, columns=["ResNet-164"], seeds=[0], changes=["network.width=4"])
     assert len(made) == 2
 
 
