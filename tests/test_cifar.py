@@ -225,6 +225,12 @@ def test_of_several_processes_one_fetches_and_the_others_wait(server: tuple[Path
     assert list(place.iterdir()) == [place / "file"]
 
 
+def test_a_folder_that_cannot_be_made_is_told_with_what_to_do(place: Path) -> None:
+    (place / "file").write_text("in the way", encoding="ascii")
+    with pytest.raises(DataError, match="cannot be fetched .*or set CLEANPATH_DATA to its folder"):
+        cifar.fetch("http://127.0.0.1:1/x.tar.gz", place / "file" / "x.tar.gz", "0" * 32)
+
+
 def test_a_download_that_is_damaged_is_thrown_away(server: tuple[Path, str], place: Path) -> None:
     folder, address = server
     (folder / "file").write_bytes(b"x" * 100)

@@ -133,7 +133,8 @@ def joined(patience: float) -> Iterator["Ranks"]:
             "give more time with --patience"
         ) from None
     _MET.set()
-    signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGTERM})
+    if hasattr(signal, "pthread_sigmask"):
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGTERM})
     ended = threading.Event()
     watch = threading.Thread(target=_watch, args=(neighbours, launcher, store, ended), daemon=True)
     watch.start()

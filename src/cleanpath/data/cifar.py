@@ -238,11 +238,16 @@ def safe_pickle(data: bytes) -> dict[str, Any]:
 def fetch(address: str, target: Path, md5: str) -> Path:
     """Download, going on where an earlier try stopped; the file has its name only once its digest is right.
 
-    Raises `DataError` with what to put where if there is no network.
+    Raises `DataError` with what to put where if there is no network, or the folder cannot be written.
     """
-    target.parent.mkdir(parents=True, exist_ok=True)
-    with _alone(target):
-        return target if target.is_file() else _fetched(address, target, md5)
+    how = f"put {target.name} (from {address}) into {target.parent or Path()}, or set CLEANPATH_DATA to its folder"
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        with _alone(target):
+            return target if target.is_file() else _fetched(address, target, md5)
+    except OSError as error:
+        reason = getattr(error, "reason", error)
+        raise DataError(f"{target.name} is not there and cannot be fetched ({reason}); {how}") from None
 
 
 @contextmanager
@@ -269,18 +274,13 @@ def _alone(target: Path) -> Iterator[None]:
 
 def _fetched(address: str, target: Path, md5: str) -> Path:
     part = target.with_name(f"{target.name}.part")
-    how = f"put {target.name} (from {address}) into {target.parent or Path()}, or set CLEANPATH_DATA to its folder"
-    try:
-        done = part.stat().st_size if part.is_file() else 0
-        request = urllib.request.Request(address, headers={"Range": f"bytes={done}-"} if done else {})  # noqa: S310
-        with urllib.request.urlopen(request, timeout=_SECONDS) as answer:  # noqa: S310 (https, our own constant)
-            mode = "ab" if answer.status == 206 else "wb"
-            with part.open(mode) as out:
-                for piece in _pieces(answer):
-                    out.write(piece)
-    except OSError as error:
-        reason = getattr(error, "reason", error)
-        raise DataError(f"{target.name} is not there and cannot be fetched ({reason}); {how}") from None
+    done = part.stat().st_size if part.is_file() else 0
+    request = urllib.request.Request(address, headers={"Range": f"bytes={done}-"} if done else {})  # noqa: S310
+    with urllib.request.urlopen(request, timeout=_SECONDS) as answer:  # noqa: S310 (https, our own constant)
+        mode = "ab" if answer.status == 206 else "wb"
+        with part.open(mode) as out:
+            for piece in _pieces(answer):
+                out.write(piece)
     try:
         check(part, md5)
     except DataError:
