@@ -227,7 +227,7 @@ def test_of_several_processes_one_fetches_and_the_others_wait(server: tuple[Path
 
 def test_a_folder_that_cannot_be_made_is_told_with_what_to_do(place: Path) -> None:
     (place / "file").write_text("in the way", encoding="ascii")
-    with pytest.raises(DataError, match="cannot be fetched .*or set CLEANPATH_DATA to its folder"):
+    with pytest.raises(DataError, match=r"cannot be fetched .*or set CLEANPATH_DATA to its folder"):
         cifar.fetch("http://127.0.0.1:1/x.tar.gz", place / "file" / "x.tar.gz", "0" * 32)
 
 
