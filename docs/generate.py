@@ -306,7 +306,8 @@ def ranks() -> str:
         took = (f"{row[f'survivors lived, {which}'][name]:.2f}" for which in ("median", "most"))
         lines.append(f"| {name} | {killed} | {' | '.join(took)} | {row['without a sentence'][name]} |")
     differing = "; ".join(row["wrong"]) or "none differed from the one that was left alone"
-    lines += ["", f"{row['runs ended']} runs ended meanwhile: {differing}. {row['date']}.", ""]
+    ended = f"{row['runs ended']} run{'s' if row['runs ended'] != 1 else ''} ended meanwhile"
+    lines += ["", f"{ended}: {differing}. {row['date']}.", ""]
     row = _recorded("two-processes")
     lines += ["| one epoch of `preresnet20` | images per second | test error, % |", "| --- | --: | --: |"]
     lines += [
