@@ -362,7 +362,7 @@ def test_a_run_goes_on_with_another_number_of_processes(tmp_path: Path) -> None:
     process.send_signal(signal.SIGTERM)
     code, _, err = ended(process)
     assert code != 0
-    assert err.count("stopped by SIGTERM; go on with: cleanpath train") == 1
+    assert err.count("stopped by SIGTERM; go on with: torchrun --nproc-per-node 2 -m cleanpath train") == 1
     run = tmp_path / "run"
     at = _saved(run)
     shutil.copytree(run, tmp_path / "three")

@@ -126,19 +126,15 @@ def train(
 
     Examples: cleanpath train preresnet20 --set training.epochs=5; cleanpath train run.toml --out runs/mine
     """
-    from cleanpath import single
+    from cleanpath import assemble, single
     from cleanpath.grid.local import cores
     from cleanpath.report import terminal
 
-    here = launched.processes_here()
-    threads = threads or max(1, cores() // here)
-
+    threads = threads or max(1, cores() // launched.processes_here())
     extra = [f"data.name={data}"] if data is not None else []
     extra += [f"seed={seed}"] if seed is not None else []
     if init is not None:
-        from cleanpath.assemble import weights_of
-
-        init, digest = weights_of(init)
+        init, digest = assemble.weights_of(init)
         extra.append(f"init={digest}")
     experiment = single.experiment_of(network, [*(settings or []), *extra], recipe)
     if dry_run:
@@ -146,8 +142,8 @@ def train(
         plan = single.plan_run(experiment, out, threads=threads)
         options.show(plan, as_json, lambda: terminal.print_run_plan(plan))
         return
-    go_on = f"go on with: {this_command(without='--fresh')}"
-    with stop_requests(go_on, torchrun=processes() > 1) as request, launched.joined(patience) as ranks:
+    again = launched.with_torchrun(this_command(without="--fresh"))
+    with stop_requests(f"go on with: {again}", torchrun=processes() > 1) as request, launched.joined(patience) as ranks:
         run = single.train(
             experiment,
             out,
@@ -159,7 +155,7 @@ def train(
             init=init,
             log=log or (),
             ranks=ranks,
-            here=here,
+            here=launched.processes_here(),
         )
         if not ranks.leads:
             return

@@ -46,6 +46,15 @@ def tries_before() -> int:
     return int(os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")) if processes() > 1 else 0
 
 
+def with_torchrun(command: str) -> str:
+    """A command as this run's processes were started; on several machines torchrun's own words are to be put in."""
+    if processes() == 1:
+        return command
+    here = processes_here()
+    words = f"--nproc-per-node {here}" if here == processes() else "… (the same on every machine)"
+    return f"torchrun {words} -m {command}"
+
+
 def check_alone(verb: str) -> None:
     """Raise `UserError` if torchrun started several processes for a verb that is for one."""
     if processes() > 1:
@@ -84,7 +93,7 @@ def _watch_start(launcher: int) -> None:
         why = "torchrun, which started it, is gone" if gone else "another one is gone, or all were stopped"
         sys.stderr.write(
             f"error: process {os.environ['RANK']} of this run ends before it has begun: {why}; what was saved is kept: "
-            "give the same command again\n"
+            "torchrun's restart, or the same command again, goes on\n"
         )
         sys.stderr.flush()
         os._exit(RankLostError.exit_code)
@@ -211,7 +220,7 @@ def _watch(neighbours: list[_Neighbour], launcher: int, store: "Store", ended: t
             if first:
                 sys.stderr.write(
                     f"error: process {one.rank} of this run (pid {one.pid}) is gone, and the others end with it; "
-                    "what was saved is kept: give the same command again\n"
+                    "what was saved is kept: torchrun's restart, or the same command again, goes on\n"
                 )
                 sys.stderr.flush()
             os._exit(RankLostError.exit_code)

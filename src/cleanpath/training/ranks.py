@@ -143,7 +143,10 @@ def lost(error: RuntimeError) -> RankLostError | None:
     if not any(word in said for word in ("gloo/", "Connection closed by peer", "Connection reset by peer")):
         return None
     how = "does not answer" if "imed out" in said else "is gone"
-    return RankLostError(f"another process of this run {how}; what was saved is kept: give the same command again")
+    return RankLostError(
+        f"another process of this run {how}; what was saved is kept: torchrun's restart, or the same command again, "
+        "goes on"
+    )
 
 
 def first(values: Sequence[T | None]) -> T | None:
