@@ -9,7 +9,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import psutil  # type: ignore[import-untyped]
@@ -20,7 +20,7 @@ from hypothesis import strategies as st
 from safetensors.torch import load_file
 
 from benchmarks.rank_kills import lives
-from cleanpath import settings
+from cleanpath import assemble, settings
 from cleanpath.errors import RankLostError, RunError, SettingError
 from cleanpath.experiment import Training
 from cleanpath.launched import joined, speaks
@@ -249,6 +249,34 @@ def test_a_launcher_that_is_gone_is_noticed_at_once(monkeypatch: pytest.MonkeyPa
     assert time.monotonic() - began < 60  # an unanswered store of torch's is tried for 5 minutes
 
 
+class Second(Ranks):
+    """The second of two, which is alone here."""
+
+    def same(self, what: str, value: object) -> None:
+        """The other one has the same."""
+
+    def led(self, act: Callable[[], object]) -> None:
+        """The other one does it."""
+
+
+def test_a_folder_that_the_first_rank_is_writing_is_not_looked_at(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "experiment.json").write_text('{"half', encoding="utf-8")
+    (tmp_path / "checkpoint-000000001-0.safetensors").write_bytes(b"")
+
+    def reach(*_: object, **__: object) -> None:
+        raise Reached
+
+    monkeypatch.setattr(assemble, "train", reach)
+    with pytest.raises(Reached):
+        assemble.run(tiny(iterations=3), tmp_path, threads=1, ranks=Second(1, 2))
+
+
+class Reached(Exception):  # noqa: N818 (no error)
+    """The training would begin."""
+
+
 def test_ranks_draw_other_numbers() -> None:
     seeds = {Ranks(rank, 4).seed(seed, iteration) for rank in range(4) for seed in range(3) for iteration in (0, 7)}
     assert len(seeds) == 24
@@ -293,7 +321,7 @@ def test_a_rank_killed_at_the_very_start_takes_the_others_with_it_in_words(tmp_p
     wait_until(lambda: not lives(found[0]), "the other's end")
     code, _, err = ended(process)
     assert code == 1
-    assert "error: process 0 of this run ends before it has begun: another one is gone" in err
+    assert "error: process 0 of this run ends before it has begun: all were stopped, or another one is gone" in err
 
 
 def _blocks_sigterm(process: psutil.Process) -> bool:

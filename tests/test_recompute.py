@@ -19,6 +19,8 @@ from torch.nn.utils.parametrizations import spectral_norm
 from benchmarks.depth_memory import measured
 from cleanpath import assemble, costs, settings
 from cleanpath.costs import cost
+from cleanpath.data.images import Split
+from cleanpath.data.sources import load
 from cleanpath.errors import Request, Stopped
 from cleanpath.experiment import Training
 from cleanpath.nn import catalog, resnet
@@ -286,6 +288,38 @@ def test_dry_run_prints_memory_disk_and_the_largest_batch() -> None:
     words = here("train", "preresnet20", "--dry-run", "--set", "training.epochs=1").out
     assert "MB on disk" in words
     assert "with training.memory=recompute" in words
+
+
+def test_a_dry_run_looks_at_few_images_and_needs_no_class_among_them(monkeypatch: pytest.MonkeyPatch) -> None:
+    experiment = tiny("training.class_weights=balanced", "training.batch_size=16", iterations=200)
+    images = load(experiment.data)
+    # As in a folder that is read class by class: the first images have one class.
+    train = Looked(images.train, images.train.labels.sort().indices.repeat(3))
+    held_out = Looked(images.held_out, torch.arange(500).repeat(8))
+    monkeypatch.setattr(costs, "load", lambda _: replace(images, train=train, held_out=held_out))
+    seconds, _ = costs.measure(experiment, threads=1)
+    assert seconds > 0
+    assert held_out.seen <= 520  # 512 are tested
+    assert train.seen <= 2 * 6 * 16  # five steps, and the test on what they drew from
+
+
+class Looked:
+    """A split of some images of another, which counts how many are asked for."""
+
+    def __init__(self, split: Split, chosen: Tensor) -> None:
+        self.split, self.chosen, self.seen = split, chosen, 0
+
+    @property
+    def labels(self) -> Tensor:
+        return self.split.labels[self.chosen]
+
+    def plain(self, indices: Tensor) -> Tensor:
+        self.seen += len(indices)
+        return self.split.plain(self.chosen[indices])
+
+    def drawn(self, indices: Tensor, epochs: Tensor, seed: int) -> Tensor:
+        self.seen += len(indices)
+        return self.split.drawn(self.chosen[indices], epochs, seed)
 
 
 def test_a_run_that_cannot_fit_is_refused_with_what_fits(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

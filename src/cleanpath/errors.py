@@ -61,6 +61,10 @@ class NonFiniteError(CleanpathError):
         """Whether it appeared in a test, on held-out images; else in training."""
 
 
+SAVED = "what was saved is kept: torchrun's restart, or the same command again, goes on"
+"""What every process of a shared run says in the end when another one is lost."""
+
+
 class RankLostError(CleanpathError):
     """Another process of the run is gone or does not answer; what was saved is kept, and the same command goes on."""
 

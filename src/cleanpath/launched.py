@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
-from cleanpath.errors import RankLostError, UserError
+from cleanpath.errors import SAVED, RankLostError, UserError
 from cleanpath.locking import started
 
 if TYPE_CHECKING:
@@ -27,6 +27,7 @@ _SOON, _AT_ONCE = 10.0, 2.0
 _LAUNCHER_GONE = threading.Event()
 """torchrun keeps the store: without it nobody can be asked, and waiting for it takes half a minute."""
 _MET = threading.Event()
+"""From then on the processes look at each other."""
 _LOOK = 0.25
 """Seconds between two looks at the neighbours."""
 
@@ -90,11 +91,8 @@ def _watch_start(launcher: int) -> None:
         gone = os.getppid() != launcher
         if asked is None and not gone:
             continue
-        why = "torchrun, which started it, is gone" if gone else "another one is gone, or all were stopped"
-        sys.stderr.write(
-            f"error: process {os.environ['RANK']} of this run ends before it has begun: {why}; what was saved is kept: "
-            "torchrun's restart, or the same command again, goes on\n"
-        )
+        why = "torchrun, which started it, is gone" if gone else "all were stopped, or another one is gone or says why"
+        sys.stderr.write(f"error: process {os.environ['RANK']} of this run ends before it has begun: {why}; {SAVED}\n")
         sys.stderr.flush()
         os._exit(RankLostError.exit_code)
 
@@ -218,9 +216,7 @@ def _watch(neighbours: list[_Neighbour], launcher: int, store: "Store", ended: t
             if left or ended.is_set():
                 continue
             if first:
-                sys.stderr.write(
-                    f"error: process {one.rank} of this run (pid {one.pid}) is gone, and the others end with it; "
-                    "what was saved is kept: torchrun's restart, or the same command again, goes on\n"
-                )
+                which = f"process {one.rank} of this run (pid {one.pid})"
+                sys.stderr.write(f"error: {which} is gone, and the others end with it; {SAVED}\n")
                 sys.stderr.flush()
             os._exit(RankLostError.exit_code)

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, distributed
 from torch.autograd import Function
 
-from cleanpath.errors import CleanpathError, RankLostError, RunError, SettingError
+from cleanpath.errors import SAVED, CleanpathError, RankLostError, RunError, SettingError
 from cleanpath.experiment import Training
 
 T = TypeVar("T")
@@ -143,10 +143,7 @@ def lost(error: RuntimeError) -> RankLostError | None:
     if not any(word in said for word in ("gloo/", "Connection closed by peer", "Connection reset by peer")):
         return None
     how = "does not answer" if "imed out" in said else "is gone"
-    return RankLostError(
-        f"another process of this run {how}; what was saved is kept: torchrun's restart, or the same command again, "
-        "goes on"
-    )
+    return RankLostError(f"another process of this run {how}; {SAVED}")
 
 
 def first(values: Sequence[T | None]) -> T | None:
