@@ -139,7 +139,7 @@ def measure(experiment: Experiment, *, threads: int) -> tuple[float, int]:
     """Seconds that a run of the experiment takes, from a few steps of it, and this process's peak memory in bytes."""
     images = load(experiment.data)
     training, count = experiment.training, len(images.train.labels)
-    # No epoch ends among the steps, and the tests at the end are on few images; not all classes need be among them.
+    # No epoch ends among the steps, and the tests at the end are on few images.
     few = replace(
         images,
         train=_First(images.train, min(count, (_STEPS + 1) * training.batch_size)),
@@ -149,7 +149,7 @@ def measure(experiment: Experiment, *, threads: int) -> tuple[float, int]:
     on_step = Stepped(lambda _: moments.append(time.perf_counter()))
     with assemble.threads_of_torch(threads), torch.random.fork_rng(devices=[]):
         network = networks.build(experiment.network, seed=experiment.seed)
-        short = replace(training, iterations=_STEPS, epochs=None, warmup=0, bn_images=0, class_weights="none")
+        short = replace(training, iterations=_STEPS, epochs=None, warmup=0, bn_images=0)
         moments.append(time.perf_counter())
         train(network, few, short, seed=0, callbacks=[on_step])
     took = [later - sooner for sooner, later in pairwise(moments)]
