@@ -34,7 +34,7 @@ def test_speed_of_probes_that_contradict_each_other_has_no_negative_part() -> No
 def test_seconds_are_those_of_steps_and_of_a_test_per_epoch() -> None:
     one = cifar("resnet20", Training(epochs=2, batch_size=100))
     speed = Speed(per_layer=0.001, multiply_adds=1e10)
-    step = 20 * 0.001 + 3 * 100 * multiply_adds(one.network, 32) / 1e10  # type: ignore[arg-type]
+    step = 20 * 0.001 + 3 * 100 * multiply_adds(one.network, 32) / 1e10
     # 500 steps an epoch; 10,000 images forward are as much as 33 steps of 100 there and back.
     assert estimate.seconds(one, speed) == pytest.approx(step * (1000 + 2 * 10_000 / 300))
 

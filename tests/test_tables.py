@@ -656,6 +656,7 @@ def test_resnet_101_of_the_text_is_tested_on_one_crop_of_224() -> None:
 
 def test_drawings_say_nothing_of_it(tmp_path: Path) -> None:
     assert silent("figure2", PAPER, tmp_path) == ""
+    assert collect(recipe_of("figure5"), QUICK, seeds=Seeds(every=1), changes=(), root=tmp_path).deviations == ()
 
 
 def test_protocol_of_one_way_names_no_cells(tmp_path: Path) -> None:

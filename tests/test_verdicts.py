@@ -147,7 +147,10 @@ def test_fewer_seeds_than_needed_never_decide(number: int, data: st.DataObject) 
     }
     verdicts = judge([claim(identifier=f"H1{i}") for i in range(number)], values)
     assert {verdict.verdict for verdict in verdicts} == {UNDECIDED}
-    assert all(f"{n} seeds, and {seeds_needed(number)} are needed" in verdict.doubt for verdict in verdicts)
+    assert all(
+        f"{n} seed{'s' if n > 1 else ''}, and {seeds_needed(number)} are needed" in verdict.doubt
+        for verdict in verdicts
+    )
 
 
 @pytest.mark.parametrize("number", [1, 2, 13, 33, 51, 52])

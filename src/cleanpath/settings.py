@@ -8,6 +8,7 @@ import tomllib
 import types
 import typing
 from collections.abc import Iterable, Mapping
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,11 @@ from cleanpath.nn import own
 LARGEST_FILE = 1_000_000
 # Two ways to say one thing: setting the first clears the second.
 _ALTERNATIVES = {"training.epochs": "training.iterations", "training.iterations": "training.epochs"}
+
+
+@cache  # asked for by every digest, of which a grid takes thousands
+def _hints(cls: type) -> dict[str, Any]:
+    return typing.get_type_hints(cls)
 
 
 def to_data(experiment: Experiment) -> dict[str, Any]:
@@ -153,7 +159,7 @@ def _groups(kind: Any) -> tuple[Any, ...]:
 
 
 def _keys(cls: type, prefix: str) -> Iterable[str]:
-    hints = typing.get_type_hints(cls)
+    hints = _hints(cls)
     for name in (field.name for field in dataclasses.fields(cls)):
         groups = _groups(hints[name])
         for group in groups:
@@ -165,7 +171,7 @@ def _keys(cls: type, prefix: str) -> Iterable[str]:
 def _kind_of(key: str) -> Any:  # a type or a union of types
     kind: Any = Experiment
     for part in key.split("."):
-        hints = [typing.get_type_hints(group) for group in _groups(kind)]
+        hints = [_hints(group) for group in _groups(kind)]
         kind = next((hint[part] for hint in hints if part in hint), None)
         if kind is None:
             raise UnknownNameError("setting", key, names())
@@ -211,7 +217,7 @@ def _number(text: str) -> float | None:
 def _to_plain(value: Any, kind: Any = None) -> Any:
     """Equal values become equal data: a float is written as one even where 1 or −0.0 was given."""
     if dataclasses.is_dataclass(value):
-        hints = typing.get_type_hints(type(value))
+        hints = _hints(type(value))
         items = ((f.name, getattr(value, f.name)) for f in dataclasses.fields(value))
         return {name: _to_plain(item, hints[name]) for name, item in items if item is not None}
     if isinstance(value, tuple):
@@ -227,7 +233,7 @@ def _flat(data: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
 
 
 def _build(cls: type, data: Mapping[str, Any], prefix: str, where: str) -> Any:
-    hints = typing.get_type_hints(cls)
+    hints = _hints(cls)
     unknown = sorted(set(data) - set(hints))
     if unknown and prefix + unknown[0] in names():
         raise SettingError(f"{where}: {prefix}{unknown[0]} does not go with {prefix}{next(iter(data))}; leave one out")

@@ -3,6 +3,8 @@
 Those of convolutions and linear layers, as `summary` counts them on the network itself; the two agree (a test).
 """
 
+from functools import cache
+
 from cleanpath.experiment import Network
 from cleanpath.nn.catalog import UnitShape, stages
 
@@ -11,6 +13,7 @@ _GATES = ("exclusive_gating", "shortcut_only_gating")
 _USUAL_REDUCTION = 16
 
 
+@cache
 def multiply_adds(of: Network, side: int) -> int:
     """Multiply-adds of one image of `side` pixels; what a user's own unit adds to h and F is not known and left out."""
     kernel, stride = (3, 1) if of.layout == "cifar" else (7, 2)
@@ -27,6 +30,7 @@ def multiply_adds(of: Network, side: int) -> int:
     return total + channels * of.num_classes
 
 
+@cache
 def layers(of: Network) -> int:
     """Weighted layers one after the other: what a step takes at the least, however small the images."""
     return 2 + sum(len(shape.layers) for stage in stages(of) for shape in stage)

@@ -140,7 +140,7 @@ class Verdict:
             return f"not run: no seed of {cells}"
         several = f"closest of {len(self.results)} comparisons: " if len(self.results) > 1 else ""
         found = _found(self.claim, self.verdict, result, labels or {})
-        seeds = f"{result.favourable} of {result.n} seeds" + (" as claimed" if self.verdict != CONFIRMED else "")
+        seeds = f"{result.favourable} of {_seeds(result.n)}" + (" as claimed" if self.verdict != CONFIRMED else "")
         doubt = f" ({self.doubt})" if self.doubt else ""
         p = self.holm_against if self.verdict == CONTRADICTED else self.holm_for
         corrected = "" if p is None else f", p = {p:.2g} after Holm over {self.family}"
@@ -237,7 +237,11 @@ def _few(n: int, needed: int, against: int, family: int) -> str:
         wanted.append(f"{needed} are needed to confirm one of {family}")
     if n < against and against > needed:
         wanted.append(f"{against} to contradict this one" if wanted else f"{against} are needed to contradict this one")
-    return f"{n} seeds, and {', '.join(wanted)}" if wanted else ""
+    return f"{_seeds(n)}, and {', '.join(wanted)}" if wanted else ""
+
+
+def _seeds(n: int) -> str:
+    return "1 seed" if n == 1 else f"{n} seeds"
 
 
 def seeds_sentence(seeds: int, claims: Sequence[Claim], alpha: float = 0.05, *, command: str = "") -> str | None:
@@ -249,7 +253,7 @@ def seeds_sentence(seeds: int, claims: Sequence[Claim], alpha: float = 0.05, *, 
     enough = max((seeds_to_contradict(claim, number, alpha) for claim in claims), default=0)
     if seeds >= enough:
         return None
-    said = "1 seed" if seeds == 1 else f"{seeds} seeds"
+    said = _seeds(seeds)
     rest = f"{command} --seeds claims={enough}".strip()
     if seeds >= seeds_needed(number, alpha):
         safe = [claim.id for claim in claims if seeds < seeds_to_contradict(claim, number, alpha)]

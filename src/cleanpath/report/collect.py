@@ -73,7 +73,7 @@ def collect(  # noqa: PLR0913 (keyword options)
             *changed,
             *scale.translations(recipe.name, parts.values()),
             *_notes(recipe, scale),
-            *scale.deviations,
+            *(scale.deviations if made else ()),  # a drawing trains nothing
             *where_silent(
                 {(row, column): one for (row, column, _), one in made.items()},
                 lambda cells: _cells_in_words(recipe, cells, made),
