@@ -219,10 +219,10 @@ def test_of_several_processes_one_fetches_and_the_others_wait(server: tuple[Path
     (folder / "file").write_bytes(data)
     md5 = hashlib.md5(data, usedforsecurity=False).hexdigest()
     with ThreadPoolExecutor(4) as pool:
-        found = [pool.submit(cifar.fetch, f"{address}file", place / "file", md5) for _ in range(4)]
+        found = [pool.submit(cifar.fetch, f"{address}file", place / "made" / "file", md5) for _ in range(4)]
     assert [each.result().read_bytes() == data for each in found] == [True] * 4
     assert Ranged.asked == [None]
-    assert list(place.iterdir()) == [place / "file"]
+    assert list((place / "made").iterdir()) == [place / "made" / "file"]
 
 
 def test_a_folder_that_cannot_be_made_is_told_with_what_to_do(place: Path) -> None:

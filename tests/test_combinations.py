@@ -67,6 +67,22 @@ def test_what_does_not_go_together_is_refused() -> None:
         Training(iterations=1, precision="fp16")
 
 
+# torch's own compiler looks at a gradient that it says not to look at.
+@pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor that is not a leaf")
+@pytest.mark.slow
+def test_what_earlier_networks_compiled_does_not_count_for_the_next(monkeypatch: pytest.MonkeyPatch) -> None:
+    from cleanpath import build
+    from cleanpath.training import passes
+
+    monkeypatch.setitem(
+        passes._COMPILED, "recompile_limit", 4
+    )  # one network of three stages stays below it, two do not
+    for width in (2, 3):
+        made = passes.Passes(build("preresnet8", width=width), Training(iterations=1, batch_size=2, compile=True))
+        with made():
+            made.backward(made.forward(torch.randn(2, 3, 8, 8), last=True).sum())
+
+
 def test_the_network_is_the_plain_one_behind_a_step() -> None:
     from cleanpath import build
     from cleanpath.training.passes import Passes

@@ -291,6 +291,18 @@ def test_rows_at_the_ceiling_or_the_floor_are_not_called_equal() -> None:
     assert "a ceiling" in lower.doubt
 
 
+def test_rows_within_one_test_image_are_not_called_equal() -> None:
+    like, values = claim(EQUAL, margin=0.5), runs(a=[5.0] * 10, b=[5.2] * 10)
+    assert one(like, values).verdict == CONFIRMED
+    (found,) = judge([like], values, test_images={A: 360, B: 360})
+    assert found.verdict == UNDECIDED
+    assert "within one of 360 test images" in found.doubt
+    # Of 1,000 test images 0.2% are two; and of cells that are tested on different images nothing is said.
+    for images in ({A: 1000, B: 1000}, {A: 360, B: 450}):
+        (apart,) = judge([like], values, test_images=images)
+        assert (apart.verdict, apart.doubt) == (CONFIRMED, "")
+
+
 def test_errors_on_cifar_100_and_imagenet_do_not_fail() -> None:
     """The limit of 20% was made for CIFAR-10: the paper's own numbers elsewhere are above it, and mean something."""
     for identifier, high in (("H9g", 24.0), ("H12c", 21.0)):

@@ -216,7 +216,7 @@ def _number(text: str) -> float | None:
 
 def _to_plain(value: Any, kind: Any = None) -> Any:
     """Equal values become equal data: a float is written as one even where 1 or −0.0 was given."""
-    if dataclasses.is_dataclass(value):
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
         hints = _hints(type(value))
         items = ((f.name, getattr(value, f.name)) for f in dataclasses.fields(value))
         return {name: _to_plain(item, hints[name]) for name, item in items if item is not None}
