@@ -74,9 +74,7 @@ def test_what_earlier_networks_compiled_does_not_count_for_the_next(monkeypatch:
     from cleanpath import build
     from cleanpath.training import passes
 
-    monkeypatch.setitem(
-        passes._COMPILED, "recompile_limit", 4
-    )  # one network of three stages stays below it, two do not
+    monkeypatch.setitem(passes._COMPILED, "recompile_limit", 4)  # enough for one network, not for two
     for width in (2, 3):
         made = passes.Passes(build("preresnet8", width=width), Training(iterations=1, batch_size=2, compile=True))
         with made():

@@ -96,7 +96,7 @@ def _outline(network: nn.Module) -> dict[str, tuple[int, ...]]:
 
 
 def _compiled(network: nn.Module) -> dict[nn.Module, Any]:
-    # What earlier runs of this process compiled counts against the limit too, and torch keeps it for as long as it lives.
+    # What earlier runs of this process compiled counts against the limit too, and torch keeps it while it lives.
     torch.compiler.reset()
     # A step's shapes do not change, and torch 2.14 stumbles over widths that it takes for variable.
     return {unit: torch.compile(unit.forward, dynamic=False) for unit in _units(network)}
