@@ -122,7 +122,11 @@ def go_on(folder: Path, command: str, kept: list[Run], monkeypatch: pytest.Monke
 
 
 @pytest.mark.parametrize(
-    ("send", "name", "code"), [(to_group, "SIGINT", 130), (to_driver, "SIGTERM", 143)], ids=["Ctrl-C", "SIGTERM"]
+    ("send", "name", "code"),
+    [
+        pytest.param(to_group, "SIGINT", 130, id="Ctrl-C"),
+        pytest.param(to_driver, "SIGTERM", 143, id="SIGTERM", marks=pytest.mark.slow),
+    ],
 )
 def test_stopped_reproduction_keeps_what_ended_and_goes_on(
     tmp_path: Path,
@@ -146,6 +150,7 @@ def test_stopped_reproduction_keeps_what_ended_and_goes_on(
     assert go_on(tmp_path, last.partition("go on with: ")[2], kept, monkeypatch) == undisturbed
 
 
+@pytest.mark.slow
 def test_killed_driver_leaves_no_worker_and_the_same_command_goes_on(
     tmp_path: Path, undisturbed: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -159,6 +164,7 @@ def test_killed_driver_leaves_no_worker_and_the_same_command_goes_on(
     assert go_on(tmp_path, shlex.join(["cleanpath", *WORDS]), kept, monkeypatch) == undisturbed
 
 
+@pytest.mark.slow
 def test_workers_of_a_killed_driver_end_amid_their_cells(tmp_path: Path) -> None:
     """They do not train to the end for nobody: cells of ten thousand iterations are left within a few."""
     driver = Driver(tmp_path, *WORDS[:-1], "training.iterations=10000")

@@ -139,7 +139,7 @@ def test_a_stop_amid_a_test_is_obeyed_and_the_test_made_anew(tmp_path: Path, mon
     assert_same(tmp_path / "stopped", tmp_path / "whole")
 
 
-@pytest.mark.parametrize("method", ["fork", "forkserver"])
+@pytest.mark.parametrize("method", ["fork", pytest.param("forkserver", marks=pytest.mark.slow)])
 def test_loaders_end_with_a_run_that_is_killed(tmp_path: Path, method: str) -> None:
     """From a server they are children of the server, for which torch's own watch takes their run."""
     psutil = pytest.importorskip("psutil")
@@ -288,6 +288,7 @@ def test_random_state_of_the_caller_is_as_before(tmp_path: Path) -> None:
     assert torch.equal(torch.get_rng_state(), before)
 
 
+@pytest.mark.slow
 def test_a_limit_on_the_size_of_files_is_named_and_nothing_is_lost(tmp_path: Path) -> None:
     """As on a disk that is full: the system refuses the write in the middle of a file."""
     resource = pytest.importorskip("resource")
