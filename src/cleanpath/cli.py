@@ -82,8 +82,8 @@ def list_things(
         terminal.print_rows(inventory.printed(rows) if tables else rows)
 
     options.show({"schema": f"cleanpath.list.{what}", "version": 1, what: rows}, as_json, printed)
-    if tables and not as_json:
-        typer.echo(inventory.LEGEND, err=True)
+    if what in listing.LEGENDS and not as_json:
+        typer.echo(listing.LEGENDS[what], err=True)
 
 
 app.command()(showing.show)
