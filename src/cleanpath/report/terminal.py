@@ -205,7 +205,8 @@ def print_rows(rows: Sequence[dict[str, Any]]) -> None:
         return
     with (wide := Console(highlight=False, width=_ANY_WIDTH)).capture() as captured:
         wide.print(grid)
-    sys.stdout.write("".join(f"{line.rstrip()}\n" for line in captured.get().splitlines()))
+    lines = (line.rstrip() for line in captured.get().splitlines())
+    console.print("\n".join(lines), soft_wrap=True, markup=False, emoji=False)
 
 
 def print_comparison(found: dict[str, Any]) -> None:
