@@ -223,7 +223,8 @@ class Training:
     `label_smoothing`: the share of a label that is spread over all classes.
     `mixup`: α of the Beta distribution by which pairs of images are mixed (Zhang et al. 2018); 0: none.
     `body_factor`: the share of the rate for all but the last layer, as fine-tuning has it.
-    `class_weights`: `none`, or `balanced`: an image's loss counts images / (classes · images of its class).
+    `class_weights`: `none`, or `balanced`: each class has the same say, as an image's loss counts images / (classes ·
+    images of its class).
     `bn_images`: training images over which BN's mean and variance are taken anew, as plain averages, before every test
     (README of the first paper's Caffe models); 0: the running averages are tested.
     `memory`: `plain`, or `recompute`: units are computed again in the backward pass, the same bits in less memory.
