@@ -364,11 +364,10 @@ def depth_memory() -> str:
 
 def recipe_settings() -> str:
     """Every setting of a recipe, with its default and what it means."""
-    lines = ["| setting | type | default | what |", "| --- | --- | --- | --- |"]
-    for row in meanings.rows():
-        if row["name"].startswith("training."):
-            lines.append(f"| `{row['name']}` | {row['type']} | {row['default']} | {row['meaning']} |")
-    return "\n".join(lines) + "\n"
+    lines = [["setting", "type", "default", "what"], ["---"] * 4]
+    rows = [row for row in meanings.rows() if row["name"].startswith("training.")]
+    lines += [[f"`{row['name']}`", row["type"], row["default"], row["meaning"]] for row in rows]
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines) + "\n"
 
 
 def reproductions() -> str:

@@ -14,6 +14,7 @@ Files are replaced whole: written beside their place, synced, renamed. One proce
 `lock` that names it.
 """
 
+import contextlib
 import hashlib
 import json
 import os
@@ -255,6 +256,19 @@ def forget(runs: Iterable[Run]) -> None:
         for name in (_RESULT, _FAILURE):
             (run.folder / name).unlink(missing_ok=True)
         _remove_checkpoints(run.folder)
+
+
+def remove_bare(folder: Path, experiment: Experiment) -> None:
+    """Remove an experiment's folder in which nothing was measured or kept; not while a process holds it."""
+    bare = {_EXPERIMENT, _ENVIRONMENT, _METRICS, _FAILURE}
+    with contextlib.suppress(RunError, OSError):
+        check_folder(folder, experiment)
+        if {path.name for path in folder.iterdir()} <= bare and (folder / _METRICS).stat().st_size == 0:
+            lock = acquire(folder / _LOCK)
+            for name in bare:
+                (folder / name).unlink(missing_ok=True)
+            lock.unlink()
+            folder.rmdir()
 
 
 def _remove_checkpoints(folder: Path) -> None:
