@@ -255,7 +255,7 @@ def compare(
     runs: Annotated[list[Path], typer.Argument(metavar="RUN RUN...", help="Run folders.", autocompletion=options.runs)],
     as_json: AsJson = False,
 ) -> None:
-    """Put runs side by side: the settings in which they differ, and what they came to.
+    """Put runs side by side: the settings and the surroundings in which they differ, and what they came to.
 
     Examples: cleanpath compare runs/a runs/b; cleanpath compare runs/* --json
     """

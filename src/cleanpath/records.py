@@ -36,6 +36,15 @@ _WEIGHTS, _FAILURE, _LOCK = "weights.safetensors", "failure.txt", "lock"
 _PREPARATION, _POST_MORTEM = "preparation.safetensors", "post-mortem.safetensors"
 
 
+_NUMERIC = ("processes", "threads", "torch", "processor", "instructions")
+
+
+def numeric(environment: Mapping[str, Any]) -> dict[str, Any]:
+    """Of an environment, that on which the last bits of a run's numbers depend."""
+    told = {"processes": 1, **environment}
+    return {key: told[key] for key in _NUMERIC if key in told}
+
+
 @dataclass(frozen=True)
 class Run:
     """A run folder as it stands on disk; nothing is kept in memory."""

@@ -210,12 +210,13 @@ def print_rows(rows: Sequence[dict[str, Any]]) -> None:
 
 
 def print_comparison(found: dict[str, Any]) -> None:
-    """Settings that differ, then results, a column per run."""
+    """Settings that differ, what differs of where they ran, then results; a column per run."""
     grid = _grid("", *map(escape, found["runs"]))
-    for part in ("settings", "results"):
+    for part in ("settings", "environment", "results"):
+        if found[part]:
+            grid.add_row(f"[bold]{part}[/]")
         for key, values in found[part].items():
-            grid.add_row(key, *("–" if value is None else escape(_short(value)) for value in values))
-        grid.add_section()
+            grid.add_row(f"  {key}", *("–" if value is None else escape(_short(value)) for value in values))
     _console().print(grid)
 
 
