@@ -100,7 +100,7 @@ CASES: dict[str, tuple[list[str], list[str]]] = {
     "51 result cut, compared": (["compare", "run", "damaged"], ["damaged/result.json is damaged"]),
     "compare of one": (["compare", "run"], ["at least two"]),
     "table": (["reproduce", "tabel1"], ["no table 'tabel1'", "table1"]),
-    "table of report": (["report", "table9"], ["no table 'table9'", "table5"]),
+    "table of report": (["report", "table9"], ["no table 'table9'", "table1"]),
     "scale": (["reproduce", "table1", "--scale", "quik"], ["no scale 'quik'", "quick"]),
     "own unit of no file": (["reproduce", "table1", "--with", "none.py"], ["no file none.py"]),
     "own unit of a text": (["reproduce", "table1", "--with", "notes.txt"], ["notes.txt"]),

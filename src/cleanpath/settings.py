@@ -19,6 +19,7 @@ from cleanpath.experiment import FORMAT, Experiment, Network, Training
 from cleanpath.nn import own
 
 LARGEST_FILE = 1_000_000
+_SEE = "cleanpath list settings"
 # Two ways to say one thing: setting the first clears the second.
 _ALTERNATIVES = {"training.epochs": "training.iterations", "training.iterations": "training.epochs"}
 
@@ -175,7 +176,7 @@ def _kind_of(key: str) -> Any:  # a type or a union of types
         known = [hints(group) for group in _groups(kind)]
         kind = next((each[part] for each in known if part in each), None)
         if kind is None:
-            raise UnknownNameError("setting", key, names())
+            raise UnknownNameError("setting", key, names(), see=_SEE)
     if _groups(kind):
         raise SettingError(f"{key} is a group of settings: {', '.join(k for k in names() if k.startswith(key + '.'))}")
     return kind
@@ -239,7 +240,7 @@ def _build(cls: type, data: Mapping[str, Any], prefix: str, where: str) -> Any:
     if unknown and prefix + unknown[0] in names():
         raise SettingError(f"{where}: {prefix}{unknown[0]} does not go with {prefix}{next(iter(data))}; leave one out")
     if unknown:
-        error = UnknownNameError("setting", prefix + unknown[0], names())
+        error = UnknownNameError("setting", prefix + unknown[0], names(), see=_SEE)
         raise SettingError(f"{where}: {error}")
     values = {name: _typed(value, kinds[name], prefix + name, where) for name, value in data.items()}
     required = (f.name for f in dataclasses.fields(cls) if _is_required(f))
