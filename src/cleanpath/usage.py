@@ -19,7 +19,7 @@ from cleanpath.errors import Request, Stopped
 _PLAIN = {"×": "x", "±": "+-", "√": "sqrt", "λ": "lambda", "→": "->", "‖": "||", "…": "...", "τ": "tau", "∞": "inf"}
 _PLAIN |= dict(zip("−–—·│┌└█▁▂▃▄▅▆▇", "---.|/\\#1234567", strict=True))
 _OPTION = re.compile(r"[Nn]o such option:? '?(--?[\w.-]+)")
-_ALIKE, _BEGUN, _WORD = 0.75, 3, 4
+_ALIKE, _BEGUN, _WORD = 0.8, 3, 4
 """From which likeness on an option may be meant; from how many letters on if it begins alike, or is a word of one."""
 
 
