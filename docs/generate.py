@@ -17,7 +17,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from cleanpath import estimate
+from cleanpath import estimate, meanings
 from cleanpath.auditing import finding, judging, profile, values
 from cleanpath.grid import plan
 from cleanpath.nn import beyond as nn_beyond
@@ -362,6 +362,14 @@ def depth_memory() -> str:
     return "\n".join(lines) + "\n"
 
 
+def recipe_settings() -> str:
+    """Every setting of a recipe, with its default and what it means."""
+    lines = [["setting", "type", "default", "what"], ["---"] * 4]
+    rows = [row for row in meanings.rows() if row["name"].startswith("training.")]
+    lines += [[f"`{row['name']}`", row["type"], row["default"], row["meaning"]] for row in rows]
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines) + "\n"
+
+
 def reproductions() -> str:
     """Every table and figure: what it shows, its runs at each scale, and the GPU-hours of the paper's protocol."""
     head = ["WHAT", "what it shows", *(f"{scale.name}: runs" for scale in SCALES.values()), "GPU-hours, paper"]
@@ -516,6 +524,7 @@ BLOCKS: dict[str, Callable[[], str]] = {
     "ranks": ranks,
     "claims": claims,
     "reproductions": reproductions,
+    "recipe_settings": recipe_settings,
     "stand_ins": stand_ins,
     "quantities": quantities,
     "seeds": seeds,

@@ -6,10 +6,12 @@ The numbers are the rows of the project's table of bad inputs that concern what 
 import json
 import os
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from cleanpath import settings, single
+from cleanpath import assemble, settings, single
+from cleanpath.errors import SettingError
 from cleanpath.records import Writer
 from tests.helpers import assert_user_error, here, nothing_written, tiny
 
@@ -98,7 +100,7 @@ CASES: dict[str, tuple[list[str], list[str]]] = {
     "51 result cut, compared": (["compare", "run", "damaged"], ["damaged/result.json is damaged"]),
     "compare of one": (["compare", "run"], ["at least two"]),
     "table": (["reproduce", "tabel1"], ["no table 'tabel1'", "table1"]),
-    "table of report": (["report", "table9"], ["no table 'table9'", "table5"]),
+    "table of report": (["report", "table9"], ["no table 'table9'", "table1"]),
     "scale": (["reproduce", "table1", "--scale", "quik"], ["no scale 'quik'", "quick"]),
     "own unit of no file": (["reproduce", "table1", "--with", "none.py"], ["no file none.py"]),
     "own unit of a text": (["reproduce", "table1", "--with", "notes.txt"], ["notes.txt"]),
@@ -199,3 +201,15 @@ def test_setting_that_does_not_fit_the_data_is_not_overruled_in_silence(
     monkeypatch.chdir(tmp_path)
     with nothing_written(tmp_path):
         assert_user_error(here("train", "preresnet8", "--set", setting, "--dry-run"), setting.partition("=")[0])
+
+
+def test_what_is_found_wrong_before_the_first_step_leaves_no_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def wrong(*_: Any, **__: Any) -> None:
+        raise SettingError("the weights do not go together")
+
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(assemble, "train", wrong)
+    assert_user_error(here("train", "preresnet8", "--out", "run"), "the weights do not go together")
+    assert [*tmp_path.iterdir()] == []

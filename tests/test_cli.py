@@ -14,6 +14,7 @@ import typer
 import cleanpath
 from cleanpath import cli, reproduction, settings
 from cleanpath.nn import catalog
+from cleanpath.records import Writer
 from cleanpath.report import listing
 from tests.helpers import ONE, TINY, here, nothing_written, outside, tiny
 
@@ -283,6 +284,25 @@ def test_compare_lists_what_differs_and_nothing_else(work: Path) -> None:  # noq
     text = here("compare", "runs/a", "runs/b").out
     assert "training.lr" in text
     assert "training.momentum" not in text
+
+
+def test_compare_shows_where_runs_ran_otherwise(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    where: dict[str, Any] = {"threads": 1, "torch": "2.14.1", "processor": "A", "cores": 2}
+    others: dict[str, dict[str, Any]] = {"a": {}, "b": {"cores": 8}}
+    others["c"] = {"processes": 2, "processor": "B", "threads": 2}
+    for name, other in others.items():
+        with Writer(tmp_path / name, tiny(), {**where, **other}):
+            pass
+    with Writer(tmp_path / "bare", tiny(), {}):
+        pass
+    data = here("compare", "a", "b", "c", "--json").json()
+    assert data["environment"] == {"processes": [1, 1, 2], "threads": [1, 1, 2], "processor": ["A", "A", "B"]}
+    assert here("compare", "a", "b", "--json").json()["environment"] == {}
+    assert here("compare", "a", "bare", "--json").json()["environment"]["torch"] == ["2.14.1", None]
+    lines = here("compare", "a", "c").out.splitlines()
+    assert [line.strip() for line in lines if len(line.split()) == 1] == ["environment", "results"]
+    assert lines[2].split() == ["processes", "1", "2"]
 
 
 def test_run_that_ended_is_not_trained_again_unless_fresh(work: Path) -> None:

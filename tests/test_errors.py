@@ -6,7 +6,7 @@ import signal
 
 import pytest
 
-from cleanpath import errors
+from cleanpath import errors, settings
 from cleanpath.errors import (
     CleanpathError,
     NonFiniteError,
@@ -53,17 +53,27 @@ def test_every_class_knows_its_exit_code() -> None:
     [
         ("tabel1", ("table1", "table2"), "no thing 'tabel1'; did you mean table1"),
         ("xyz", ("table1", "table2"), "no thing 'xyz'; choose one of table1, table2"),
-        ("xyz", tuple(f"network{number}" for number in range(13)), "no thing 'xyz'; nearest: network"),
+        ("xyz", tuple(f"network{number}" for number in range(40)), "no thing 'xyz'; none of the 40 there are is like"),
+        ("lr", settings.names(), "no thing 'lr'; did you mean training.lr or training.lr_drop_factor"),
+        ("trainig.lr", settings.names(), "no thing 'trainig.lr'; did you mean training.lr?"),
+        ("training.epoch", settings.names(), "no thing 'training.epoch'; did you mean training.epochs?"),
+        ("training.foo", settings.names(), "no thing 'training.foo'; none of the"),
+        ("", settings.names(), "no thing ''; none of the"),
     ],
-    ids=["a typo", "few known", "many known"],
+    ids=["a typo", "few known", "many known", "a part", "a group", "a setting", "a group without such", "nothing"],
 )
-def test_unknown_name_is_answered_with_the_nearest(name: str, known: tuple[str, ...], answer: str) -> None:
+def test_unknown_name_is_answered_with_those_like_it(name: str, known: tuple[str, ...], answer: str) -> None:
     assert str(UnknownNameError("thing", name, known)).startswith(answer)
 
 
 def test_unknown_name_says_where_all_names_are_listed() -> None:
     error = UnknownNameError("network", "resnet111", ["resnet110"], see="cleanpath list networks")
     assert str(error).endswith("see `cleanpath list networks`")
+
+
+def test_where_nothing_is_alike_the_list_is_all_that_is_said() -> None:
+    error = UnknownNameError("setting", "foo", settings.names(), see="cleanpath list settings")
+    assert str(error) == "no setting 'foo'; see `cleanpath list settings`"
 
 
 def test_non_finite_error_says_what_when_and_where() -> None:

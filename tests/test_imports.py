@@ -14,6 +14,7 @@ from tests.helpers import SOURCE
 
 FREE_OF_TORCH = (
     *("cleanpath", "cleanpath.*.__init__", "cleanpath.errors", "cleanpath.experiment", "cleanpath.settings"),
+    "cleanpath.meanings",
     *(
         "cleanpath.records",
         "cleanpath.locking",

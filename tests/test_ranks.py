@@ -185,6 +185,40 @@ def test_more_processes_than_groups_are_refused_once(tmp_path: Path) -> None:
     assert err.count("error: 2 processes share 1 group of training.bn_group=32 that pass at once") == 1
 
 
+IDLE = """
+from torch import nn
+
+class Net(nn.Module):
+    def __init__(self, classes):
+        super().__init__()
+        self.body = nn.Sequential(nn.Flatten(), nn.Linear(64, classes))
+        self.idle = nn.ModuleList(nn.Linear(3, 3) for _ in range(2))
+        self.frozen = nn.Linear(3, 3).requires_grad_(False)
+
+    def forward(self, x):
+        return self.body(x)
+
+def make(num_classes):
+    return Net(num_classes)
+"""
+
+
+def test_weights_without_a_gradient_are_named_and_no_run_is_left(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "net.py").write_text(IDLE, encoding="utf-8")
+    words = ("train", "net.py:make", "--threads", "1", "--set", "training.iterations=1", "--out", "run")
+    code, _, err = ended(launch(2, "cleanpath", *words, cwd=tmp_path))
+    assert code == 1
+    named = "4 of 6 weights get no gradient: idle.0.weight, idle.0.bias, idle.1.weight, …; several processes"
+    assert err.count(f"error: {named} would wait for it: freeze such weights") == 1
+    assert "frozen." not in err
+    assert not (tmp_path / "run").exists()
+    # One process has nobody to wait for it.
+    monkeypatch.chdir(tmp_path)
+    assert here(*words).code == 0
+
+
 @given(
     count=st.integers(1, 8),
     size=st.none() | st.integers(2, 6),

@@ -15,7 +15,7 @@ import pytest
 from cleanpath import locking, records, settings
 from cleanpath.errors import RunError
 from cleanpath.experiment import Experiment
-from cleanpath.records import Run, Writer, check_folder, default_name, runs_below
+from cleanpath.records import Run, Writer, check_folder, default_name, remove_bare, runs_below
 from tests.helpers import assert_same_run, nothing_written, tiny
 
 RESULT = {"status": "finished", "error": 1.5, "iterations": 6}
@@ -359,3 +359,35 @@ def test_run_is_named_by_network_data_seed_and_digest() -> None:
     experiment = tiny(seed=3)
     assert default_name(experiment) == f"preresnet8-digits-s3-{settings.digest(experiment)}"
     assert default_name(tiny("source=label")) == default_name(tiny())
+
+
+def test_a_folder_in_which_nothing_was_measured_is_removed(tmp_path: Path) -> None:
+    with Writer(tmp_path / "run", tiny(), {}) as writer:
+        writer.fail("a setting is wrong")
+    remove_bare(tmp_path / "run", tiny())
+    assert not (tmp_path / "run").exists()
+    remove_bare(tmp_path / "none", tiny())
+
+
+@pytest.mark.parametrize("with_it", ["a measurement", "a result", "a checkpoint", "a file of the user's"])
+def test_a_folder_with_anything_else_stays_as_it_is(with_it: str, tmp_path: Path) -> None:
+    with Writer(tmp_path / "run", tiny(), {}) as writer:
+        if with_it == "a measurement":
+            writer.append({"iteration": 1, "loss": 2.0})
+        elif with_it == "a result":
+            writer.finish(RESULT)
+        elif with_it == "a checkpoint":
+            writer.save_checkpoint("checkpoint-000000001-0.safetensors", b"")
+        else:
+            (tmp_path / "run" / "notes.txt").write_text("mine", encoding="utf-8")
+    with nothing_written(tmp_path):
+        remove_bare(tmp_path / "run", tiny())
+
+
+def test_a_folder_of_another_experiment_or_that_is_held_is_not_removed(tmp_path: Path) -> None:
+    with Writer(tmp_path / "run", tiny(), {}), nothing_written(tmp_path):
+        remove_bare(tmp_path / "run", tiny())
+    with nothing_written(tmp_path):
+        remove_bare(tmp_path / "run", tiny(seed=1))
+    remove_bare(tmp_path / "run", tiny())
+    assert not (tmp_path / "run").exists()

@@ -24,7 +24,7 @@ from cleanpath.experiment import Data, Experiment, Network, Training
 from cleanpath.keeping import SECONDS_BETWEEN, RunKeeper, checkpoints
 from cleanpath.machine import peak_memory, processor
 from cleanpath.nn import catalog, checking, own, resnet
-from cleanpath.records import Run, Writer
+from cleanpath.records import Run, Writer, numeric
 from cleanpath.targeting import weights
 from cleanpath.training import optimizers, recompute
 from cleanpath.training.keeper import SharedKeeper
@@ -206,11 +206,10 @@ def _say_what_differs(run: Run, now: Mapping[str, Any], say: Callable[[str], Non
     """Tell what a run that goes on does not share with its earlier part, though bits depend on it."""
     if not checkpoints(run):
         return
-    before = {"processes": 1, **run.environment}
-    now = {"processes": 1, **now}
-    for key in ("threads", "processes", "torch", "processor", "instructions"):
-        if key in before and before[key] != now[key]:
-            say(f"{key} was {before[key]} and is now {now[key]}: the run goes on, its last bits may differ")
+    found = numeric(now)
+    for key, before in numeric(run.environment).items():
+        if before != found[key]:
+            say(f"{key} was {before} and is now {found[key]}: the run goes on, its last bits may differ")
 
 
 def weights_of(run_or_file: Path) -> tuple[Path, str]:

@@ -82,8 +82,8 @@ def list_things(
         terminal.print_rows(inventory.printed(rows) if tables else rows)
 
     options.show({"schema": f"cleanpath.list.{what}", "version": 1, what: rows}, as_json, printed)
-    if tables and not as_json:
-        typer.echo(inventory.LEGEND, err=True)
+    if what in listing.LEGENDS and not as_json:
+        typer.echo(listing.LEGENDS[what], err=True)
 
 
 app.command()(showing.show)
@@ -255,7 +255,7 @@ def compare(
     runs: Annotated[list[Path], typer.Argument(metavar="RUN RUN...", help="Run folders.", autocompletion=options.runs)],
     as_json: AsJson = False,
 ) -> None:
-    """Put runs side by side: the settings in which they differ, and what they came to.
+    """Put runs side by side: the settings and the surroundings in which they differ, and what they came to.
 
     Examples: cleanpath compare runs/a runs/b; cleanpath compare runs/* --json
     """

@@ -17,6 +17,11 @@ import difflib
 from collections.abc import Iterable
 from dataclasses import dataclass
 
+_CUTOFF = 0.6
+"""From which likeness on a name may be meant."""
+_LISTED = 20
+"""So many names are listed where none is alike."""
+
 
 class CleanpathError(Exception):
     """Whatever cleanpath raises on purpose."""
@@ -35,7 +40,7 @@ class SettingError(UserError):
 
 
 class UnknownNameError(UserError):
-    """A name that is not in the list it was looked up in; the nearest ones are named."""
+    """A name that is not in the list it was looked up in; those like it are named, or all if they are few."""
 
     def __init__(self, what: str, name: str, known: Iterable[str], *, see: str | None = None) -> None:
         super().__init__(f"no {what} '{name}'; {_nearest(name, sorted(known), see)}")
@@ -88,12 +93,20 @@ class Request:
 
 
 def _nearest(name: str, known: list[str], see: str | None) -> str:
-    containing = [other for other in known if name and name in other][:3]
-    close = containing or difflib.get_close_matches(name, known, n=3, cutoff=0.6)
-    if close:
+    containing = [other for other in known if name and name in other]
+    if close := (containing or _alike(name, known))[:3]:
         answer = f"did you mean {' or '.join(close)}?"
-    elif len(known) <= 12:
+    elif len(known) <= _LISTED:
         answer = f"choose one of {', '.join(known)}"
     else:
-        answer = f"nearest: {', '.join(difflib.get_close_matches(name, known, n=3, cutoff=0.0))}"
-    return f"{answer}; see `{see}`" if see else answer
+        answer = "" if see else f"none of the {len(known):,} there are is like it"
+    return "; ".join(filter(None, (answer, f"see `{see}`" if see else "")))
+
+
+def _alike(name: str, known: list[str]) -> list[str]:
+    """The likeliest first; of dotted names the group and the rest are each alike, however long the group is."""
+    scores = {}
+    for other in known:
+        pairs = zip(name.rpartition("."), other.rpartition("."), strict=True)
+        scores[other] = min(difflib.SequenceMatcher(None, ours, theirs).ratio() for ours, theirs in pairs)
+    return sorted((other for other in known if scores[other] >= _CUTOFF), key=lambda other: -scores[other])

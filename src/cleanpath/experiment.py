@@ -4,6 +4,8 @@
 
 Pure data: no torch here. Ranges are checked when a value is made. Names of shortcuts and placements are
 checked where they are defined, in `nn`, because a user's own file may add to them.
+
+A docstring here has a line "`name`: meaning." for every field: `meanings` reads them for `cleanpath list settings`.
 """
 
 import math
@@ -29,15 +31,26 @@ SAME_BITS = {"same_bits": True}
 class Shortcut:
     """Which h a unit has, and what stands on F with it; the columns of the paper's Table 1.
 
-    `None` means that the kind has no such part. `scale` multiplies the shortcut (λ of equation (6)),
-    `branch_scale` multiplies F, `bias` is the start of a gate's bias b_g, `rate` the share that dropout drops.
+    `None` means that the kind has no such part.
 
-    Where the paper is silent: `norm` puts a BN behind a gate's or shortcut's convolution, `inverted` is torch's form
-    of dropout, and `gate_widening` says whether a gate also stands where the width changes, with the unit's stride.
+    `kind`: what h and F are made of: `identity`, another of the paper's or of docs/beyond.md, or `my_unit.py:NAME`.
+    `scale`: λ of equation (6), by which the shortcut is multiplied.
+    `branch_scale`: what F is multiplied by, behind its last BN.
+    `bias`: the start of a gate's bias b_g.
+    `rate`: the share that dropout drops; of stochastic depth, the share of steps without the last unit.
 
-    Beyond the paper (docs/beyond.md): `start` is what a learnt scale of F starts with, `streams` the number of streams
-    of hyper-connections, `reduction` the factor by which squeeze-and-excitation narrows. A user's own unit is the kind
-    `my_unit.py:NAME`; `code` is then the start of the SHA-256 of that file, so that other code is another experiment.
+    Where the paper is silent, a named setting with a default:
+
+    `inverted`: torch's form of dropout, which divides by the share that is kept.
+    `norm`: a BN behind the convolution of a gate or a shortcut.
+    `gate_widening`: a gate also where the width changes, with the unit's stride.
+
+    Beyond the paper (docs/beyond.md), and users' own units:
+
+    `start`: what a learnt scale of F starts with.
+    `streams`: how many streams hyper-connections have.
+    `reduction`: the factor by which squeeze-and-excitation narrows.
+    `code`: the start of the SHA-256 of `my_unit.py`, filled in so that other code is another experiment.
     """
 
     kind: str = "identity"
@@ -68,19 +81,30 @@ class Shortcut:
 class Network:
     """A residual network of the paper.
 
-    `layout` decides stem and stages (paper, Section 5 and appendix), `branch` the layers of F, `placement` where
-    BN and ReLU stand (Table 2), `widening` the shortcut where the width changes: A pads with zeros, B projects;
-    option C of the first paper is the shortcut kind `conv_1x1`. D pools before it projects (docs/beyond.md).
+    `depth`: how many layers with weights, as in the paper's names.
+    `branch`: the layers of F: `one_layer`, `two_layer` or `bottleneck`.
+    `placement`: where BN and ReLU stand (Table 2), such as `original` or `full_preactivation`.
+    `layout`: stem and stages for small images or large (Section 5, appendix): `cifar` or `imagenet`.
+    `shortcut`: h of every unit.
+    `widening`: h where the width changes: `A` pads with zeros, `B` projects, `D` pools and projects (docs/beyond.md);
+    option C of the first paper is the kind `conv_1x1`.
 
     Where the paper is silent, a named setting with a default:
-    `widening_input`: whether a pre-activated unit that changes the width activates its shortcut too
-    (`activated`: the authors' code shares the pre-activation; `raw`).
-    `widening_norm`: BN after the projection (no: the paper's counts; yes: the first paper's ImageNet models).
-    `padding`: the side of option A's zero channels (`after`: the authors' Torch code; `both`).
-    `stride_on`: the strided layer of a bottleneck (`first`: the authors' Caffe and Lua code; `middle`: the 3×3).
 
-    Beyond the paper: `normalisation` stands where a placement says BN (`batch`, `group`, `layer`, `none`), `activation`
-    where it says ReLU (`relu`, `gelu`, `silu`), and `inner` is the share of their width that F's inner layers keep.
+    `widening_input`: what the shortcut of a pre-activated unit that changes the width gets: `activated` (the authors'
+    code shares the pre-activation) or `raw`.
+    `widening_norm`: BN after the projection; false: the paper's counts, true: the first paper's ImageNet models.
+    `padding`: where option A's zero channels go: `after` (the authors' Torch code) or `both` sides.
+    `stride_on`: the strided layer of a bottleneck: `first` (the authors' Caffe and Lua code) or `middle`, the 3×3.
+
+    What follows from data and name, or is beyond the paper:
+
+    `width`: channels of the first stage; a bottleneck's units end with four times as many.
+    `in_channels`: channels of the images; `train` takes them from the data.
+    `num_classes`: classes; `train` takes them from the data.
+    `normalisation`: what stands where a placement says BN: `batch`, `group`, `layer` or `none`.
+    `activation`: what stands where a placement says ReLU: `relu`, `gelu` or `silu`.
+    `inner`: the share of their width that F's inner layers keep.
     """
 
     depth: int
@@ -116,10 +140,13 @@ class Network:
 
 @dataclass(frozen=True, kw_only=True)
 class Foreign:
-    """A network that is not the paper's: `timm:NAME`, `torchvision:NAME`, or `file.py:factory` of the user's own.
+    """A network that is not the paper's.
 
-    `code` is the start of the SHA-256 of a factory's file, so that other code is another experiment; empty for a
-    library's networks: a run records the library's version.
+    `target`: in place of the paper's settings: `timm:NAME`, `torchvision:NAME`, or `file.py:factory` of your own.
+    `in_channels`: channels of the images; `train` takes them from the data.
+    `num_classes`: classes; `train` takes them from the data.
+    `code`: the start of the SHA-256 of a factory's file, filled in so that other code is another experiment; of a
+    library's network the run records the library's version instead.
     """
 
     target: str
@@ -137,11 +164,12 @@ class Foreign:
 class Data:
     """Which images, which of them are held out, and how they are augmented.
 
-    `name` is `digits`, `cifar10`, `cifar100`, `folder:PATH` or `imagenet:PATH`. `held_out` is `test` (the reported
-    split) or `validation` (a part of the training images, for choosing settings). `augment` is `usual` (what the data
-    set's docstring says; the digits have none) or `none`; for photographs also `scale` and `scale_aspect`, the two ways
-    of the paper's Table 5. For files of images only: `side` is the size in pixels to which they are brought, `broken`
-    says whether files that are no images are refused or skipped.
+    `name`: `digits`, `cifar10`, `cifar100`, `folder:PATH` or `imagenet:PATH`.
+    `held_out`: what is tested on: `test` (the reported split), or `validation`, a part of the training images.
+    `augment`: `usual` (as the data set has it; the digits have none) or `none`; of photographs also `scale` and
+    `scale_aspect`, the two ways of the paper's Table 5.
+    `side`: the pixels to which files of images are brought.
+    `broken`: what becomes of files that are no images: `refuse` or `skip`.
     """
 
     name: str = "digits"
@@ -171,27 +199,37 @@ class Data:
 class Training:
     """How the weights are found; the defaults are the paper's appendix: SGD with momentum, a warm-up and steps.
 
-    The length is `epochs` or `iterations`, never both.
-
-    `optimizer`: `sgd` (torch's form), `caffe_sgd` (the authors' Caffe: the rate inside the velocity) or `adamw`.
-    `decay_on`: `all` parameters (the authors' Torch code), the `weights` of convolutions and linear layers only
-    (the first paper, as the Torch code's README reports it), or `all_but_gate_bias` (decay alone closes a
-    shortcut whose gate starts at −6).
-    `schedule`: `steps` (`lr_drops` are fractions of the length at which the rate is multiplied by `lr_drop_factor`)
-    or `cosine` (to zero). The first `warmup` iterations run at `warmup_factor` of the rate (`warmup_shape`
-    `constant`, the paper) or rise from there (`linear`).
+    `epochs`: the length, in passes over the images; this or `iterations`, never both.
+    `iterations`: the length, in steps.
+    `batch_size`: images per step.
+    `optimizer`: `sgd` (torch's momentum), `caffe_sgd` (the authors' Caffe: the rate inside the velocity) or `adamw`.
+    `lr`: the rate, before warm-up and schedule.
+    `momentum`: of the velocity; β₁ of `adamw`.
+    `nesterov`: Nesterov's momentum, with `sgd` only.
+    `weight_decay`: the share of each weight that is added to its gradient (`adamw`: apart from it).
+    `decay_on`: `all` parameters (the authors' Torch code), the `weights` of convolutions and linear layers (the first
+    paper, as that code's README reports it), or `all_but_gate_bias` (decay alone closes a shortcut whose gate starts
+    at −6).
+    `schedule`: `steps` down at `lr_drops`, or `cosine`, to zero.
+    `warmup`: so many iterations first, at a smaller rate.
+    `warmup_factor`: the share of the rate with which the warm-up begins.
+    `warmup_shape`: the warm-up stays there, `constant` (the paper), or rises from there, `linear`.
+    `lr_drops`: where `steps` go down, as fractions of the length.
+    `lr_drop_factor`: what the rate is multiplied by at each drop.
     `accumulation`: micro-batches per step; BN takes its statistics over each.
     `bn_group`: images over which BN takes its statistics in training (64 in the paper: a batch of 128 on two cards);
-    None: the batch, or the micro-batch.
-    `average`: decay of an exponential moving average of the weights, which is then what is tested and kept; None: none.
-    `body_factor`: of the rate, for all but the last linear layer, as fine-tuning has it.
+    none: the batch, or the micro-batch.
+    `average`: decay of an exponential moving average of the weights, which is then what is tested and kept.
+    `label_smoothing`: the share of a label that is spread over all classes.
     `mixup`: α of the Beta distribution by which pairs of images are mixed (Zhang et al. 2018); 0: none.
-    `class_weights`: `none`, or `balanced`: an image's loss counts images / (classes · images of its class).
+    `body_factor`: the share of the rate for all but the last layer, as fine-tuning has it.
+    `class_weights`: `none`, or `balanced`: each class has the same say, as an image's loss counts images / (classes ·
+    images of its class).
     `bn_images`: training images over which BN's mean and variance are taken anew, as plain averages, before every test
     (README of the first paper's Caffe models); 0: the running averages are tested.
     `memory`: `plain`, or `recompute`: units are computed again in the backward pass, the same bits in less memory.
     `precision`: `fp32`, or `bf16`: torch's autocast in the two passes of a step; weights, sums and tests stay fp32.
-    `clip`: the most that the norm of all gradients together may be, to which it is scaled down; None: whatever it is.
+    `clip`: the most that the norm of all gradients together may be, to which it is scaled down.
     `compile`: units run as `torch.compile` makes them, in training; numbers differ in their last bits.
     `fused`: the optimizer's step is one operation over all weights; numbers differ in their last bits.
     """
@@ -282,9 +320,16 @@ class Training:
 class Experiment:
     """One cell of a table, or one run of a user's: everything that decides its numbers.
 
-    `init` is the start of the SHA-256 of the weights that it begins with; empty: weights drawn from the seed.
-    `source` says where it comes from ("table1/original"); it is a label and not part of the digest, so that tables
-    share the runs that they have in common. Threads, device and folder are not here either: the run records them.
+    `network`: what is trained.
+    `training`: how.
+    `data`: on which images.
+    `seed`: of weights, order of images, augmentation and dropout.
+    `init`: the start of the SHA-256 of the weights that it begins with, as `--init` sets it; empty: weights drawn from
+    the seed.
+    `source`: where it comes from ("table1/original"): a label that is no part of the digest, so that tables share the
+    runs that they have in common.
+
+    Threads, processes, device and folder are not here: the run records them.
     """
 
     network: Network | Foreign

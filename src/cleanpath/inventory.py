@@ -20,10 +20,6 @@ from cleanpath.paper.scales import PAPER, SCALES, Scale
 from cleanpath.paper.tables import ALL, RECIPES, experiments, missing
 
 Row = dict[str, Any]
-LEGEND = (
-    "runs finished of all, and about how long the rest takes here: an estimate; at scale paper in GPU-hours of the "
-    "paper's time; of cells what the paper prints, and runs finished of all; `cleanpath show TABLE` tells of a table"
-)
 
 
 @dataclass(frozen=True, kw_only=True)

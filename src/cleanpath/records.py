@@ -14,6 +14,7 @@ Files are replaced whole: written beside their place, synced, renamed. One proce
 `lock` that names it.
 """
 
+import contextlib
 import hashlib
 import json
 import os
@@ -33,6 +34,15 @@ from cleanpath.nn import catalog
 _EXPERIMENT, _ENVIRONMENT, _METRICS, _RESULT = "experiment.json", "environment.json", "metrics.jsonl", "result.json"
 _WEIGHTS, _FAILURE, _LOCK = "weights.safetensors", "failure.txt", "lock"
 _PREPARATION, _POST_MORTEM = "preparation.safetensors", "post-mortem.safetensors"
+
+
+_NUMERIC = ("processes", "threads", "torch", "processor", "instructions")
+
+
+def numeric(environment: Mapping[str, Any]) -> dict[str, Any]:
+    """Of an environment, that on which the last bits of a run's numbers depend."""
+    told = {"processes": 1, **environment}
+    return {key: told[key] for key in _NUMERIC if key in told}
 
 
 @dataclass(frozen=True)
@@ -255,6 +265,19 @@ def forget(runs: Iterable[Run]) -> None:
         for name in (_RESULT, _FAILURE):
             (run.folder / name).unlink(missing_ok=True)
         _remove_checkpoints(run.folder)
+
+
+def remove_bare(folder: Path, experiment: Experiment) -> None:
+    """Remove an experiment's folder in which nothing was measured or kept; not while a process holds it."""
+    bare = {_EXPERIMENT, _ENVIRONMENT, _METRICS, _FAILURE}
+    with contextlib.suppress(RunError, OSError):
+        check_folder(folder, experiment)
+        if {path.name for path in folder.iterdir()} <= bare and (folder / _METRICS).stat().st_size == 0:
+            lock = acquire(folder / _LOCK)
+            for name in bare:
+                (folder / name).unlink(missing_ok=True)
+            lock.unlink()
+            folder.rmdir()
 
 
 def _remove_checkpoints(folder: Path) -> None:

@@ -7,7 +7,7 @@ import math
 import tomllib
 import types
 import typing
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -19,12 +19,14 @@ from cleanpath.experiment import FORMAT, Experiment, Network, Training
 from cleanpath.nn import own
 
 LARGEST_FILE = 1_000_000
+_SEE = "cleanpath list settings"
 # Two ways to say one thing: setting the first clears the second.
 _ALTERNATIVES = {"training.epochs": "training.iterations", "training.iterations": "training.epochs"}
 
 
 @cache  # asked for by every digest, of which a grid takes thousands
-def _hints(cls: type) -> dict[str, Any]:
+def hints(cls: type) -> dict[str, Any]:
+    """The type of every field."""
     return typing.get_type_hints(cls)
 
 
@@ -150,7 +152,17 @@ def flat(experiment: Experiment) -> dict[str, Any]:
 
 def names() -> tuple[str, ...]:
     """Every dotted key that `--set` knows."""
-    return tuple(dict.fromkeys(_keys(Experiment, "")))
+    return tuple(dict.fromkeys(key for key, _, _ in fields()))
+
+
+def fields(cls: type = Experiment, prefix: str = "") -> Iterator[tuple[str, type, dataclasses.Field[Any]]]:
+    """Every setting: its dotted key, and the class and field that hold it; two classes may have the same key."""
+    for field in dataclasses.fields(cls):
+        groups = _groups(hints(cls)[field.name])
+        for group in groups:
+            yield from fields(group, f"{prefix}{field.name}.")
+        if not groups:
+            yield f"{prefix}{field.name}", cls, field
 
 
 def _groups(kind: Any) -> tuple[Any, ...]:
@@ -158,23 +170,13 @@ def _groups(kind: Any) -> tuple[Any, ...]:
     return tuple(one for one in (kind, *typing.get_args(kind)) if dataclasses.is_dataclass(one))
 
 
-def _keys(cls: type, prefix: str) -> Iterable[str]:
-    hints = _hints(cls)
-    for name in (field.name for field in dataclasses.fields(cls)):
-        groups = _groups(hints[name])
-        for group in groups:
-            yield from _keys(group, f"{prefix}{name}.")
-        if not groups:
-            yield f"{prefix}{name}"
-
-
 def _kind_of(key: str) -> Any:  # a type or a union of types
     kind: Any = Experiment
     for part in key.split("."):
-        hints = [_hints(group) for group in _groups(kind)]
-        kind = next((hint[part] for hint in hints if part in hint), None)
+        known = [hints(group) for group in _groups(kind)]
+        kind = next((each[part] for each in known if part in each), None)
         if kind is None:
-            raise UnknownNameError("setting", key, names())
+            raise UnknownNameError("setting", key, names(), see=_SEE)
     if _groups(kind):
         raise SettingError(f"{key} is a group of settings: {', '.join(k for k in names() if k.startswith(key + '.'))}")
     return kind
@@ -217,9 +219,9 @@ def _number(text: str) -> float | None:
 def _to_plain(value: Any, kind: Any = None) -> Any:
     """Equal values become equal data: a float is written as one even where 1 or −0.0 was given."""
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        hints = _hints(type(value))
+        kinds = hints(type(value))
         items = ((f.name, getattr(value, f.name)) for f in dataclasses.fields(value))
-        return {name: _to_plain(item, hints[name]) for name, item in items if item is not None}
+        return {name: _to_plain(item, kinds[name]) for name, item in items if item is not None}
     if isinstance(value, tuple):
         return [_to_plain(item, typing.get_args(kind)[0]) for item in value]
     return float(value) + 0.0 if float in (kind, *typing.get_args(kind)) else value
@@ -233,14 +235,14 @@ def _flat(data: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
 
 
 def _build(cls: type, data: Mapping[str, Any], prefix: str, where: str) -> Any:
-    hints = _hints(cls)
-    unknown = sorted(set(data) - set(hints))
+    kinds = hints(cls)
+    unknown = sorted(set(data) - set(kinds))
     if unknown and prefix + unknown[0] in names():
         raise SettingError(f"{where}: {prefix}{unknown[0]} does not go with {prefix}{next(iter(data))}; leave one out")
     if unknown:
-        error = UnknownNameError("setting", prefix + unknown[0], names())
+        error = UnknownNameError("setting", prefix + unknown[0], names(), see=_SEE)
         raise SettingError(f"{where}: {error}")
-    values = {name: _typed(value, hints[name], prefix + name, where) for name, value in data.items()}
+    values = {name: _typed(value, kinds[name], prefix + name, where) for name, value in data.items()}
     required = (f.name for f in dataclasses.fields(cls) if _is_required(f))
     missing = [prefix + name for name in required if name not in values]
     if missing:

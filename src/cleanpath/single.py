@@ -7,14 +7,14 @@ from pathlib import Path
 from typing import Any
 
 from cleanpath import assemble, costs, networks, settings
-from cleanpath.errors import Request
+from cleanpath.errors import Request, UserError
 from cleanpath.experiment import Experiment, Network
 from cleanpath.grid.local import News
 from cleanpath.grid.plan import DONE, Cell
 from cleanpath.logs import callbacks
 from cleanpath.nn import catalog, own
 from cleanpath.paper.recipes import recipe
-from cleanpath.records import Run, check_folder, default_name, forget
+from cleanpath.records import Run, check_folder, default_name, forget, remove_bare
 from cleanpath.training.progress import Progress, Stepped
 from cleanpath.training.ranks import ALONE, Ranks
 from cleanpath.watch import Watch, say
@@ -100,18 +100,24 @@ def train(  # noqa: PLR0913 (keyword options)
 
         if watch is not None:
             watch.tell(News(cell=cell, event="started"))
-        run = assemble.run(
-            experiment,
-            folder,
-            threads=threads,
-            callbacks=[Stepped(on_step), *told],
-            request=request,
-            loaders=loaders,
-            seconds_between=seconds_between,
-            init=init,
-            say=say,
-            ranks=ranks,
-        )
+        try:
+            run = assemble.run(
+                experiment,
+                folder,
+                threads=threads,
+                callbacks=[Stepped(on_step), *told],
+                request=request,
+                loaders=loaders,
+                seconds_between=seconds_between,
+                init=init,
+                say=say,
+                ranks=ranks,
+            )
+        except UserError:
+            # What the user mends may be another experiment, for which the folder is to be free.
+            if ranks.leads:
+                remove_bare(folder, experiment)
+            raise
         if watch is not None:
             watch.tell(News(cell=cell, event="ended"))
     return run

@@ -7,7 +7,7 @@ import re
 import shlex
 import signal
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from types import FrameType
 
@@ -18,22 +18,48 @@ from cleanpath.errors import Request, Stopped
 
 _PLAIN = {"×": "x", "±": "+-", "√": "sqrt", "λ": "lambda", "→": "->", "‖": "||", "…": "...", "τ": "tau", "∞": "inf"}
 _PLAIN |= dict(zip("−–—·│┌└█▁▂▃▄▅▆▇", "---.|/\\#1234567", strict=True))
-_OPTION = re.compile(r"[Nn]o such option:? '?(--?[\w-]+)")
+_OPTION = re.compile(r"[Nn]o such option:? '?(--?[\w.-]+)")
+_ALIKE, _BEGUN, _WORD = 0.8, 3, 4
+"""From which likeness on an option may be meant; from how many letters on if it begins alike, or is a word of one."""
 
 
 def reworded(error: TyperException) -> str:
-    """A usage error in one or two lines; an option that is a setting's name is answered with `--set`."""
-    message = error.format_message().strip().rstrip(".")
-    option = _OPTION.match(message)
-    if option and (possible := getattr(error, "possibilities", None)):
-        return f"no option {option[1]}; did you mean {' or '.join(possible)}?"
-    if option:
-        name = option[1].strip("-").replace("-", "_")
-        last_words = {key.rpartition(".")[2]: key for key in settings.names()}
-        close = difflib.get_close_matches(name, last_words, n=1)
-        if close:
-            return f"no option {option[1]}; did you mean --set {last_words[close[0]]}=…?"
+    """A usage error in one or two lines; an option that there is not is answered with what may be meant."""
+    message = error.format_message().strip().rstrip(".").replace("Value error, ", "")
+    option, context = _OPTION.match(message), getattr(error, "ctx", None)
+    if option and context:
+        verb = "cleanpath" if context.parent is None else f"cleanpath {context.info_name}"
+        options = [name for each in context.command.params for name in (*each.opts, "--help")]
+        known = {name: name for name in options if name.startswith("--")}
+        told = [f"`{verb} --help` names them"]
+        if "--set" in known:
+            told.append("`cleanpath list settings` what --set takes")
+            # Seed and start are options of `train`; for `reproduce` they are no settings to change.
+            keys = [key for key in settings.names() if "." in key]
+            first = 0 if "." in option[1] else -1
+            known |= {".".join(key.split(".")[first:]): f"--set {key}=…" for key in keys}
+        meant = _meant(option[1], known)
+        answer = f"did you mean {' or '.join(meant)}?" if meant else ", ".join(told)
+        return f"no option {option[1]}; {answer}"
     return message[:1].lower() + message[1:]
+
+
+def _meant(option: str, known: Mapping[str, str]) -> list[str]:
+    """Of names with what is said of them, those that an option may stand for: alike, begun alike, or a word of it."""
+    asked, scores = _letters(option), dict[str, float]()
+    for name, said in known.items():
+        letters = _letters(name)
+        shorter = min(len(asked), len(letters))
+        alike = difflib.SequenceMatcher(None, asked, letters).ratio()
+        begun = shorter >= _BEGUN and asked[:shorter] == letters[:shorter]
+        if alike >= _ALIKE or begun or (len(asked) >= _WORD and asked in name.split("_")):
+            scores[said] = max(alike, scores.get(said, 0.0))
+    best = sorted(scores, key=lambda said: -scores[said])
+    return best[:1] if best and scores[best[0]] == 1 else best[:2]
+
+
+def _letters(name: str) -> str:
+    return name.lower().replace("-", "").replace("_", "")
 
 
 def this_command(without: str | None = None) -> str:

@@ -8,13 +8,25 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
 
-from cleanpath import settings
+from cleanpath import meanings
 from cleanpath.auditing.judging import every_rule
 from cleanpath.nn import catalog
 from cleanpath.paper import recipes
 from cleanpath.records import runs_below
 
 Row = dict[str, Any]
+LEGENDS = {
+    "tables": (
+        "runs finished of all, and about how long the rest takes here: an estimate; at scale paper in GPU-hours of "
+        "the paper's time; of cells what the paper prints, and runs finished of all; `cleanpath show TABLE` tells of a "
+        "table"
+    ),
+    "settings": (
+        "defaults are those of a .toml file that leaves a setting out (–: it must not); `cleanpath train NAME` has "
+        "its network's, its data's and its recipe's: `--dry-run` prints them all"
+    ),
+}
+"""What is to be known of a list, by what it lists."""
 _CIFAR = "cs.toronto.edu/~kriz/cifar.html; from the folder in CLEANPATH_DATA (default: data), else fetched"
 _DATA = (
     ("digits", "1,797 of 8×8 pixels, 10 classes", "with scikit-learn"),
@@ -32,7 +44,7 @@ def rows(what: str, pattern: str, runs: Path) -> list[Row]:
         "data": lambda: [{"name": name, "images": images, "source": source} for name, images, source in _DATA],
         "recipes": lambda: [{"name": name, "what": _first_sentence(make)} for name, make in recipes.RECIPES.items()],
         "runs": lambda: [_run(run) for run in runs_below(runs)],
-        "settings": lambda: [{"name": key} for key in settings.names()],
+        "settings": meanings.rows,
         "rules": lambda: [{"name": one.code, "finding": one.name, "title": one.title} for one in every_rule()],
     }
     return [row for row in kinds[what]() if fnmatchcase(row["name"], pattern)]

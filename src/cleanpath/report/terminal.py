@@ -18,7 +18,7 @@ from cleanpath.report import claimed
 from cleanpath.report import table as tables
 from cleanpath.report.table import Table, clock, count, number, spread
 
-_LEAST_WIDTH = 160
+_LEAST_WIDTH, _ANY_WIDTH = 160, 100_000
 _COLOURS = {"ok": "green", "fail": "red", "diverged": "red", "failed": "red", "warn": "yellow", "missing": "dim"}
 _COLOURS |= {"confirmed": "green", "contradicted": "red", "undecided": "yellow", "not run": "dim"}
 
@@ -190,7 +190,7 @@ def print_text(shown: RenderableType) -> None:
 
 
 def print_rows(rows: Sequence[dict[str, Any]]) -> None:
-    """Rows with the same keys, one line each."""
+    """Rows with the same keys, one line each; what a terminal has no room for goes on below."""
     console = _console()
     if not rows:
         console.print("none")
@@ -198,16 +198,25 @@ def print_rows(rows: Sequence[dict[str, Any]]) -> None:
     grid = _grid(*(key.replace("_", " ") for key in rows[0]))
     for row in rows:
         grid.add_row(*("–" if value is None else escape(_short(value)) for value in row.values()))
-    console.print(grid)
+    if console.is_terminal:
+        # A name that is short enough to be copied whole is not cut.
+        grid.columns[0].no_wrap = max(len(str(next(iter(row.values())))) for row in rows) <= console.width // 2
+        console.print(grid)
+        return
+    with (wide := Console(highlight=False, width=_ANY_WIDTH)).capture() as captured:
+        wide.print(grid)
+    lines = (line.rstrip() for line in captured.get().splitlines())
+    console.print("\n".join(lines), soft_wrap=True, markup=False, emoji=False)
 
 
 def print_comparison(found: dict[str, Any]) -> None:
-    """Settings that differ, then results, a column per run."""
+    """Settings that differ, what differs of where they ran, then results; a column per run."""
     grid = _grid("", *map(escape, found["runs"]))
-    for part in ("settings", "results"):
+    for part in ("settings", "environment", "results"):
+        if found[part]:
+            grid.add_row(f"[bold]{part}[/]")
         for key, values in found[part].items():
-            grid.add_row(key, *("–" if value is None else escape(_short(value)) for value in values))
-        grid.add_section()
+            grid.add_row(f"  {key}", *("–" if value is None else escape(_short(value)) for value in values))
     _console().print(grid)
 
 

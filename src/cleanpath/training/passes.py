@@ -20,6 +20,9 @@ _COMPILED = {"recompile_limit": 100, "fail_on_recompile_limit_hit": True}
 """Units of one class share their code, and each width, stride and mode is compiled for itself; else torch would go back
 to plain passes without a word."""
 
+_NAMED = 3
+"""How many weights are named, where more are meant."""
+
 _BUFFERS = next(
     name
     for name in ("forward_sync_buffers", "broadcast_buffers")  # the second until torch 2.13
@@ -68,16 +71,21 @@ class Passes:
                 logits: Tensor = self._run(images)
             except RuntimeError as error:
                 if "finished reduction in the prior iteration" in str(error):
-                    raise SettingError(
-                        "some weights get no gradient, and several processes would wait for it; "
-                        "freeze them with requires_grad_(False)"
-                    ) from None
+                    raise _without_gradient("some weights get no gradient from some micro-batches") from None
                 raise
         return logits.float() if self._bf16 else logits
 
     def backward(self, loss: Tensor) -> None:
-        """The way back of what `forward` gave."""
+        """The way back of what `forward` gave.
+
+        Raises `SettingError` on a rank whose weights do not all get a gradient: the ranks' would not come together.
+        """
         loss.backward()  # type: ignore[no-untyped-call]
+        if self._ddp is not None:
+            learning = {name: p for name, p in self.network.named_parameters() if p.requires_grad}
+            if idle := [name for name, p in learning.items() if p.grad is None]:
+                named = ", ".join(idle[:_NAMED]) + (", …" if len(idle) > _NAMED else "")
+                raise _without_gradient(f"{len(idle)} of {len(learning)} weights get no gradient: {named}")
         self._groups.agree()
 
     @contextmanager
@@ -89,6 +97,10 @@ class Passes:
 
     def _autocast(self) -> Any:
         return torch.autocast("cpu", torch.bfloat16) if self._bf16 else nullcontext()
+
+
+def _without_gradient(what: str) -> SettingError:
+    return SettingError(f"{what}; several processes would wait for it: freeze such weights with requires_grad_(False)")
 
 
 def _outline(network: nn.Module) -> dict[str, tuple[int, ...]]:
