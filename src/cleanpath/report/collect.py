@@ -8,6 +8,7 @@ from pathlib import Path
 from cleanpath import measures
 from cleanpath.experiment import Experiment, Training
 from cleanpath.paper.claims import EARLY, QUANTITIES
+from cleanpath.paper.deviations import Deviation, deviations, letters_of
 from cleanpath.paper.held_out import held_out_images
 from cleanpath.paper.parts import Recipe, joined
 from cleanpath.paper.published import PublishedTable, published_table
@@ -36,9 +37,12 @@ def collect(  # noqa: PLR0913 (keyword options)
     """
     paper = published_table(recipe.name)
     made = seeded(recipe, scale, seeds, changes=changes)
-    images = {(row, column): held_out_images(one.data) for (row, column, _), one in made.items()}
     runs = {key: Run(root / default_name(experiment)) for key, experiment in made.items()}
-    changed = (f"Changed for this reproduction, against what is said below: {', '.join(changes)}.",) if changes else ()
+    plain = {(row, column): one for (row, column, _), one in made.items()}
+    differing = (
+        *deviations(recipe, scale, plain, changes),
+        *(Deviation(text=told) for told in where_silent(plain, lambda cells: _cells_in_words(recipe, cells, made))),
+    )
     parts = {(row.key, column.key): joined(row, column) for row, column in recipe.cells()}
     left_out = missing(recipe, scale)
     cells = [
@@ -58,7 +62,8 @@ def collect(  # noqa: PLR0913 (keyword options)
             fill=(elsewhere or {}).get((row.key, column.key), ""),
             reference=row.reference,
             judged=parts[row.key, column.key].has_limit,
-            test_images=images.get((row.key, column.key)),
+            test_images=held_out_images(plain[row.key, column.key].data) if (row.key, column.key) in plain else None,
+            deviates=letters_of((row.key, column.key), differing),
         )
         for row, column in recipe.cells()
     ]
@@ -69,16 +74,8 @@ def collect(  # noqa: PLR0913 (keyword options)
         quantity=paper.quantity,
         scale=scale.name,
         protocol=_protocol(recipe, made),
-        deviations=(
-            *changed,
-            *scale.translations(recipe.name, parts.values()),
-            *_notes(recipe, scale),
-            *(scale.deviations if made else ()),  # a drawing trains nothing
-            *where_silent(
-                {(row, column): one for (row, column, _), one in made.items()},
-                lambda cells: _cells_in_words(recipe, cells, made),
-            ),
-        ),
+        deviations=tuple(one.text for one in differing),
+        letters=tuple(one.letter for one in differing),
         columns=tuple(column.key for column in recipe.columns),
         cells=(*cells, *_external(paper)),
         fill=command([recipe.name], scale, changes=changes, root=root, own=own, seeds=seeds.option),
@@ -107,10 +104,6 @@ def _external(paper: PublishedTable) -> list[Cell]:
         for (row, column), value in paper.cells.items()
         if row in paper.external
     ]
-
-
-def _notes(recipe: Recipe, scale: Scale) -> tuple[str, ...]:
-    return (*published_table(recipe.name).notes, *scale.notes.get(recipe.name, ()))
 
 
 def _protocol(recipe: Recipe, made: Mapping[tuple[str, str, int], Experiment]) -> str:
