@@ -516,7 +516,7 @@ def test_table_is_collected_from_run_folders(tmp_path: Path) -> None:
         ("original", 2, 2.5, "ok"),
         ("bn_after_addition", 1, None, "diverged"),
         ("relu_before_addition", 0, None, "failed"),
-        ("relu_only_preactivation", 0, None, "missing"),
+        ("relu_only_preactivation", 0, None, "unfinished"),
         ("full_preactivation", 0, None, "missing"),
     ]
     assert {c.status for c in found.cells if c.column == "ResNet-164"} == {"missing"}

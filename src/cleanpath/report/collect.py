@@ -2,7 +2,7 @@
 
 import math
 import shlex
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 
 from cleanpath import measures
@@ -17,7 +17,9 @@ from cleanpath.paper.seeding import Seeds
 from cleanpath.paper.silent import where_silent
 from cleanpath.paper.tables import missing, seeded
 from cleanpath.records import Run, default_name
-from cleanpath.report.table import DIVERGED, FAILED, FINISHED, MISSING, Cell, SeedResult, Table
+from cleanpath.report.table import DIVERGED, FAILED, FINISHED, MISSING, UNFINISHED, Cell, SeedResult, Table
+
+Read = Callable[[Run, int, str], SeedResult]
 
 
 def collect(  # noqa: PLR0913 (keyword options)
@@ -29,12 +31,14 @@ def collect(  # noqa: PLR0913 (keyword options)
     root: Path,
     own: Sequence[Path] = (),
     elsewhere: Mapping[tuple[str, str], str] | None = None,
+    read: Read | None = None,
 ) -> Table:
     """The table as its runs below `root` have it; what was not run is missing.
 
     `own` are the files of a user's units among its rows. `elsewhere` says by row and column what fills cells that the
-    scale does not have.
+    scale does not have. `read` reads a run, with the number of its seed and a view of the test images.
     """
+    read = read or seed_result
     paper = published_table(recipe.name)
     made = seeded(recipe, scale, seeds, changes=changes)
     runs = {key: Run(root / default_name(experiment)) for key, experiment in made.items()}
@@ -52,7 +56,7 @@ def collect(  # noqa: PLR0913 (keyword options)
             column=column.key,
             paper=paper.cells.get((row.key, column.key)),
             seeds=tuple(
-                seed_result(runs[row.key, column.key, seed], seed, view=parts[row.key, column.key].view)
+                read(runs[row.key, column.key, seed], seed, parts[row.key, column.key].view)
                 for seed in seeds.of(recipe.name, row.key, column.key)
                 if (row.key, column.key, seed) in runs
             ),
@@ -155,19 +159,28 @@ def _ended(tables: Sequence[Table]) -> list[SeedResult]:
     return [s for table in tables for cell in table.cells for s in cell.seeds if s.status in (FINISHED, DIVERGED)]
 
 
-def seed_result(run: Run, seed: int, *, view: str = "") -> SeedResult:
-    """How one run of a cell ended, with its curves and what was measured on it.
+def seed_result(run: Run, seed: int, view: str = "") -> SeedResult:
+    """How one run of a cell ended, with its curves and what was measured on it; of one that has not, the curves so far.
 
     With a `view` of the test images, errors are those with it, and none where it was not taken.
     """
     if not run.folder.is_dir():
         return SeedResult(seed=seed, status=MISSING)
-    result = run.result if run.status != "damaged" else None
-    if result is None:
-        reason = run.failure
-        return SeedResult(seed=seed, status=FAILED if reason else MISSING, run=run.name, reason=reason or "")
-    lines = list(run.metrics())
+    damaged = run.status == "damaged"
+    result = None if damaged else run.result
+    lines = [] if damaged else list(run.metrics())
     losses = tuple((line["iteration"], line["loss"]) for line in lines if "loss" in line)
+    errors = tuple((line["iteration"], line["error"]) for line in lines if "error" in line)
+    if result is None:
+        reason = run.failure or ""
+        return SeedResult(
+            seed=seed,
+            status=FAILED if reason else UNFINISHED if lines else MISSING,
+            loss_curve=losses,
+            error_curve=errors,
+            run=run.name,
+            reason=reason,
+        )
     training = run.experiment.training
     planned = training.iterations or (losses[-1][0] if losses and result["status"] != DIVERGED else None)
     error = result.get("error")
@@ -187,7 +200,7 @@ def seed_result(run: Run, seed: int, *, view: str = "") -> SeedResult:
         measured=measured,
         series=measures.lines(run),
         loss_curve=losses,
-        error_curve=tuple((line["iteration"], line["error"]) for line in lines if "error" in line),
+        error_curve=errors,
         seconds=result.get("seconds"),
         run=run.name,
         reason=result.get("reason", ""),

@@ -21,11 +21,20 @@ from cleanpath.report.claimed import Column, columns_of, tally, verdicts_of
 from cleanpath.report.claims_shown import claims_shown
 from cleanpath.report.drawing import Drawn, unit_drawing
 from cleanpath.report.overlays import Together, overlays
-from cleanpath.report.table import DIVERGED, FAILED, Cell, Table, number, spread
+from cleanpath.report.standing import Standing
+from cleanpath.report.table import DIVERGED, FAILED, Cell, Table, clock, number, spread
 from cleanpath.report.table_text import about_intervals, interval, interval_head
 
 # A status is a word, a shape and a colour: two of them are left for who does not see the third.
-SHAPES = {"converges": "●", "fails": "▲", "diverged": "✕", "crashed": "■", "not run": "○", "not ours": "□"}
+SHAPES = {
+    "converges": "●",
+    "fails": "▲",
+    "diverged": "✕",
+    "crashed": "■",
+    "not finished": "◐",
+    "not run": "○",
+    "not ours": "□",
+}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -71,7 +80,7 @@ class _Section:
     """For each panel of the chart, its network at initialisation: gains over depth and unit; empty where not known."""
 
 
-def page(
+def page(  # noqa: PLR0913 (keyword options)
     tables: Sequence[Table],
     facts: Mapping[str, str],
     command: str,
@@ -79,11 +88,13 @@ def page(
     verdicts: Sequence[Verdict] | None = None,
     beginnings: Mapping[str, Beginning] | None = None,
     drawings: Mapping[str, Sequence[Drawn]] | None = None,
+    standing: Standing | None = None,
 ) -> str:
     """The complete HTML; `facts` are printed as they are (versions, threads, commit, time), `command` made the page.
 
     The verdicts are those of the tables, if none are given. `beginnings` are the networks at their initialisation, by
-    run, `drawings` the units that a figure shows, by table.
+    run, `drawings` the units that a figure shows, by table. With a `standing` the page says how far the runs are, and
+    loads itself anew.
     """
     environment = Environment(
         loader=PackageLoader("cleanpath.report"),
@@ -93,7 +104,7 @@ def page(
         lstrip_blocks=True,
     )
     environment.globals = {"shapes": SHAPES, "words": WORDS, "svg": _svg, "anchor": anchor, "fail_above": FAIL_ABOVE}
-    environment.globals |= {"letters": LETTERS}
+    environment.globals |= {"letters": LETTERS, "number": number, "clock": clock}
     sections = [_section(table, beginnings or {}, (drawings or {}).get(table.name, ())) for table in tables]
     judged = verdicts_of(tables) if verdicts is None else verdicts
     return environment.get_template("page.html").render(
@@ -104,6 +115,7 @@ def page(
         tally=tally(judged, tables),
         hypotheses=claims_shown(tables, judged),
         intervals=about_intervals([cell for table in tables for cell in table.cells]),
+        standing=standing,
         lettered=any(cell.deviates for table in tables for cell in table.cells),
         widths=(THIN, THICK),
         colours=COLOURS,

@@ -12,8 +12,8 @@ from cleanpath.paper.parts import Overlay
 from cleanpath.paper.published import FAIL, FAIL_ABOVE, Published
 
 FORMAT = 1
-# What a run can come to: it finished, a value was not finite, it crashed, or there is none.
-FINISHED, DIVERGED, FAILED, MISSING = "finished", "diverged", "failed", "missing"
+# What a run can come to: it finished, a value was not finite, it crashed, it has begun, or there is none.
+FINISHED, DIVERGED, FAILED, UNFINISHED, MISSING = "finished", "diverged", "failed", "unfinished", "missing"
 # How often an interval is to hold the median at least.
 CONFIDENCE = 0.95
 # A competitor's number, which nothing here trains.
@@ -139,7 +139,7 @@ class Cell:
 
     @property
     def status(self) -> str:
-        """`ok`, `fail` (median above the limit), `diverged`, `failed` (a run crashed), `missing`, `external`."""
+        """`ok`, `fail` (median above the limit), `diverged`, `failed` (a run crashed), `unfinished`, `missing`, `external`."""
         if self.external:
             return EXTERNAL
         return FAILED if self.crashes else self.outcome
@@ -151,9 +151,12 @@ class Cell:
 
     @property
     def outcome(self) -> str:
-        """What the runs that ended say, whatever became of the others: `ok`, `fail`, `diverged`; `missing` without."""
+        """What the runs that ended say, whatever became of the others: `ok`, `fail`, `diverged`.
+
+        Without one `unfinished` if a run has begun, else `missing`.
+        """
         if not self.n:
-            return MISSING
+            return UNFINISHED if any(seed.status == UNFINISHED for seed in self.seeds) else MISSING
         if self.median is None:
             return DIVERGED
         return FAIL if self.judged and self.median > FAIL_ABOVE else "ok"

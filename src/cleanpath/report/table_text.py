@@ -10,7 +10,7 @@ from cleanpath.paper.exact import ranks_around_median
 from cleanpath.report.table import CONFIDENCE, DIVERGED, Cell, Table, cell_data, count, number, spread
 
 _CSV = (
-    *("table", "row", "column", "quantity", "paper", "n", "median", "mean", "std"),
+    *("table", "scale", "row", "column", "quantity", "paper", "n", "median", "mean", "std"),
     *("interval", "low", "high", "coverage", "status", "deviates", "deviates_in", "left_out"),
 )
 _RANGE, _INTERVAL = "min–max", "interval"
@@ -48,7 +48,9 @@ def to_csv(tables: Sequence[Table]) -> str:
     writer = csv.DictWriter(out, _CSV, extrasaction="ignore", lineterminator="\n")
     writer.writeheader()
     for table in tables:
-        writer.writerows({"table": table.name, **cell_data(cell), **_more(cell)} for cell in table.cells)
+        writer.writerows(
+            {"table": table.name, "scale": table.scale, **cell_data(cell), **_more(cell)} for cell in table.cells
+        )
     return out.getvalue()
 
 

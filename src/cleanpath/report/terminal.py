@@ -18,7 +18,15 @@ from cleanpath.report import claimed, table_text
 from cleanpath.report.table import Table, clock, count, number, spread
 
 _LEAST_WIDTH, _WIDE = 160, 100
-_COLOURS = {"ok": "green", "fail": "red", "diverged": "red", "failed": "red", "warn": "yellow", "missing": "dim"}
+_COLOURS = {
+    "ok": "green",
+    "fail": "red",
+    "diverged": "red",
+    "failed": "red",
+    "warn": "yellow",
+    "missing": "dim",
+    "unfinished": "dim",
+}
 _COLOURS |= {"confirmed": "green", "contradicted": "red", "undecided": "yellow", "not run": "dim"}
 
 
@@ -94,6 +102,16 @@ FORMATS: dict[str, Callable[[Sequence[Table], Sequence[Verdict]], None]] = {
     "md": print_markdown,
     "csv": print_csv,
 }
+
+
+def show_tables(found: Sequence[tuple[Sequence[Table], Sequence[Verdict]]], form: str) -> None:
+    """Tables with the verdicts on them in one of the `FORMATS`; several groups of them one after the other."""
+    if form == "csv":
+        found = [([table for tables, _ in found for table in tables], [])]
+    for at, (tables, verdicts) in enumerate(found):
+        if at:
+            sys.stdout.write("\n")
+        FORMATS[form](tables, verdicts)
 
 
 def print_plan(plan: dict[str, Any]) -> None:
