@@ -139,7 +139,7 @@ class Cell:
 
     @property
     def status(self) -> str:
-        """`ok`, `fail` (median above the limit), `diverged`, `failed` (a run crashed), `unfinished`, `missing`, `external`."""
+        """`external`, `failed` if a run crashed, else the `outcome`."""
         if self.external:
             return EXTERNAL
         return FAILED if self.crashes else self.outcome
