@@ -12,7 +12,8 @@ from cleanpath.report import claimed
 from cleanpath.report.claimed import verdicts_of
 from cleanpath.report.drawing import Drawn
 from cleanpath.report.page import answer, page, verdict
-from cleanpath.report.table import SeedResult, Table, number, spread
+from cleanpath.report.standing import Standing, Underway
+from cleanpath.report.table import UNFINISHED, SeedResult, Table, number, spread
 from cleanpath.report.table_text import interval
 from tests.report.audit_example import clean
 from tests.report.example import FILL, cell, crashed, diverged, missing, paper_table, run, table
@@ -209,6 +210,72 @@ def test_what_cannot_be_concluded_is_listed() -> None:
     assert "original: its runs stand on both sides of the limit of 20% (12.3%, 34.4%, diverged)." in split.root.text
     assert "both sides" not in single.root.text
     assert "another seed" not in split.root.text
+
+
+STANDING = Standing(
+    ended=3,
+    failed=((HOSTILE, HOSTILE),),
+    underway=(
+        Underway(
+            label="table1/original seed 0",
+            iteration=150,
+            total=300,
+            loss=1.2345,
+            error=34.56,
+            images_per_second=128.4,
+            seconds_left=75,
+        ),
+        Underway(
+            label="table1/dropout seed 0",
+            iteration=0,
+            total=None,
+            loss=None,
+            error=None,
+            images_per_second=None,
+            seconds_left=None,
+        ),
+    ),
+    waiting=4,
+    seconds_left=3700,
+    at="12:34:56",
+    every=7,
+)
+
+
+def test_page_of_runs_that_go_on_says_how_far_they_are_and_loads_itself_anew(tables: tuple[Table, Table]) -> None:
+    reader = Reader(page(tables, FACTS, COMMAND, standing=STANDING))
+    (refresh,) = (e for e in reader.every if e.attributes.get("http-equiv") == "refresh")
+    assert refresh.attributes["content"] == "7"
+    section = reader.at("live")
+    (bar,) = section.all("progress")
+    assert (bar.attributes["value"], bar.attributes["max"]) == ("4", "10")
+    assert (
+        "3 of 10 runs are done, 1 crashed, 2 go on, 4 wait, 128 images per second; about 1:01:40 left." in section.text
+    )
+    head, first, second = ([e.text for e in row.children] for row in section.all("tr"))
+    assert head == ["run", "iteration", "loss", "test error, %", "images/s", "left"]
+    assert first == ["table1/original seed 0", "150 of 300", "1.234", "34.6", "128", "1:15"]
+    assert second == ["table1/dropout seed 0", "0", "–", "–", "–", "–"]
+    assert [item.text for item in section.all("li")] == [f"{HOSTILE}: {HOSTILE}"]
+    assert "12:34:56" in section.text
+    assert reader.every.index(section) < reader.every.index(
+        reader.at("verdicts" if "verdicts" in reader.ids else "table1")
+    )
+
+
+def test_page_of_a_report_does_not_load_itself(html: str) -> None:
+    assert "refresh" not in html
+    assert 'id="live"' not in html
+
+
+def test_row_whose_runs_go_on_has_its_curves_so_far() -> None:
+    going = replace(run(2.0, 0), status=UNFINISHED, error=None, train_error=None)
+    reader = read(table(cell("original", run(2.0, 0)), cell("dropout", going, missing(1))))
+    captions = [caption.text for caption in reader.at("table1").all("figcaption")]
+    assert captions == ["original ● converges", "dropout ◐ not finished"]
+    assert reader.at("table1-dropout").children[-2].text == "◐ not finished"
+    assert "dropout: not finished, no result yet; original: 2.3%." in reader.root.text
+    assert verdict(cell("dropout", going)) == ("no result", None)
 
 
 def test_rows_that_are_not_run_as_the_paper_s_have_the_letters_of_the_sentences_that_say_so() -> None:
