@@ -11,6 +11,7 @@ import subprocess
 import threading
 from dataclasses import dataclass, replace
 from html import escape, unescape
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -206,22 +207,30 @@ def test_the_page_of_runs_that_go_on_is_quiet_drawn_and_fits(scheme: str, tmp_pa
 
 
 def test_a_page_that_is_live_is_loaded_again_and_finds_what_was_written(tmp_path: Path) -> None:
-    """Without a server: the file is another by the time that the browser looks again."""
     standing = Standing(ended=0, failed=(), underway=(), waiting=1, seconds_left=None, at="12:00:00", every=1)
     one = table(cell("original", run(2.0, 0)))
-    file = tmp_path / "page.html"
-    file.write_text(reproduction([one], {}, "cleanpath", standing=standing), encoding="utf-8")
-    later = reproduction([one], {}, "cleanpath")
+    versions = [reproduction([one], {}, "cleanpath", standing=standing), reproduction([one], {}, "cleanpath")]
+    loaded = []
 
-    def written() -> None:
-        (tmp_path / "later.html").write_text(later, encoding="utf-8")
-        (tmp_path / "later.html").replace(file)
+    class Handler(BaseHTTPRequestHandler):
+        """What was written by the time that the browser looks again is another page."""
 
-    timer = threading.Timer(0.5, written)
-    timer.start()
-    seen = visit(file.as_uri(), tmp_path, "--virtual-time-budget=600000")  # so many seconds of the page's own clock
-    timer.join()
-    assert 'http-equiv="refresh"' not in seen.dom
+        def do_GET(self) -> None:
+            self.send_response(200)
+            self.send_header("Content-Type", "text/html")
+            self.end_headers()
+            if self.path == "/page.html":
+                loaded.append(self.path)
+                self.wfile.write(versions[min(len(loaded), 2) - 1].encode())
+
+        def log_message(self, *_: object) -> None:
+            """Nothing."""
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        seen = visit(f"http://127.0.0.1:{server.server_port}/page.html", tmp_path)
+        server.shutdown()
+    assert len(loaded) == 2  # the second does not load itself again
     assert 'id="live"' not in seen.dom
 
 
