@@ -1,6 +1,9 @@
 """Pages that are written while runs go on: how far a grid is, from folders alone, and when the writing ends."""
 
 import os
+import signal
+import subprocess
+import sys
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -12,10 +15,12 @@ from cleanpath.errors import Stopped
 from cleanpath.grid.plan import Cell
 from cleanpath.locking import acquire
 from cleanpath.pages import Page
+from cleanpath.recorded import record
 from cleanpath.records import Run, Writer, recent, record_failure
 from cleanpath.report.collect import seed_result
 from cleanpath.report.table import UNFINISHED
 from cleanpath.reproduction import Reproduction, reproduction
+from tests.helpers import wait_until
 
 N, BATCH = 200, 64
 SECOND = 0.5  # of an iteration
@@ -238,6 +243,24 @@ def test_writing_takes_a_fifth_of_the_time_at_most(seen: Seen, half: Path, monke
     seen.clock.then = [lambda: end_all(half)]
     live.follow([seen.page], every=5.0)
     assert seen.clock.slept[0] == 12.0
+
+
+def test_ctrl_c_ends_it_with_a_sentence(half: Path) -> None:
+    record(made(half), "cleanpath reproduce table2")
+    command = [sys.executable, "-m", "cleanpath", "report", str(half), "--live", "--page", "page.html"]
+    child = subprocess.Popen(command, cwd=half, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    wait_until((half / "page.html").is_file, "the page")
+    child.send_signal(signal.SIGINT)
+    out, err = child.communicate(timeout=120)
+    assert (child.returncode, out) == (130, "")
+    first, last = err.splitlines()
+    assert first == "page: page.html, written anew until the runs are done; Ctrl-C ends that"
+    assert last.startswith(
+        "error: stopped by SIGINT; page.html stands as the runs do now; go on with: cleanpath report"
+    )
+    page = (half / "page.html").read_text(encoding="utf-8")
+    assert 'http-equiv="refresh"' not in page
+    assert "not finished" in page
 
 
 def test_folder_that_vanishes_while_it_is_read_is_looked_at_again(half: Path) -> None:

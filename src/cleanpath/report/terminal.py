@@ -64,7 +64,7 @@ def print_tables(found: Sequence[Table], verdicts: Sequence[Verdict] = ()) -> No
 def _cells(table: Table, *, narrow: bool) -> Grid:
     """The rows of a table, column by column; 80 letters wide where there are no more, with the words of rows folded."""
     interval = table_text.interval_head(table.cells).replace("; ", ";\n")
-    heads = ("row", "paper", "ours", "mean ± std", interval, "n", "differs\nin", "status")
+    heads = ("row", "paper", "ours", "mean ± std", interval, "n", "differs in", "status")
     grid = _grid(*heads, right=(1, 2, 3, 4, 5), gap=1 if narrow else 2)
     for head in grid.columns[1:]:
         head.no_wrap = True
