@@ -184,3 +184,23 @@ def test_holm_keeps_the_order_and_never_falls_below_the_raw_values(p_values: lis
 def test_holm_of_a_printed_example() -> None:
     assert exact.holm([0.01, 0.04, 0.03, 0.005]) == pytest.approx([0.03, 0.06, 0.06, 0.02])
     assert exact.holm([]) == []
+
+
+@pytest.mark.parametrize("n", range(1, 13))
+def test_interval_of_the_median_holds_it_as_often_as_it_says(n: int) -> None:
+    """Counted: each run lies below or above the median; the interval misses it where too few lie on one side."""
+    k, share = exact.ranks_around_median(n)
+    below = [sum(sides) for sides in product((0, 1), repeat=n)]
+    held = [sum(place <= count <= n - place for count in below) / 2**n for place in range(1, n // 2 + 2)]
+    assert share == held[k - 1]
+    assert (share >= 0.95) == (n >= 6)
+    assert all(narrower < 0.95 for narrower in held[k:])
+
+
+@given(st.integers(1, 60), st.sampled_from([0.5, 0.9, 0.95, 0.99]))
+@examples
+def test_interval_of_the_median_is_scipy_s_of_the_binomial(n: int, confidence: float) -> None:
+    k, share = exact.ranks_around_median(n, confidence=confidence)
+    assert share == pytest.approx(1 - 2 * stats.binom.cdf(k - 1, n, 0.5), abs=1e-12)
+    assert k == 1 or share >= confidence
+    assert 1 <= k <= (n + 1) // 2

@@ -30,6 +30,7 @@ FREE_OF_TORCH = (
     *("cleanpath.auditing.profile", "cleanpath.auditing.values", "cleanpath.auditing.text"),
     *("cleanpath.auditing.verdict", "cleanpath.auditing.finding", "cleanpath.auditing.judging"),
     *("cleanpath.auditing.rules.*", "cleanpath.options", "cleanpath.showing", "cleanpath.verbs"),
+    *("cleanpath.pages", "cleanpath.recorded", "cleanpath.live", "cleanpath.reporting"),
 )
 HEAVY = ("torch", "torchvision", "safetensors", "sklearn")
 

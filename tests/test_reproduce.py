@@ -249,6 +249,46 @@ def test_strict_ends_with_1_where_a_claim_is_contradicted(
     assert here("report", "depth").code == 0
 
 
+# A folder of runs.
+
+
+def test_folder_of_runs_has_the_page_that_reproduce_wrote_and_one_for_all(work: Path) -> None:
+    assert reproduce("warmup").code == 0
+    page = (work / "reports" / "reproduction.html").read_bytes()
+    one = here("report", "runs", "--page", "again.html", "--json")
+    assert (one.code, one.err) == (0, "page: again.html\n")
+    assert (work / "again.html").read_bytes() == page
+    assert here("report", "runs", "--live", "--page", "live.html").code == 0  # all is done: it ends at once
+    assert (work / "live.html").read_bytes() == page
+    assert reproduce("truncation").code == 0
+    with nothing_written(work / "runs"):
+        both = here("report", "runs", "--page", "again.html", "--json")
+    assert [path.name for path in sorted(work.glob("again*.html"))] == [
+        *("again-truncation-quick.html", "again-warmup-quick.html", "again.html")
+    ]
+    assert (work / "again-warmup-quick.html").read_bytes() == page
+    data = both.json()
+    assert data["schema"] == "cleanpath.reports"
+    (whole,) = data["reports"]
+    assert [table["name"] for table in whole["tables"]] == ["truncation", "warmup"]
+    assert whole["tables"][1] == one.json()["reports"][0]["tables"][0]
+    for form in ("text", "md", "csv"):
+        printed = here("report", "runs", "--format", form)
+        assert "warmup" in printed.out
+        assert "truncation" in printed.out
+
+
+def test_folder_of_runs_is_asked_for_alone_and_says_itself_what_was_asked(work: Path) -> None:
+    for folder in ("empty", "runs/one"):
+        (work / folder).mkdir(parents=True)
+    (work / "runs" / "one" / "experiment.json").write_text("{}")
+    assert_user_error(here("report", "empty"), "empty holds no run of a reproduction", "cleanpath reproduce")
+    assert_user_error(here("report", "table1", "empty"), "empty is a folder", "alone")
+    assert_user_error(here("report", "runs/one"), "runs/one is one run", "name the folder that holds the runs, runs")
+    for option in (("--seeds", "3"), ("--scale", "quick"), ("--set", "seed=1"), ("--runs", "runs"), ("--with", "u.py")):
+        assert_user_error(here("report", "empty", *option), f"{option[0]} is for tables", "recorded there")
+
+
 # A user's own unit.
 
 

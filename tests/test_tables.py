@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from rich.console import Console
 
 from cleanpath import assemble, settings
 from cleanpath.errors import SettingError, UnknownNameError, UserError
@@ -29,6 +30,7 @@ from cleanpath.paper.seeding import Seeds
 from cleanpath.paper.tables import RECIPES, experiments, missing, recipe_of, recipes_of, with_rows
 from cleanpath.records import Writer, default_name
 from cleanpath.report import table as tables
+from cleanpath.report import table_text, terminal
 from cleanpath.report.collect import collect, facts, in_words
 from cleanpath.report.table import DIVERGED, FAILED, FINISHED, MISSING, Cell, SeedResult, Table
 from tests.helpers import examples, here, network_of
@@ -287,7 +289,7 @@ def test_every_cell_of_the_small_scales_can_run(name: str) -> None:
 
 @pytest.mark.parametrize("scale", SCALES.values(), ids=SCALES)
 def test_scale_says_what_differs_from_the_paper(scale: Scale) -> None:
-    text = " ".join(scale.deviations)
+    text = " ".join(remark.text for remark in scale.deviations)
     assert "paper" in text
     if scale.name != "paper":
         training = scale.trainings[""]
@@ -455,7 +457,7 @@ def test_crash_of_one_seed_of_several_is_seen() -> None:
 
 
 def test_csv_has_a_line_for_every_cell() -> None:
-    text = tables.to_csv([table(cell(ended(1.5), ended(2.5)), cell(row="dropout"))])
+    text = table_text.to_csv([table(cell(ended(1.5), ended(2.5)), cell(row="dropout"))])
     rows = list(csv.DictReader(io.StringIO(text)))
     assert [(row["table"], row["row"], row["n"], row["median"], row["status"]) for row in rows] == [
         ("table1", "original", "2", "2.0", "ok"),
@@ -464,12 +466,14 @@ def test_csv_has_a_line_for_every_cell() -> None:
 
 
 def test_markdown_has_a_line_for_every_cell_and_as_many_columns_everywhere() -> None:
-    text = tables.to_markdown(table(cell(ended(1.5), ended(2.5)), cell(ended(None)), cell(row="dropout")))
+    text = table_text.to_markdown(table(cell(ended(1.5), ended(2.5)), cell(ended(None)), cell(row="dropout")))
     lines = [line for line in text.splitlines() if line.startswith("|")]
     assert len(lines) == 5
-    assert {line.count("|") for line in lines} == {9}
-    assert lines[2] == "| original | ResNet-110 | 6.61 | 2.0 | 2.0 ± 0.7 | 1.5 to 2.5 (50%) | 2 | ok |"
-    assert lines[3] == "| original | ResNet-110 | 6.61 | – | – | – | 1 | diverged |"
+    assert {line.count("|") for line in lines} == {10}
+    assert lines[2] == "| original | ResNet-110 | 6.61 | 2.0 | 2.0 ± 0.7 | 1.5 to 2.5 | 2 | ok | – |"
+    assert lines[3] == "| original | ResNet-110 | 6.61 | – | – | – | 1 | diverged | – |"
+    assert "with 2 runs 50% of the time" in text
+    assert "- one\n" in text
 
 
 @pytest.mark.parametrize(
@@ -512,7 +516,7 @@ def test_table_is_collected_from_run_folders(tmp_path: Path) -> None:
         ("original", 2, 2.5, "ok"),
         ("bn_after_addition", 1, None, "diverged"),
         ("relu_before_addition", 0, None, "failed"),
-        ("relu_only_preactivation", 0, None, "missing"),
+        ("relu_only_preactivation", 0, None, "unfinished"),
         ("full_preactivation", 0, None, "missing"),
     ]
     assert {c.status for c in found.cells if c.column == "ResNet-164"} == {"missing"}
@@ -564,8 +568,8 @@ def test_scale_paper_has_its_gates_in_all_units_as_the_caption_says(table: str, 
 
 
 def test_scales_say_where_their_gates_stand() -> None:
-    assert "all units, as the caption" in " ".join(PAPER.notes["table1"])
-    assert "that keep the width" in " ".join(QUICK.notes["table1"])
+    assert "all units, as the caption" in " ".join(remark.text for remark in PAPER.notes["table1"])
+    assert "that keep the width" in " ".join(remark.text for remark in QUICK.notes["table1"])
     assert set(PAPER.notes) == set(QUICK.notes)
 
 
@@ -729,14 +733,67 @@ def test_highway_is_said_to_be_trained_as_the_other_rows() -> None:
     assert not row.training
 
 
-@pytest.mark.parametrize(("count", "coverage"), [(2, 0.5), (3, 0.75), (5, 0.9375), (10, 1 - 2 / 1024)])
-def test_interval_from_least_to_greatest_holds_the_median_with_its_coverage(count: int, coverage: float) -> None:
-    seeds = tuple(SeedResult(seed=s, status=FINISHED, error=10.0 + s) for s in range(count))
-    cell = Cell(row="r", label="r", column="c", paper=None, seeds=seeds)
-    assert cell.interval == (10.0, 9.0 + count)
-    assert cell.coverage == pytest.approx(coverage)
-    below = sum(math.comb(count, k) for k in (0, count)) / 2**count  # all runs on one side of the median
-    assert cell.coverage == pytest.approx(1 - below)
-    assert tables.interval(cell).startswith(f"10.0 to {9 + count}.0 (")
-    assert replace(cell, seeds=seeds[:1]).interval is None
-    assert tables.interval(replace(cell, seeds=seeds[:1])) == "–"
+def of_runs(*errors: float | None) -> Cell:
+    return cell(*(replace(ended(error), seed=seed) for seed, error in enumerate(errors)))
+
+
+@pytest.mark.parametrize(("count", "ends", "share"), [(2, 1, 0.5), (3, 1, 0.75), (5, 1, 0.9375), (6, 1, 0.96875)])
+def test_interval_of_few_runs_is_their_range_and_named_so(count: int, ends: int, share: float) -> None:
+    found = of_runs(*(10.0 + seed for seed in range(count)))
+    assert found.interval == (10.0, 10.0 + count - ends)
+    assert found.coverage == pytest.approx(share)
+    assert found.is_range == (count < 6)
+    assert table_text.interval(found) == f"10.0 to {9 + count}.0"
+    assert table_text.interval_head([found]) == ("min–max" if count < 6 else "interval")
+
+
+def test_interval_of_ten_runs_leaves_out_the_least_and_the_greatest() -> None:
+    found = of_runs(*(float(error) for error in (9, 1, 2, 3, 4, 5, 6, 7, 8)), None)
+    assert found.interval == (2.0, 9.0)
+    assert found.coverage == pytest.approx(1 - 2 * 11 / 1024)
+    assert not found.is_range
+    assert table_text.interval(of_runs(*[1.0] * 8, None, None)) == "1.0 to diverged"
+    assert (of_runs(1.0).interval, of_runs(1.0).coverage, table_text.interval(of_runs(1.0))) == (None, None, "–")
+
+
+def test_intervals_are_explained_by_number_of_runs() -> None:
+    few, many = of_runs(1.0, 2.0, 3.0), of_runs(*map(float, range(10)))
+    assert table_text.interval_head([few, many, cell()]) == "interval; n < 6: min–max"
+    assert table_text.about_intervals([few, many, few, cell()]) == (
+        "An interval holds the median over seeds, however they are distributed: of 10 runs from the 2nd least to the "
+        "2nd greatest, 97.9% of the time. Min–max is the whole range of the runs, not an interval of 95%, which takes "
+        "6: it holds the median over seeds with 3 runs 75% of the time."
+    )
+    assert table_text.about_intervals([cell(), of_runs(1.0)]) == ""
+
+
+def test_interval_and_letters_are_in_csv_and_json() -> None:
+    one = replace(of_runs(1.0, 2.0, None), deviates=("d", "t"))
+    (row,) = csv.DictReader(io.StringIO(table_text.to_csv([table(one)])))
+    assert (row["interval"], row["low"], row["high"], row["coverage"]) == ("min–max", "1.0", "inf", "0.75")
+    assert (row["deviates"], row["deviates_in"]) == ("d t", "data, training")
+    data = json.loads(json.dumps(tables.to_data([replace(table(one), letters=("d",))]), allow_nan=False))
+    (row,) = data["tables"][0]["rows"]
+    assert (row["interval"], row["coverage"], row["deviates"]) == ([1.0, "diverged"], 0.75, ["d", "t"])
+    (again,) = tables.from_data(data)
+    assert again.cells[0].deviates == ("d", "t")
+    assert again.marked == (("d", "one"),)
+
+
+@pytest.mark.parametrize("width", [80, 200])
+def test_rows_on_a_terminal_keep_to_its_width_and_their_numbers_whole(
+    width: int, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The widest table that there is: rows of ten runs beside rows of three, one diverged, all letters."""
+    monkeypatch.setattr(terminal, "_console", lambda: Console(width=width))
+    words = "constant scaling: shortcut 0.5, F 0.5"
+    wide = replace(of_runs(12.5, 34.4, None), label=words, deviates=("c", "n", "d", "t", "g"))
+    many = replace(of_runs(*(60.0 + seed for seed in range(10))), paper="fail", label="many")
+    terminal.print_tables([replace(table(wide, many), columns=("ResNet-110", "ResNet-164"))])
+    lines = capsys.readouterr().out.splitlines()
+    head = next(place for place, line in enumerate(lines) if line.split()[:2] == ["row", "paper"])
+    rows = lines[head - 1 : head + 5]
+    assert max(map(len, rows)) <= width
+    assert "12.5 to diverged" in "".join(rows)
+    assert "64.5 64.5 ± 3.0     61.0 to 68.0 10" in " ".join(rows) or width > 80
+    assert "ResNet-110" in rows[2]

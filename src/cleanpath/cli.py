@@ -12,8 +12,8 @@ from typing import Annotated
 import typer
 from typer.exceptions import TyperException
 
-from cleanpath import __version__, launched, options, showing, verbs
-from cleanpath.errors import CleanpathError, SettingError, UserError
+from cleanpath import __version__, launched, options, reporting, showing, verbs
+from cleanpath.errors import CleanpathError, UserError
 from cleanpath.launched import PATIENCE, check_alone, processes, speaks
 from cleanpath.options import (
     AsJson,
@@ -184,7 +184,8 @@ def reproduce(
 
     Examples: cleanpath reproduce all --scale quick; cleanpath reproduce table1 --with my_unit.py --seeds 1
     """
-    from cleanpath import reproduction
+    from cleanpath import recorded, reproduction
+    from cleanpath.pages import Page
     from cleanpath.report import terminal
 
     job = reproduction.reproduction(
@@ -201,53 +202,18 @@ def reproduce(
             plan = reproduction.measured_plan(job, workers=workers, fresh=fresh)
         options.show(plan, as_json, lambda: terminal.print_plan(plan))
         return
-    with stoppable(f"finished cells are kept; go on with: {this_command(without='--fresh')}"):
-        reproduction.run(job, workers=workers, fresh=fresh)
+    command = this_command(without="--fresh")
+    with stoppable(f"finished cells are kept; go on with: {command}"):
+        reproduction.run(job, workers=workers, fresh=fresh, ready=lambda: recorded.record(job, command))
     found = job.outcome()
-    reproduction.write_page(job, found, page, command=this_command(without="--fresh"))
+    Page(job=job, path=page, command=command).write(found)
     options.show(found.to_data(), as_json, lambda: terminal.print_tables(found.tables, found.verdicts))
     typer.echo(f"page: {page}", err=True)
     if any(cell.status == "failed" for cell in job.cells()) or (strict and found.contradicted):
         raise typer.Exit(1)
 
 
-@app.command()
-def report(
-    what: Whats,
-    scale: ScaleName = "quick",
-    seeds: Seeds = None,
-    own_units: OwnUnits = None,
-    settings: Settings = None,
-    runs: Root = Path("runs"),
-    page: PageFile = Path("reports/reproduction.html"),
-    strict: Strict = False,
-    as_format: Annotated[str, typer.Option("--format", help="text, md or csv.")] = "text",
-    as_json: AsJson = False,
-) -> None:
-    """Print tables from the runs that exist and write their page; train nothing.
-
-    Examples: cleanpath report table1; cleanpath report all --format md
-    """
-    from cleanpath import reproduction
-    from cleanpath.report import terminal
-
-    if as_format not in terminal.FORMATS:
-        raise SettingError(f"--format is '{as_format}'; choose one of {', '.join(terminal.FORMATS)}")
-    job = reproduction.reproduction(
-        what,
-        scale=scale,
-        seeds=seeds,
-        all_columns=True,
-        changes=settings or [],
-        root=runs,
-        own_units=own_units or [],
-    )
-    found = job.outcome()
-    reproduction.write_page(job, found, page, command=this_command())
-    options.show(found.to_data(), as_json, lambda: terminal.FORMATS[as_format](found.tables, found.verdicts))
-    typer.echo(f"page: {page}", err=True)
-    if strict and found.contradicted:
-        raise typer.Exit(1)
+app.command()(reporting.report)
 
 
 @app.command()

@@ -148,6 +148,21 @@ class Run:
                     raise RunError(f"{path} is damaged; remove the run's folder and train again") from None
 
 
+def recent(run: Run, *, size: int = 32_768) -> list[dict[str, Any]]:
+    """The last measurements of a run that goes on: those that lie whole in the last `size` bytes."""
+    path = run.folder / _METRICS
+    if not path.is_file():
+        return []
+    with path.open("rb") as file:
+        start = max(0, os.fstat(file.fileno()).st_size - size)
+        file.seek(start)
+        lines = file.read().split(b"\n")[1 if start else 0 : -1]  # the last is empty, or not written to its end
+    try:
+        return [json.loads(line) for line in lines]
+    except ValueError:
+        return []
+
+
 class Writer:
     """The one process that writes a run: opens the folder, appends measurements, writes the result last.
 

@@ -3,40 +3,35 @@
 The driver never imports torch; the workers do.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 from cleanpath import estimate
-from cleanpath.auditing.values import UnitRow
-from cleanpath.errors import RunError, SettingError, UserError
+from cleanpath.errors import SettingError, UserError
 from cleanpath.experiment import Experiment
 from cleanpath.grid import local, plan
 from cleanpath.grid.plan import Cell
 from cleanpath.measures import Wish, wanting
 from cleanpath.nn import own
 from cleanpath.paper.claims import cells_of
-from cleanpath.paper.figures import DRAWINGS, Panel
 from cleanpath.paper.parts import Part, Recipe, joined
 from cleanpath.paper.scales import SCALES, Scale, scale_of
 from cleanpath.paper.seeding import Seeds, seeds_asked
 from cleanpath.paper.tables import ALL, RECIPES, experiments, missing, recipes_of, seeded, with_rows
 from cleanpath.paper.verdicts import Verdict
-from cleanpath.records import forget, write
-from cleanpath.report.beginnings import beginnings
+from cleanpath.records import forget
 from cleanpath.report.claimed import contradicted, decided_by, few_seeds, verdicts_of
 from cleanpath.report.claimed import to_data as claims_data
-from cleanpath.report.collect import collect, command, environment, facts
-from cleanpath.report.drawing import Drawn
+from cleanpath.report.collect import Read, collect, command, environment
 from cleanpath.report.table import Table
 from cleanpath.report.table import to_data as tables_data
 from cleanpath.watch import Counting, Watch, say
 
 _MEASURED_ON_STEPS = ("quick", "laptop")
 """Scales of which a few steps can be tried here; the paper's networks may not fit into this machine."""
-
-_DRAWN_DEPTH = 14  # two units per stage, of which the second keeps the width
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -102,9 +97,9 @@ class Reproduction:
         asked = {**seeds, "all_columns": self.all_columns, "set": list(self.changes)}
         return {**asked, "measured_on": environment(self.root, tables)}
 
-    def outcome(self) -> Outcome:
-        """The tables as they stand, with the verdicts on what they decide."""
-        tables = tuple(self.tables())
+    def outcome(self, read: Read | None = None) -> Outcome:
+        """The tables as they stand, with the verdicts on what they decide; `read` reads a run (`collect`)."""
+        tables = tuple(self.tables(read))
         return Outcome(tables=tables, verdicts=tuple(verdicts_of(tables)), provenance=self.provenance(tables))
 
     def few_seeds(self) -> str | None:
@@ -115,7 +110,7 @@ class Reproduction:
         n = self.seeds.every if self.seeds.of_claims is None else self.seeds.most
         return few_seeds(cells, n, self.scale, command=f"{again}{'' if self.all_columns else ' --columns first'}")
 
-    def tables(self) -> list[Table]:
+    def tables(self, read: Read | None = None) -> list[Table]:
         """The tables as the runs below `root` have them."""
         return [
             collect(
@@ -125,10 +120,16 @@ class Reproduction:
                 changes=self.changes,
                 root=self.root,
                 own=self.own if recipe.varies_unit else (),
-                elsewhere=elsewhere(recipe, self.scale),
+                elsewhere=self._elsewhere[recipe.name],
+                read=read,
             )
             for recipe in self.recipes
         ]
+
+    @cached_property
+    def _elsewhere(self) -> dict[str, dict[tuple[str, str], str]]:
+        """What fills the cells that the scale leaves out, by table; kept, since it takes its time and stays."""
+        return {recipe.name: elsewhere(recipe, self.scale) for recipe in self.recipes}
 
 
 def reproduction(  # noqa: PLR0913 (keyword options)
@@ -219,13 +220,18 @@ def _filling(recipe: Recipe, scale: Scale, cells: set[tuple[str, str]]) -> str:
     return f"{filled_by} (about {hours:,.0f} GPU-hours of the paper's time for these cells, an estimate)"
 
 
-def run(job: Reproduction, *, workers: int | None, fresh: bool) -> None:
-    """Run the cells that have not ended (with `fresh`, all of them), and measure what the tables print of them."""
+def run(job: Reproduction, *, workers: int | None, fresh: bool, ready: Callable[[], None] = lambda: None) -> None:
+    """Run the cells that have not ended (with `fresh`, all of them), and measure what the tables print of them.
+
+    `ready` is called when all is checked, before anything is written.
+    """
     cells = job.cells()
     todo = list(cells) if fresh else plan.to_do(cells)
     workers = workers or local.cores()
     if todo:
         local.check_cells(todo)
+    ready()
+    if todo:
         _say_what_seeds_can(job)
         say(f"{len(todo)} of {len(cells)} cells to do, {workers} at a time")
         if job.scale.name not in _MEASURED_ON_STEPS:
@@ -305,40 +311,3 @@ def measured_plan(job: Reproduction, *, workers: int | None, fresh: bool) -> dic
 def _kind(cell: Cell) -> Experiment:
     """What decides the cost of a cell: all but its seed and its label."""
     return plan.apart(cell.experiment, seed=0)
-
-
-def write_page(job: Reproduction, found: Outcome, path: Path, *, command: str) -> None:
-    """Write the page of what was found. Raises `RunError` if it cannot be written there."""
-    from cleanpath.report.page import page
-
-    if path.is_dir():
-        raise SettingError(f"--page {path} is a folder; name a file")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise RunError(f"--page {path} cannot be written: {error.strerror}; name another file") from None
-    write(
-        path,
-        page(
-            found.tables,
-            facts(job.root, found.tables),
-            command,
-            verdicts=found.verdicts,
-            beginnings=beginnings(job.root, found.tables),
-            drawings=_drawings(job.recipes),
-        ).encode(),
-    )
-
-
-def _drawings(recipes: Sequence[Recipe]) -> dict[str, tuple[Drawn, ...]]:
-    """The units that the asked figures show, by figure; a network of six units has the same as one of 54."""
-    panels = {recipe.name: DRAWINGS[recipe.name] for recipe in recipes if recipe.name in DRAWINGS}
-    every = [
-        (replace(panel.network, depth=_DRAWN_DEPTH), panel.asymmetric) for drawn in panels.values() for panel in drawn
-    ]
-    units = iter(local.typical_units(every) if every else [])
-    return {name: tuple(_drawn(panel, *next(units)) for panel in drawn) for name, drawn in panels.items()}
-
-
-def _drawn(panel: Panel, unit: UnitRow, above: int) -> Drawn:
-    return Drawn(letter=panel.letter, caption=panel.caption, unit=unit, above=above)

@@ -8,8 +8,10 @@ import os
 import re
 import shutil
 import subprocess
+import threading
 from dataclasses import dataclass, replace
 from html import escape, unescape
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -20,8 +22,10 @@ from cleanpath.report.audit_page import AuditPage, render
 from cleanpath.report.beginnings import beginning
 from cleanpath.report.drawing import Drawn
 from cleanpath.report.page import page as reproduction
+from cleanpath.report.standing import Standing, Underway
+from cleanpath.report.table import UNFINISHED
 from tests.report.audit_example import HOSTILE, clean, menagerie, page, side
-from tests.report.example import paper_table, table
+from tests.report.example import cell, paper_table, run, table
 
 pytestmark = pytest.mark.slow
 BROWSER = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
@@ -162,6 +166,112 @@ def test_the_page_of_a_reproduction_is_quiet_drawn_and_fits(scheme: str, tmp_pat
         assert found["texts"] == [], f"{view}: words leave their drawing"
         assert len(found["boxes"]) == html.count("<svg")
         assert sum(min(box) > 0 for box in found["boxes"]) >= len(found["boxes"]) - len(named)  # units are folded
+
+
+@pytest.mark.parametrize("scheme", ["0", "1"])
+def test_the_page_of_runs_that_go_on_is_quiet_drawn_and_fits(scheme: str, tmp_path: Path) -> None:
+    """With ten runs beside three, letters, a crash with a long reason, and a row that has only begun."""
+    table1 = paper_table("table1")
+    ten = tuple(run(70.0 + seed, seed) for seed in range(10))
+    going = replace(run(2.0, 0), status=UNFINISHED, error=None)
+    begun = replace(table1.cells[1], seeds=(going,))
+    cells = (replace(table1.cells[0], seeds=ten, deviates=("c", "n", "d", "t", "g")), begun, *table1.cells[2:])
+    underway = Underway(
+        label="table1/exclusive_gating_-6 seed 0",
+        iteration=63_999,
+        total=64_000,
+        loss=2.345,
+        error=88.8,
+        images_per_second=12_345.6,
+        seconds_left=36_000,
+    )
+    standing = Standing(
+        ended=1,
+        failed=(("table1/dropout seed 0", "MemoryError: " + "x" * 300),),
+        underway=(underway,),
+        waiting=1,
+        seconds_left=None,
+        at="12:00:00",
+        every=600,
+    )
+    marked = replace(table1, cells=cells, letters=("d", "t"))
+    html = reproduction([marked, table(name="figure2")], {"torch": "2.14.1"}, "cleanpath", standing=standing)
+    measured, console = framed(html, tmp_path, f"--blink-settings=preferredColorScheme={scheme}")
+    assert console == ()
+    for view in ("phone", "desk"):
+        found = measured[view]
+        assert found["scroll"] <= found["client"], f"{view}: {found['wide']}"
+        assert found["texts"] == [], f"{view}: words leave their drawing"
+        assert len(found["boxes"]) == html.count("<svg")
+        assert all(min(box) > 0 for box in found["boxes"])
+
+
+def test_a_page_that_is_live_is_loaded_again_and_finds_what_was_written(tmp_path: Path) -> None:
+    standing = Standing(ended=0, failed=(), underway=(), waiting=1, seconds_left=None, at="12:00:00", every=1)
+    one = table(cell("original", run(2.0, 0)))
+    versions = [reproduction([one], {}, "cleanpath", standing=standing), reproduction([one], {}, "cleanpath")]
+    loaded = []
+
+    class Handler(BaseHTTPRequestHandler):
+        """What was written by the time that the browser looks again is another page."""
+
+        def do_GET(self) -> None:
+            self.send_response(200)
+            self.send_header("Content-Type", "text/html")
+            self.end_headers()
+            if self.path == "/page.html":
+                loaded.append(self.path)
+                self.wfile.write(versions[min(len(loaded), 2) - 1].encode())
+
+        def log_message(self, *_: object) -> None:
+            """Nothing."""
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        seen = visit(f"http://127.0.0.1:{server.server_port}/page.html", tmp_path)
+        server.shutdown()
+    assert len(loaded) == 2  # the second does not load itself again
+    assert 'id="live"' not in seen.dom
+
+
+PRINTED = """
+<!doctype html><meta charset="utf-8"><title>print</title>
+<iframe id="page" style="border:0" width="700" height="900" srcdoc="{page}"></iframe>
+<script>
+onload = () => {{
+  const view = document.getElementById("page").contentDocument, style = view.defaultView.getComputedStyle;
+  const shown = selector => [...view.querySelectorAll(selector)].map(each => each.getBoundingClientRect().height > 0);
+  document.body.appendChild(document.createElement("output")).textContent = JSON.stringify({{
+    words: shown(".claims details"), said: shown(".claims details .about"), numbers: shown("details .data"),
+    progress: shown("progress"), ground: style(view.body).backgroundColor, wide: view.documentElement.scrollWidth,
+    heads: style(view.querySelector("thead")).display, rows: style(view.querySelector("tbody tr")).breakInside,
+    marker: style(view.querySelector("summary")).listStyleType,
+  }});
+}};
+</script>
+"""
+
+
+def test_on_paper_words_are_open_numbers_folded_and_nothing_is_dark(tmp_path: Path) -> None:
+    """The rules for paper, made those of the screen; the screen's own are taken away, so that it could be dark."""
+    standing = Standing(ended=0, failed=(), underway=(), waiting=1, seconds_left=None, at="12:00:00", every=600)
+    html = reproduction([paper_table("table1"), paper_table("table2")], {}, "cleanpath", standing=standing)
+    assert html.count("@media print") == 1
+    printed = html.replace("@media screen", "@media speech").replace("@media print", "@media screen")
+    file = tmp_path / "frames.html"
+    file.write_text(PRINTED.format(page=escape(printed)), encoding="utf-8")
+    seen = visit(file.as_uri(), tmp_path, "--blink-settings=preferredColorScheme=0")
+    assert seen.console == ()
+    (told,) = re.findall(r"<output>(.*?)</output>", seen.dom, re.DOTALL)
+    found = json.loads(unescape(told))
+    assert found["words"]
+    assert all(found["words"])
+    assert all(found["said"])
+    assert len(found["said"]) == len(found["words"])
+    assert not any(found["numbers"] + found["progress"])
+    assert found["ground"] == "rgb(255, 255, 255)"
+    assert found["wide"] <= 700
+    assert (found["heads"], found["rows"], found["marker"]) == ("table-header-group", "avoid", "none")
 
 
 def test_the_check_sees_what_a_page_must_not_do(tmp_path: Path) -> None:

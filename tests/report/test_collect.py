@@ -62,5 +62,5 @@ def test_run_that_diverges_behind_the_beginning_has_its_early_loss(tmp_path: Pat
 def test_deviations_of_quick_say_how_long_its_beginning_is() -> None:
     training = QUICK.trainings[""]
     assert training.iterations is not None
-    told = " ".join(QUICK.deviations)
+    told = " ".join(remark.text for remark in QUICK.deviations)
     assert f"{math.ceil(EARLY * training.iterations)} iterations behind this warm-up" in told

@@ -12,7 +12,9 @@ from cleanpath.report import claimed
 from cleanpath.report.claimed import verdicts_of
 from cleanpath.report.drawing import Drawn
 from cleanpath.report.page import answer, page, verdict
-from cleanpath.report.table import SeedResult, Table, number, spread
+from cleanpath.report.standing import Standing, Underway
+from cleanpath.report.table import UNFINISHED, SeedResult, Table, number, spread
+from cleanpath.report.table_text import interval
 from tests.report.audit_example import clean
 from tests.report.example import FILL, cell, crashed, diverged, missing, paper_table, run, table
 from tests.report.reading import Element, Reader, contrast, themes
@@ -86,12 +88,12 @@ def test_ids_are_unique_and_links_arrive(whole: Reader) -> None:
 
 def test_every_row_shows_the_numbers_of_the_table(tables: tuple[Table, Table], whole: Reader) -> None:
     for c in tables[0].cells:
-        values = [c.label, number(c.paper, 2), number(c.median, 1), spread(c), "3"]
-        assert shown(whole.at(f"table1-{c.row}"))[:5] == values
+        values = [c.label, number(c.paper, 2), number(c.median, 1), spread(c), interval(c), "3"]
+        assert shown(whole.at(f"table1-{c.row}"))[:6] == values
     for c in tables[1].cells:
         assert shown(whole.at(f"table2-{c.row}-{c.column}"))[:3] == [c.label, c.column, number(c.paper, 2)]
     assert shown(whole.at("table1-constant_half_half"))[1:] == [
-        "12.35", "70.3", "70.3 ± 0.2", "3", "▲ fails", "differs: converges in the paper",
+        "12.35", "70.3", "70.3 ± 0.2", "70.1 to 70.5", "3", "", "▲ fails", "differs: converges in the paper",
     ]  # fmt: skip
 
 
@@ -125,12 +127,12 @@ def test_every_row_fills_all_columns(name: str, request: pytest.FixtureRequest) 
             wide = sum(int(e.attributes.get("colspan", 1)) for e in row.children)
             for e in row.children:
                 spans = int(e.attributes["rowspan"]) if "rowspan" in e.attributes else spans
-            assert wide == width or (spans > 0 and wide == width - 3)
+            assert wide == width or (spans > 0 and wide == width - 4)
             spans -= 1
 
 
 def test_runs_that_are_missing_or_did_not_finish_are_told(mixed: Reader) -> None:
-    assert shown(mixed.at("table1-half"))[4] == "1 of 2"
+    assert shown(mixed.at("table1-half"))[5] == "1 of 2"
     items = [item.text for item in mixed.root.all("li")]
     assert "gating, seed 1: diverged: loss is inf, first at stage2.3.branch" in items
     assert "conv, seed 0: crashed: out of memory" in items
@@ -208,6 +210,104 @@ def test_what_cannot_be_concluded_is_listed() -> None:
     assert "original: its runs stand on both sides of the limit of 20% (12.3%, 34.4%, diverged)." in split.root.text
     assert "both sides" not in single.root.text
     assert "another seed" not in split.root.text
+
+
+STANDING = Standing(
+    ended=3,
+    failed=((HOSTILE, HOSTILE),),
+    underway=(
+        Underway(
+            label="table1/original seed 0",
+            iteration=150,
+            total=300,
+            loss=1.2345,
+            error=34.56,
+            images_per_second=128.4,
+            seconds_left=75,
+        ),
+        Underway(
+            label="table1/dropout seed 0",
+            iteration=0,
+            total=None,
+            loss=None,
+            error=None,
+            images_per_second=None,
+            seconds_left=None,
+        ),
+    ),
+    waiting=4,
+    seconds_left=3700,
+    at="12:34:56",
+    every=7,
+)
+
+
+def test_page_of_runs_that_go_on_says_how_far_they_are_and_loads_itself_anew(tables: tuple[Table, Table]) -> None:
+    reader = Reader(page(tables, FACTS, COMMAND, standing=STANDING))
+    (refresh,) = (e for e in reader.every if e.attributes.get("http-equiv") == "refresh")
+    assert refresh.attributes["content"] == "7"
+    section = reader.at("live")
+    (bar,) = section.all("progress")
+    assert (bar.attributes["value"], bar.attributes["max"]) == ("4", "10")
+    assert (
+        "3 of 10 runs are done, 1 crashed, 2 go on, 4 wait, 128 images per second; about 1:01:40 left." in section.text
+    )
+    head, first, second = ([e.text for e in row.children] for row in section.all("tr"))
+    assert head == ["run", "iteration", "loss", "test error, %", "images/s", "left"]
+    assert first == ["table1/original seed 0", "150 of 300", "1.234", "34.6", "128", "1:15"]
+    assert second == ["table1/dropout seed 0", "0", "–", "–", "–", "–"]
+    assert [item.text for item in section.all("li")] == [f"{HOSTILE}: {HOSTILE}"]
+    assert "12:34:56" in section.text
+    assert reader.every.index(section) < reader.every.index(
+        reader.at("verdicts" if "verdicts" in reader.ids else "table1")
+    )
+
+
+def test_page_of_a_report_does_not_load_itself(html: str) -> None:
+    assert "refresh" not in html
+    assert 'id="live"' not in html
+
+
+def test_row_whose_runs_go_on_has_its_curves_so_far() -> None:
+    going = replace(run(2.0, 0), status=UNFINISHED, error=None, train_error=None)
+    reader = read(table(cell("original", run(2.0, 0)), cell("dropout", going, missing(1))))
+    captions = [caption.text for caption in reader.at("table1").all("figcaption")]
+    assert captions == ["original ● converges", "dropout ◐ not finished"]
+    assert reader.at("table1-dropout").children[-2].text == "◐ not finished"
+    assert "dropout: not finished, no result yet; original: 2.3%." in reader.root.text
+    assert verdict(cell("dropout", going)) == ("no result", None)
+
+
+def test_rows_that_are_not_run_as_the_paper_s_have_the_letters_of_the_sentences_that_say_so() -> None:
+    both = cell("original", run(2.0, 0), deviates=("d", "t"))
+    marked = read(table(both, cell("dropout", run(2.0, 0), deviates=("t",)), letters=("d", "t")))
+    rows = [marked.at(f"table1-{row}").children[-3] for row in ("original", "dropout")]
+    assert [row.text for row in rows] == ["d t", "t"]
+    assert [one.attributes["title"] for one in rows[0].all("abbr")] == ["data", "training"]
+    items = [item.text for item in marked.at("table1").all("li")]
+    assert items[:2] == ["d Digits (8×8) in place of CIFAR-10.", "t 400 iterations in place of 64,000."]
+    assert "“differs in”" in marked.root.text
+    assert "“differs in”" not in read(table(cell("original", run(2.0, 0)))).root.text
+
+
+def test_same_sentences_with_other_letters_are_listed_again() -> None:
+    one, other = table(cell(), letters=("d", "t")), table(cell(), name="table2", letters=("d", ""))
+    reader = read(one, other)
+    assert [item.text for item in reader.at("table2").all("li")][1] == "400 iterations in place of 64,000."
+    assert [item.text for item in read(one, replace(one, name="table2")).at("table2").all("li")] == [
+        "All that Table 1 lists."
+    ]
+
+
+def test_intervals_are_explained_once_with_their_true_coverage() -> None:
+    ten = cell("dropout", *(run(90.0 - seed, seed) for seed in range(10)), paper="fail")
+    reader = read(table(cell("original", run(2.0, 0), run(2.0, 1), run(2.0, 2)), ten), table(ten, name="table2"))
+    assert reader.root.text.count("97.9% of the time") == 1
+    assert reader.root.text.count("with 3 runs 75% of the time") == 1
+    heads = [
+        [head.text for head in t.all("th") if head.attributes.get("scope") == "col"] for t in reader.root.all("table")
+    ]
+    assert [head[4] for head in heads if head[0] == "row"] == ["interval; n < 6: min–max, %", "interval, %"]
 
 
 def test_deviations_are_listed_once(tables: tuple[Table, Table], whole: Reader) -> None:

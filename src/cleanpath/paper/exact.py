@@ -1,8 +1,8 @@
-"""Exact tests of paired differences d_s, one per seed, and their correction for many claims; numbers in, numbers out.
+"""Exact statistics of a number per seed: tests of paired differences d_s, intervals, correction for many claims.
 
-The test is Wilcoxon's signed-rank test. Under its null hypothesis the two sides of a pair are exchangeable, so that
-each d_s is as likely as −d_s; given all |d_s|, the 2^m signs of the m differences that are not 0 are equally likely,
-and the p-value counts them. No normal approximation, no random numbers.
+Numbers in, numbers out. The test is Wilcoxon's signed-rank test. Under its null hypothesis the two sides of a pair are
+exchangeable, so that each d_s is as likely as −d_s; given all |d_s|, the 2^m signs of the m differences that are not 0
+are equally likely, and the p-value counts them. No normal approximation, no random numbers.
 
 Zeros are Pratt's: ranked with the others, then left out of the sum. Ties share the mean of their ranks. An infinite
 difference (one side diverged) has the highest rank.
@@ -54,6 +54,18 @@ def interval(differences: Sequence[float], *, confidence: float = 0.95) -> tuple
     low = (first for t, first, _ in stretches if p_above(differences, t) > reject)
     high = (last for t, _, last in reversed(stretches) if p_below(differences, t) > reject)
     return next(low, math.inf), next(high, -math.inf)
+
+
+def ranks_around_median(n: int, *, confidence: float = 0.95) -> tuple[int, float]:
+    """The greatest k with which the k-th least and the k-th greatest of n hold the true median, and how often they do.
+
+    They miss it if fewer than k of the n lie on one of its sides: in 2 P(B < k) of all cases, B binomial of n and 1/2.
+    That is exact whatever the distribution, and at most so where values tie. k is 1 where even the least and the
+    greatest hold it less often than `confidence`, below six for 95%.
+    """
+    missed = [2 * sum(math.comb(n, i) for i in range(k)) / 2**n for k in range(1, (n + 1) // 2 + 1)]
+    k = max((k for k, share in enumerate(missed, start=1) if share <= 1 - confidence), default=1)
+    return k, 1 - missed[k - 1] if n else 0.0
 
 
 def median(numbers: Sequence[float]) -> float:

@@ -21,6 +21,15 @@ PAPER_NETWORKS = {
 _CLASSES = {"CIFAR-10": 10, "CIFAR-100": 100, "ImageNet": 1000}
 
 
+@dataclass(frozen=True)
+class Remark:
+    """A sentence on what differs from the paper, or on what cannot be concluded for it."""
+
+    text: str
+    letter: str = ""
+    """With which the cells are marked that it is said of (`deviations.LETTERS`); empty where none are."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class Scale:
     """What the cells of all tables are run as: each network, data set and way of training of the paper, by its words.
@@ -44,9 +53,9 @@ class Scale:
     trainings: Mapping[str, Training]
     """By the name of the paper's way; `""` is that of its CIFAR tables."""
     reasons: Mapping[str, str] = field(default_factory=dict)
-    deviations: tuple[str, ...]
+    deviations: tuple[Remark, ...]
     """What differs from the paper for all tables, and what cannot be concluded."""
-    notes: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    notes: Mapping[str, tuple[Remark, ...]] = field(default_factory=dict)
     """The same for one table."""
     undecidable: Mapping[str, str] = field(default_factory=dict)
     """By claim, why runs at this scale are no evidence for or against it."""
@@ -108,31 +117,37 @@ class Scale:
         return self.networks.get(f"{table}/{network}", self.networks.get(network))
 
 
-_GATES = (
+_GATES = Remark(
     "Gates stand in the units that keep the width, where the caption of Table 1 says all units: chosen by result on a "
     "validation split. With gates in all units, exclusive gating at −6 and −7 fails at scale quick "
-    "(docs/quick-scale.md)."
+    "(docs/quick-scale.md).",
+    letter="g",
 )
-_GATES_EVERYWHERE = (
+_GATES_EVERYWHERE = Remark(
     "Gates stand in all units, as the caption of Table 1 says; where the width changes they have the unit's stride: "
     "x and F(x) differ in shape there, and the paper does not say how they are gated."
 )
-_CONTROL = (
+_CONTROL = Remark(
     "Not in the paper: shortcut 1 with F 0.5, a control. Where h stays the identity, equation (8) has no product."
 )
-_MEASURED = (
+_MEASURED = Remark(
     "Responses and sums are those of 64 held-out images, BN with the statistics of these images: at the end of the run "
     "unless said otherwise."
 )
 _NOTES = {
     "table1": (_GATES, _CONTROL),
-    "gate_bias": (_GATES, "The paper prints 0 to −5 as one row that fails, and no result for −8 to −10."),
+    "gate_bias": (_GATES, Remark("The paper prints 0 to −5 as one row that fails, and no result for −8 to −10.")),
     "figure3": (_GATES,),
-    "responses": (_MEASURED, "The first paper prints curves, no numbers (its Figure 7)."),
-    "truncation": (_MEASURED, "The paper tells of monitored responses and prints no numbers (Section 4.2)."),
-    "beyond": ("None of these rows is in the paper; what each is, stands in its note with the reference.",),
+    "responses": (_MEASURED, Remark("The first paper prints curves, no numbers (its Figure 7).")),
+    "truncation": (_MEASURED, Remark("The paper tells of monitored responses and prints no numbers (Section 4.2).")),
+    "beyond": (
+        Remark("None of these rows is in the paper; what each is, stands in its note with the reference."),
+        _GATES,
+    ),
 }
-_ONE_TRAINING = "One way of training for all tables, where the first paper decays only the weights of layers."
+_ONE_TRAINING = Remark(
+    "One way of training for all tables, where the first paper decays only the weights of layers.", letter="w"
+)
 
 # Claims that order rows which all train, by test error or by what is left of the training loss.
 _OF_ORDER = ("H1c", "H3b", "H5a", "H6a", "H6b", "H7c", "H14b", "H15b")
@@ -169,22 +184,25 @@ QUICK = Scale(
         **{f"gate_bias/shortcut_only_gating_{bias}/ResNet-110": "left out for time" for bias in BIASES},
     },
     deviations=(
-        (
+        Remark(
             "Data: the digits of scikit-learn (8×8 pixels, one channel, 1,297 to train on and 500 to test) instead of "
-            "CIFAR-10, without augmentation."
+            "CIFAR-10, without augmentation.",
+            letter="d",
         ),
-        (
+        Remark(
             "Training: 300 iterations of 64 images instead of 64,000 of 128, with lr 0.05 instead of 0.1 and a warm-up "
             "of a quarter of the run, since the original unit starts slowly. The early training loss is that of 47 "
-            "iterations behind this warm-up, where the paper's first 10,000 have 400 of it."
+            "iterations behind this warm-up, where the paper's first 10,000 have 400 of it.",
+            letter="t",
         ),
-        (
+        _ONE_TRAINING,
+        Remark(
             "It shows which rows can be trained and which cannot. It cannot show the order of those that can: one of "
             "500 images is 0.2%, and exclusive gating at −6 and −7, which suffers in the paper, does not here. A row "
             "that suffers in the paper may end above the limit of 20% in so short a run."
         ),
     ),
-    notes={**_NOTES, "beyond": (*_NOTES["beyond"], "150 iterations, for time.")},
+    notes={**_NOTES, "beyond": (*_NOTES["beyond"], Remark("150 iterations, for time.", letter="t"))},
     undecidable={
         **dict.fromkeys(
             ("H1a", "H1b", *_OF_ORDER),
@@ -231,19 +249,20 @@ LAPTOP = Scale(
         **{f"gate_bias/shortcut_only_gating_{bias}/ResNet-110": "left out for time" for bias in BIASES if bias % 2},
     },
     deviations=(
-        "Data: CIFAR-10, as in the paper.",
-        (
+        Remark("Data: CIFAR-10, as in the paper."),
+        Remark(
             "Training: 2,000 iterations of 128 instead of 64,000, a warm-up of 100 instead of 400, drops of the rate "
-            "at the same fractions of the run; momentum as torch has it, BN over the whole batch."
+            "at the same fractions of the run; momentum as torch has it, BN over the whole batch.",
+            letter="t",
         ),
-        (
+        Remark(
             "After a thirtieth of the training no error is near the paper's. It can show which rows train at all and "
             "which start slowly; it cannot show final errors, nor differences that only great depth or long training "
             "bring."
         ),
         _ONE_TRAINING,
     ),
-    notes={**_NOTES, "beyond": (*_NOTES["beyond"], "1,500 iterations, for time.")},
+    notes={**_NOTES, "beyond": (*_NOTES["beyond"], Remark("1,500 iterations, for time.", letter="t"))},
     undecidable={
         **dict.fromkeys(("H1a", *_OF_ORDER), "its errors and losses are not final after a thirtieth of the training"),
         **dict.fromkeys(_OF_OVERFITTING, "a thirtieth of the training is too little to overfit"),
@@ -275,13 +294,13 @@ PAPER = Scale(
         ),
     },
     deviations=(
-        "Protocol: the paper's (its appendix), the first paper's for its own tables; the last iteration is reported.",
-        (
+        Remark("Protocol: the paper's (its appendix), the first paper's for its own; the last iteration is reported."),
+        Remark(
             "BN takes its statistics over groups of 64 images (two cards of a batch of 128), of 32 on ImageNet (eight "
             "cards), in one process."
         ),
-        "ImageNet is looked for in data/imagenet; --set data.name=imagenet:PATH names another place, for one table.",
-        "The paper does not say which BN statistics its tests use, nor whether the last epoch is reported.",
+        Remark("ImageNet is looked for in data/imagenet; --set data.name=imagenet:PATH names another, for one table."),
+        Remark("The paper does not say which BN statistics its tests use, nor whether the last epoch is reported."),
     ),
     notes={
         table: tuple(_GATES_EVERYWHERE if note == _GATES else note for note in notes) for table, notes in _NOTES.items()

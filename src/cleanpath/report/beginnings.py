@@ -10,6 +10,7 @@ that leaves it by decades says why training fails. Never imports torch.
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from html import escape
 from pathlib import Path
 
@@ -45,11 +46,18 @@ def beginnings(root: Path, tables: Iterable[Table]) -> dict[str, Beginning]:
                 path = root / seed.run / measures.PROFILES[0]
                 if not seed.run or seed.run in found or not path.is_file():
                     continue
-                try:
-                    found[seed.run] = beginning(Profile.load(path))
-                except UserError:  # damaged or of another version: `reproduce` makes it again
-                    continue
+                if (one := _read(path, path.stat().st_mtime_ns)) is not None:
+                    found[seed.run] = one
     return found
+
+
+@lru_cache(maxsize=512)
+def _read(path: Path, _written: int) -> Beginning | None:
+    """What a profile of that time says, read once; None if it is damaged or of another version: it is made again."""
+    try:
+        return beginning(Profile.load(path))
+    except UserError:
+        return None
 
 
 def beginning(profile: Profile) -> Beginning:

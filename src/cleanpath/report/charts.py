@@ -3,12 +3,13 @@
 No name of a row reaches a Vega expression or a field: panels are drawn from numbers, and words are escaped afterwards.
 """
 
+import json
 import math
 import re
 import statistics
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, lru_cache
 from html import escape
 from typing import Any
 
@@ -16,19 +17,20 @@ import altair as alt
 import vl_convert
 
 from cleanpath.paper.published import FAIL, FAIL_ABOVE
-from cleanpath.report.table import DIVERGED, EXTERNAL, FAILED, FINISHED, MISSING, Cell, SeedResult, Table
+from cleanpath.report.table import DIVERGED, EXTERNAL, FAILED, FINISHED, MISSING, UNFINISHED, Cell, SeedResult, Table
 
 WORDS = {
     "ok": "converges",
     FAIL: "fails",
     DIVERGED: "diverged",
     FAILED: "crashed",
+    UNFINISHED: "not finished",
     MISSING: "not run",
     EXTERNAL: "not ours",
 }
 # Contrast of at least 3 on white and on the dark page; the status is also a word, so no line depends on its colour.
 REFERENCE = "#7f7f7f"
-COLOURS = {"ok": "#0072B2", FAIL: "#D55E00", DIVERGED: "#D55E00", FAILED: "#D55E00"}
+COLOURS = {"ok": "#0072B2", UNFINISHED: "#0072B2", FAIL: "#D55E00", DIVERGED: "#D55E00", FAILED: "#D55E00"}
 THIN, MIDDLE, THICK = 0.7, 1.4, 2.0
 POINTS = 80  # a loss curve has no more; a longer one is averaged
 ROWS = 20  # that the table behind a panel has of a curve, where the error was not measured more often
@@ -186,7 +188,18 @@ def _svg(error: _Lines, loss: _Lines, colour: str, axes: _Axes) -> str:
     data |= {f"{view}_end": _values([line[-1:] for line in lines.median]) for view, lines in views.items()}
     data["limit"] = [{"x": 0, "to": axes.last, "y": FAIL_ABOVE}]
     present = tuple(view for view, lines in views.items() if lines)
-    return str(vl_convert.vegalite_to_svg({**_specification(colour, axes, present), "datasets": data}))
+    return to_svg({**_specification(colour, axes, present), "datasets": data})
+
+
+def to_svg(specification: Mapping[str, Any]) -> str:
+    """A chart as SVG, by Vega."""
+    return _to_svg(json.dumps(specification))
+
+
+@lru_cache(maxsize=512)
+def _to_svg(specification: str) -> str:
+    """Kept, since a page that is written anew while runs go on has few charts that have changed."""
+    return str(vl_convert.vegalite_to_svg(specification))
 
 
 @cache
@@ -294,7 +307,9 @@ def _rounded(attribute: re.Match[str]) -> str:
 
 def _sentence(table: Table, cell: Cell, reference: Cell | None) -> str:
     """The result that the panel shows, for who cannot see it."""
-    if cell.median is None:
+    if not cell.n:
+        text = f"{label(table, cell)}: {WORDS[cell.status]}, no result yet"
+    elif cell.median is None:
         text = f"{label(table, cell)}: {WORDS[cell.status]}, no finite median test error over {runs(cell.n)}"
     else:
         text = f"{label(table, cell)}: {WORDS[cell.status]}, median test error {cell.median:.1f}% over {runs(cell.n)}"

@@ -2,12 +2,13 @@
 
 import math
 import shlex
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 
 from cleanpath import measures
 from cleanpath.experiment import Experiment, Training
 from cleanpath.paper.claims import EARLY, QUANTITIES
+from cleanpath.paper.deviations import Deviation, deviations, letters_of
 from cleanpath.paper.held_out import held_out_images
 from cleanpath.paper.parts import Recipe, joined
 from cleanpath.paper.published import PublishedTable, published_table
@@ -16,7 +17,9 @@ from cleanpath.paper.seeding import Seeds
 from cleanpath.paper.silent import where_silent
 from cleanpath.paper.tables import missing, seeded
 from cleanpath.records import Run, default_name
-from cleanpath.report.table import DIVERGED, FAILED, FINISHED, MISSING, Cell, SeedResult, Table
+from cleanpath.report.table import DIVERGED, FAILED, FINISHED, MISSING, UNFINISHED, Cell, SeedResult, Table
+
+Read = Callable[[Run, int, str], SeedResult]
 
 
 def collect(  # noqa: PLR0913 (keyword options)
@@ -28,17 +31,22 @@ def collect(  # noqa: PLR0913 (keyword options)
     root: Path,
     own: Sequence[Path] = (),
     elsewhere: Mapping[tuple[str, str], str] | None = None,
+    read: Read | None = None,
 ) -> Table:
     """The table as its runs below `root` have it; what was not run is missing.
 
     `own` are the files of a user's units among its rows. `elsewhere` says by row and column what fills cells that the
-    scale does not have.
+    scale does not have. `read` reads a run, with the number of its seed and a view of the test images.
     """
+    read = read or seed_result
     paper = published_table(recipe.name)
     made = seeded(recipe, scale, seeds, changes=changes)
-    images = {(row, column): held_out_images(one.data) for (row, column, _), one in made.items()}
     runs = {key: Run(root / default_name(experiment)) for key, experiment in made.items()}
-    changed = (f"Changed for this reproduction, against what is said below: {', '.join(changes)}.",) if changes else ()
+    plain = {(row, column): one for (row, column, _), one in made.items()}
+    differing = (
+        *deviations(recipe, scale, plain, changes),
+        *(Deviation(text=told) for told in where_silent(plain, lambda cells: _cells_in_words(recipe, cells, made))),
+    )
     parts = {(row.key, column.key): joined(row, column) for row, column in recipe.cells()}
     left_out = missing(recipe, scale)
     cells = [
@@ -48,7 +56,7 @@ def collect(  # noqa: PLR0913 (keyword options)
             column=column.key,
             paper=paper.cells.get((row.key, column.key)),
             seeds=tuple(
-                seed_result(runs[row.key, column.key, seed], seed, view=parts[row.key, column.key].view)
+                read(runs[row.key, column.key, seed], seed, parts[row.key, column.key].view)
                 for seed in seeds.of(recipe.name, row.key, column.key)
                 if (row.key, column.key, seed) in runs
             ),
@@ -58,7 +66,8 @@ def collect(  # noqa: PLR0913 (keyword options)
             fill=(elsewhere or {}).get((row.key, column.key), ""),
             reference=row.reference,
             judged=parts[row.key, column.key].has_limit,
-            test_images=images.get((row.key, column.key)),
+            test_images=held_out_images(plain[row.key, column.key].data) if (row.key, column.key) in plain else None,
+            deviates=letters_of((row.key, column.key), differing),
         )
         for row, column in recipe.cells()
     ]
@@ -69,16 +78,8 @@ def collect(  # noqa: PLR0913 (keyword options)
         quantity=paper.quantity,
         scale=scale.name,
         protocol=_protocol(recipe, made),
-        deviations=(
-            *changed,
-            *scale.translations(recipe.name, parts.values()),
-            *_notes(recipe, scale),
-            *(scale.deviations if made else ()),  # a drawing trains nothing
-            *where_silent(
-                {(row, column): one for (row, column, _), one in made.items()},
-                lambda cells: _cells_in_words(recipe, cells, made),
-            ),
-        ),
+        deviations=tuple(one.text for one in differing),
+        letters=tuple(one.letter for one in differing),
         columns=tuple(column.key for column in recipe.columns),
         cells=(*cells, *_external(paper)),
         fill=command([recipe.name], scale, changes=changes, root=root, own=own, seeds=seeds.option),
@@ -107,10 +108,6 @@ def _external(paper: PublishedTable) -> list[Cell]:
         for (row, column), value in paper.cells.items()
         if row in paper.external
     ]
-
-
-def _notes(recipe: Recipe, scale: Scale) -> tuple[str, ...]:
-    return (*published_table(recipe.name).notes, *scale.notes.get(recipe.name, ()))
 
 
 def _protocol(recipe: Recipe, made: Mapping[tuple[str, str, int], Experiment]) -> str:
@@ -162,19 +159,28 @@ def _ended(tables: Sequence[Table]) -> list[SeedResult]:
     return [s for table in tables for cell in table.cells for s in cell.seeds if s.status in (FINISHED, DIVERGED)]
 
 
-def seed_result(run: Run, seed: int, *, view: str = "") -> SeedResult:
-    """How one run of a cell ended, with its curves and what was measured on it.
+def seed_result(run: Run, seed: int, view: str = "") -> SeedResult:
+    """How one run of a cell ended, with its curves and what was measured on it; of one that has not, the curves so far.
 
     With a `view` of the test images, errors are those with it, and none where it was not taken.
     """
     if not run.folder.is_dir():
         return SeedResult(seed=seed, status=MISSING)
-    result = run.result if run.status != "damaged" else None
-    if result is None:
-        reason = run.failure
-        return SeedResult(seed=seed, status=FAILED if reason else MISSING, run=run.name, reason=reason or "")
-    lines = list(run.metrics())
+    damaged = run.status == "damaged"
+    result = None if damaged else run.result
+    lines = [] if damaged else list(run.metrics())
     losses = tuple((line["iteration"], line["loss"]) for line in lines if "loss" in line)
+    errors = tuple((line["iteration"], line["error"]) for line in lines if "error" in line)
+    if result is None:
+        reason = run.failure or ""
+        return SeedResult(
+            seed=seed,
+            status=FAILED if reason else UNFINISHED if lines else MISSING,
+            loss_curve=losses,
+            error_curve=errors,
+            run=run.name,
+            reason=reason,
+        )
     training = run.experiment.training
     planned = training.iterations or (losses[-1][0] if losses and result["status"] != DIVERGED else None)
     error = result.get("error")
@@ -194,7 +200,7 @@ def seed_result(run: Run, seed: int, *, view: str = "") -> SeedResult:
         measured=measured,
         series=measures.lines(run),
         loss_curve=losses,
-        error_curve=tuple((line["iteration"], line["error"]) for line in lines if "error" in line),
+        error_curve=errors,
         seconds=result.get("seconds"),
         run=run.name,
         reason=result.get("reason", ""),

@@ -12,7 +12,6 @@ from dataclasses import dataclass
 from typing import Any
 
 import altair as alt
-import vl_convert
 
 from cleanpath.measures import by_unit
 from cleanpath.paper.parts import ITERATION, LAYER, RANK, UNIT, Overlay
@@ -29,6 +28,7 @@ from cleanpath.report.charts import (
     median_line,
     named,
     runs,
+    to_svg,
 )
 from cleanpath.report.table import Cell, Table, number
 
@@ -217,7 +217,7 @@ def _drawn(lines: Sequence[Line], layers: list[alt.LayerChart], heading: str) ->
     specification["title"]["text"] = heading
     data = {part: _values([getattr(line, part) for line in lines]) for part in ("dashed", "solid")}
     data["solid_numbers"] = _numbers(lines)
-    return str(vl_convert.vegalite_to_svg({**specification, "datasets": data}))
+    return to_svg({**specification, "datasets": data})
 
 
 def _values(lines: Sequence[Curve]) -> list[dict[str, float]]:

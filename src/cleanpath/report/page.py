@@ -12,6 +12,7 @@ from itertools import takewhile
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
+from cleanpath.paper.deviations import LETTERS
 from cleanpath.paper.published import FAIL, FAIL_ABOVE
 from cleanpath.paper.verdicts import Verdict
 from cleanpath.report.beginnings import Beginning, gains_drawing, of_cell
@@ -20,10 +21,20 @@ from cleanpath.report.claimed import Column, columns_of, tally, verdicts_of
 from cleanpath.report.claims_shown import claims_shown
 from cleanpath.report.drawing import Drawn, unit_drawing
 from cleanpath.report.overlays import Together, overlays
-from cleanpath.report.table import DIVERGED, FAILED, Cell, Table, number, spread
+from cleanpath.report.standing import Standing
+from cleanpath.report.table import DIVERGED, FAILED, Cell, Table, clock, number, spread
+from cleanpath.report.table_text import about_intervals, interval, interval_head
 
 # A status is a word, a shape and a colour: two of them are left for who does not see the third.
-SHAPES = {"converges": "●", "fails": "▲", "diverged": "✕", "crashed": "■", "not run": "○", "not ours": "□"}
+SHAPES = {
+    "converges": "●",
+    "fails": "▲",
+    "diverged": "✕",
+    "crashed": "■",
+    "not finished": "◐",
+    "not run": "○",
+    "not ours": "□",
+}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,6 +46,7 @@ class _Line:
     paper: str
     median: str
     spread: str
+    interval: str
     n: str
     status: str
     verdict: str
@@ -54,6 +66,7 @@ class _Section:
     name: str
     answer: tuple[str, ...]
     lines: tuple[_Line, ...]
+    interval_head: str
     limits: tuple[str, ...]
     troubles: tuple[str, ...]
     chart: Chart
@@ -67,7 +80,7 @@ class _Section:
     """For each panel of the chart, its network at initialisation: gains over depth and unit; empty where not known."""
 
 
-def page(
+def page(  # noqa: PLR0913 (keyword options)
     tables: Sequence[Table],
     facts: Mapping[str, str],
     command: str,
@@ -75,11 +88,13 @@ def page(
     verdicts: Sequence[Verdict] | None = None,
     beginnings: Mapping[str, Beginning] | None = None,
     drawings: Mapping[str, Sequence[Drawn]] | None = None,
+    standing: Standing | None = None,
 ) -> str:
     """The complete HTML; `facts` are printed as they are (versions, threads, commit, time), `command` made the page.
 
     The verdicts are those of the tables, if none are given. `beginnings` are the networks at their initialisation, by
-    run, `drawings` the units that a figure shows, by table.
+    run, `drawings` the units that a figure shows, by table. With a `standing` the page says how far the runs are, and
+    loads itself anew.
     """
     environment = Environment(
         loader=PackageLoader("cleanpath.report"),
@@ -89,6 +104,7 @@ def page(
         lstrip_blocks=True,
     )
     environment.globals = {"shapes": SHAPES, "words": WORDS, "svg": _svg, "anchor": anchor, "fail_above": FAIL_ABOVE}
+    environment.globals |= {"letters": LETTERS, "number": number, "clock": clock}
     sections = [_section(table, beginnings or {}, (drawings or {}).get(table.name, ())) for table in tables]
     judged = verdicts_of(tables) if verdicts is None else verdicts
     return environment.get_template("page.html").render(
@@ -98,6 +114,9 @@ def page(
         title=_title(tables),
         tally=tally(judged, tables),
         hypotheses=claims_shown(tables, judged),
+        intervals=about_intervals([cell for table in tables for cell in table.cells]),
+        standing=standing,
+        lettered=any(cell.deviates for table in tables for cell in table.cells),
         widths=(THIN, THICK),
         colours=COLOURS,
         reference=REFERENCE,
@@ -204,6 +223,7 @@ def _section(table: Table, beginnings: Mapping[str, Beginning], drawn: Sequence[
         name=_name(table),
         answer=answer(table),
         lines=tuple(_line(table, index) for index in range(len(table.cells))),
+        interval_head=interval_head(table.cells),
         limits=tuple(_limits(table)),
         troubles=tuple(_troubles(table)),
         chart=chart,
@@ -242,6 +262,7 @@ def _line(table: Table, index: int) -> _Line:
         paper=number(cell.paper, 2),
         median=number(cell.median, cell.digits),
         spread=spread(cell),
+        interval=interval(cell),
         n=str(cell.n) if cell.n == asked else f"{cell.n} of {asked}",
         status=WORDS[cell.status],
         verdict=words,

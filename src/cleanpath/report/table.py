@@ -1,7 +1,5 @@
-"""A table of the paper with ours beside it: values only, and as JSON, Markdown and CSV."""
+"""A table of the paper with ours beside it: values only, and as plain data."""
 
-import csv
-import io
 import math
 import statistics
 from collections.abc import Collection, Mapping, Sequence
@@ -9,12 +7,15 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from cleanpath.measures import by_unit
+from cleanpath.paper.exact import ranks_around_median
 from cleanpath.paper.parts import Overlay
 from cleanpath.paper.published import FAIL, FAIL_ABOVE, Published
 
 FORMAT = 1
-# What a run can come to: it finished, a value was not finite, it crashed, or there is none.
-FINISHED, DIVERGED, FAILED, MISSING = "finished", "diverged", "failed", "missing"
+# What a run can come to: it finished, a value was not finite, it crashed, it has begun, or there is none.
+FINISHED, DIVERGED, FAILED, UNFINISHED, MISSING = "finished", "diverged", "failed", "unfinished", "missing"
+# How often an interval is to hold the median at least.
+CONFIDENCE = 0.95
 # A competitor's number, which nothing here trains.
 EXTERNAL = "external"
 
@@ -74,6 +75,8 @@ class Cell:
     """Whether the number is an error for which the paper's limit of 20% was made."""
     test_images: int | None = None
     """How many images an error is counted on; None where that is not known."""
+    deviates: tuple[str, ...] = ()
+    """In what it is not run as the paper's: letters, which stand before the table's `deviations`."""
 
     @property
     def values(self) -> tuple[float, ...]:
@@ -112,13 +115,22 @@ class Cell:
 
     @property
     def interval(self) -> tuple[float, float] | None:
-        """From the least to the greatest of the runs; None below two runs. `coverage` says how sure it is."""
-        return (min(self.values), max(self.values)) if self.n > 1 else None
+        """An interval of the median over seeds from two of the runs (`ranks_around_median`); None below two runs."""
+        if self.n < 2:
+            return None
+        k, _ = ranks_around_median(self.n)
+        ordered = sorted(self.values)
+        return ordered[k - 1], ordered[-k]
 
     @property
     def coverage(self) -> float | None:
-        """How often such an interval holds the true median over seeds, whatever their distribution: 1 − 2^(1−n)."""
-        return 1 - 2.0 ** (1 - self.n) if self.n > 1 else None
+        """How often such an interval holds the true median, whatever the distribution; None below two runs."""
+        return ranks_around_median(self.n)[1] if self.n > 1 else None
+
+    @property
+    def is_range(self) -> bool:
+        """Whether the runs are too few for an interval of 95%, so that it is all of them, from least to greatest."""
+        return self.coverage is not None and self.coverage < CONFIDENCE
 
     @property
     def digits(self) -> int:
@@ -127,7 +139,7 @@ class Cell:
 
     @property
     def status(self) -> str:
-        """`ok`, `fail` (median above the limit), `diverged`, `failed` (a run crashed), `missing`, `external`."""
+        """`external`, `failed` if a run crashed, else the `outcome`."""
         if self.external:
             return EXTERNAL
         return FAILED if self.crashes else self.outcome
@@ -139,9 +151,12 @@ class Cell:
 
     @property
     def outcome(self) -> str:
-        """What the runs that ended say, whatever became of the others: `ok`, `fail`, `diverged`; `missing` without."""
+        """What the runs that ended say, whatever became of the others: `ok`, `fail`, `diverged`.
+
+        Without one `unfinished` if a run has begun, else `missing`.
+        """
         if not self.n:
-            return MISSING
+            return UNFINISHED if any(seed.status == UNFINISHED for seed in self.seeds) else MISSING
         if self.median is None:
             return DIVERGED
         return FAIL if self.judged and self.median > FAIL_ABOVE else "ok"
@@ -170,6 +185,13 @@ class Table:
     """Whether it is a figure of the curves of these cells."""
     overlays: tuple[Overlay, ...] = ()
     """Its panels with the lines of several cells."""
+    letters: tuple[str, ...] = ()
+    """Of each of the `deviations` the letter at the cells that it is said of; empty where it is of none."""
+
+    @property
+    def marked(self) -> tuple[tuple[str, str], ...]:
+        """The deviations, each with its letter."""
+        return tuple(zip(self.letters or ("",) * len(self.deviations), self.deviations, strict=True))
 
 
 def to_data(tables: Sequence[Table], **provenance: Any) -> dict[str, Any]:
@@ -190,11 +212,13 @@ def from_data(data: dict[str, Any]) -> list[Table]:
                 paper=row["paper"],
                 seeds=tuple(_seed(seed) for seed in row["seeds"]),
                 **{key: row[key] for key in _LATER if key in row},
+                deviates=tuple(row.get("deviates", ())),
             )
             for row in one["rows"]
         )
         about = {key: value for key, value in one.items() if key != "rows"}
         about |= {"deviations": tuple(one["deviations"]), "columns": tuple(one["columns"])}
+        about |= {"letters": tuple(one.get("letters", ()))}
         tables.append(Table(**about, cells=cells))
     return tables
 
@@ -206,44 +230,6 @@ _LATER = ("quantity", "note", "external", "left_out", "fill", "judged", "test_im
 def _seed(data: Mapping[str, Any]) -> SeedResult:
     series = {key: tuple((x, y) for x, y in line) for key, line in data.get("series", {}).items()}
     return SeedResult(**{**data, "series": series})
-
-
-def to_markdown(table: Table) -> str:
-    """The table as Markdown."""
-    head = ["row", "column", "paper", "ours, median", "mean ± std", "from least to greatest", "n", "status"]
-    lines = [head, ["---", "---", "--:", "--:", "--:", "--:", "--:", "---"]]
-    lines += [
-        [c.label, c.column, number(c.paper, 2), number(c.median, c.digits), spread(c), interval(c), count(c), c.status]
-        for c in table.cells
-    ]
-    body = "\n".join(f"| {' | '.join(line)} |" for line in lines)
-    return f"**{table.name}: {table.title}**, scale {table.scale} ({table.protocol})\n\n{body}\n"
-
-
-def to_csv(tables: Sequence[Table]) -> str:
-    """All rows of all tables as one CSV."""
-    out = io.StringIO()
-    names = (
-        "table",
-        "row",
-        "column",
-        "quantity",
-        "paper",
-        "n",
-        "median",
-        "mean",
-        "std",
-        "low",
-        "high",
-        "coverage",
-        "status",
-        "left_out",
-    )
-    writer = csv.DictWriter(out, names, extrasaction="ignore", lineterminator="\n")
-    writer.writeheader()
-    for table in tables:
-        writer.writerows({"table": table.name, **_cell_data(cell), **_interval_data(cell)} for cell in table.cells)
-    return out.getvalue()
 
 
 def number(value: Published | None, digits: int) -> str:
@@ -261,19 +247,6 @@ def spread(cell: Cell) -> str:
     if cell.std is None or cell.mean is None:
         return "–"
     return f"{cell.mean:.{cell.digits}f} ± {cell.std:.{cell.digits}f}"
-
-
-def interval(cell: Cell) -> str:
-    """From the least to the greatest run, with its coverage of the median; a dash below two runs."""
-    if cell.interval is None or cell.coverage is None:
-        return "–"
-    low, high = (f"{each:.{cell.digits}f}" if math.isfinite(each) else DIVERGED for each in cell.interval)
-    return f"{low} to {high} ({100 * cell.coverage:.3g}%)"
-
-
-def _interval_data(cell: Cell) -> dict[str, float | None]:
-    low, high = cell.interval or (None, None)
-    return {"low": low, "high": high, "coverage": cell.coverage}
 
 
 def clock(seconds: float) -> str:
@@ -295,16 +268,17 @@ def _table_data(table: Table) -> dict[str, Any]:
         "scale": table.scale,
         "protocol": table.protocol,
         "deviations": list(table.deviations),
+        "letters": list(table.letters),
         "columns": list(table.columns),
         "fill": table.fill,
         "quantities": dict(table.quantities),
         "no_numbers": table.no_numbers,
         "curves": table.curves,
-        "rows": [_cell_data(cell, printed) for cell in table.cells],
+        "rows": [cell_data(cell, printed) for cell in table.cells],
     }
 
 
-def _cell_data(cell: Cell, lines: Collection[str] = ()) -> dict[str, Any]:
+def cell_data(cell: Cell, lines: Collection[str] = ()) -> dict[str, Any]:
     """A cell and its runs; of their measured lines those that the table is about."""
     return {
         "row": cell.row,
@@ -318,10 +292,15 @@ def _cell_data(cell: Cell, lines: Collection[str] = ()) -> dict[str, Any]:
         "fill": cell.fill,
         "judged": cell.judged,
         "test_images": cell.test_images,
+        "deviates": list(cell.deviates),
         "n": cell.n,
         "median": cell.median,
         "mean": cell.mean,
         "std": cell.std,
+        "interval": None
+        if cell.interval is None
+        else [end if math.isfinite(end) else DIVERGED for end in cell.interval],
+        "coverage": cell.coverage,
         "status": cell.status,
         "seeds": [
             {

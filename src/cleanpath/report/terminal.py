@@ -14,12 +14,19 @@ from cleanpath.nn.summary_values import Summary, UnitSummary
 from cleanpath.paper.published import PublishedTable
 from cleanpath.paper.verdicts import Verdict
 from cleanpath.records import Run
-from cleanpath.report import claimed
-from cleanpath.report import table as tables
+from cleanpath.report import claimed, table_text
 from cleanpath.report.table import Table, clock, count, number, spread
 
-_LEAST_WIDTH, _ANY_WIDTH = 160, 100_000
-_COLOURS = {"ok": "green", "fail": "red", "diverged": "red", "failed": "red", "warn": "yellow", "missing": "dim"}
+_LEAST_WIDTH, _WIDE, _ANY_WIDTH = 160, 100, 100_000
+_COLOURS = {
+    "ok": "green",
+    "fail": "red",
+    "diverged": "red",
+    "failed": "red",
+    "warn": "yellow",
+    "missing": "dim",
+    "unfinished": "dim",
+}
 _COLOURS |= {"confirmed": "green", "contradicted": "red", "undecided": "yellow", "not run": "dim"}
 
 
@@ -35,12 +42,8 @@ def print_tables(found: Sequence[Table], verdicts: Sequence[Verdict] = ()) -> No
         console.print(f"\n[bold]{one.name}: {escape(one.title)}[/]")
         console.print(f"paper: {escape(one.quantity)}")
         console.print(f"ours: scale {one.scale}, {escape(one.protocol)}")
-        grid = _grid("row", "column", "paper", "ours: median", "mean ± std", "n", "status", right=(2, 3, 4, 5))
-        for c in one.cells:
-            cells = (c.label, c.column, number(c.paper, 2), number(c.median, c.digits), spread(c), count(c))
-            grid.add_row(*map(escape, cells), _coloured(c.status))
         if one.cells:
-            console.print(grid)
+            console.print(_cells(one, narrow=console.width < _WIDE))
         for column in claimed.columns_of(one):
             for sentence in column.sentences:
                 console.print(f"{escape(column.column)}: {escape(sentence)}", soft_wrap=True)
@@ -51,8 +54,27 @@ def print_tables(found: Sequence[Table], verdicts: Sequence[Verdict] = ()) -> No
             console.print(f"left out here, {these}: {escape(reason)}; fill with  {escape(fill)}", soft_wrap=True)
         if one.no_numbers:
             console.print(f"without a number of the paper's: {escape(one.no_numbers)}", soft_wrap=True)
-    for line in dict.fromkeys(line for one in found for line in one.deviations):
-        console.print(f"- {escape(line)}", soft_wrap=True)
+    console.print()
+    if told := table_text.about_intervals([cell for one in found for cell in one.cells]):
+        console.print(escape(told), soft_wrap=True)
+    for letter, line in dict.fromkeys(marked for one in found for marked in one.marked):
+        console.print(f"- {letter}{': ' if letter else ''}{escape(line)}", soft_wrap=True)
+
+
+def _cells(table: Table, *, narrow: bool) -> Grid:
+    """The rows of a table, column by column; 80 letters wide where there are no more, with the words of rows folded."""
+    interval = table_text.interval_head(table.cells).replace("; ", ";\n")
+    heads = ("row", "paper", "ours", "mean ± std", interval, "n", "differs in", "status")
+    grid = _grid(*heads, right=(1, 2, 3, 4, 5), gap=1 if narrow else 2)
+    for head in grid.columns[1:]:
+        head.no_wrap = True
+    for column in dict.fromkeys(c.column for c in table.cells):
+        if len(table.columns) > 1:
+            grid.add_row(f"[bold]{escape(column)}[/]")
+        for c in (c for c in table.cells if c.column == column):
+            numbers = (number(c.paper, 2), number(c.median, c.digits), spread(c), table_text.interval(c), count(c))
+            grid.add_row(*map(escape, (c.label, *numbers, table_text.letters(c))), _coloured(c.status))
+    return grid
 
 
 def _left_out(table: Table) -> list[tuple[tuple[str, str], int]]:
@@ -67,12 +89,12 @@ def print_markdown(found: Sequence[Table], verdicts: Sequence[Verdict] = ()) -> 
 
 def _table_in_markdown(table: Table) -> str:
     said = [f"- {column.column}: {told}\n" for column in claimed.columns_of(table) for told in column.sentences]
-    return tables.to_markdown(table) + ("\n" + "".join(said) if said else "")
+    return table_text.to_markdown(table) + ("\n" + "".join(said) if said else "")
 
 
 def print_csv(found: Sequence[Table], verdicts: Sequence[Verdict] = ()) -> None:  # noqa: ARG001 (as the others)
     """The tables as one CSV."""
-    sys.stdout.write(tables.to_csv(found))
+    sys.stdout.write(table_text.to_csv(found))
 
 
 FORMATS: dict[str, Callable[[Sequence[Table], Sequence[Verdict]], None]] = {
@@ -80,6 +102,16 @@ FORMATS: dict[str, Callable[[Sequence[Table], Sequence[Verdict]], None]] = {
     "md": print_markdown,
     "csv": print_csv,
 }
+
+
+def show_tables(found: Sequence[tuple[Sequence[Table], Sequence[Verdict]]], form: str) -> None:
+    """Tables with the verdicts on them in one of the `FORMATS`; several groups of them one after the other."""
+    if form == "csv":
+        found = [([table for tables, _ in found for table in tables], [])]
+    for at, (tables, verdicts) in enumerate(found):
+        if at:
+            sys.stdout.write("\n")
+        FORMATS[form](tables, verdicts)
 
 
 def print_plan(plan: dict[str, Any]) -> None:
@@ -236,8 +268,8 @@ def _alike(units: Sequence[UnitSummary], *, every: bool) -> list[list[UnitSummar
     return [[unit] for unit in units] if every else [list(group) for _, group in groupby(units, kind)]
 
 
-def _grid(*heads: str, right: Sequence[int] = ()) -> Grid:
-    grid = Grid(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold")
+def _grid(*heads: str, right: Sequence[int] = (), gap: int = 2) -> Grid:
+    grid = Grid(box=None, pad_edge=False, padding=(0, gap, 0, 0), header_style="bold")
     for index, head in enumerate(heads):
         grid.add_column(head, justify="right" if index in right else "left", overflow="fold")
     return grid

@@ -1,0 +1,150 @@
+"""Pages that are written anew while a grid runs: from the run folders alone, in another process than the grid's."""
+
+import contextlib
+import os
+import time
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from cleanpath.errors import Stopped
+from cleanpath.grid.plan import DONE, Cell
+from cleanpath.pages import Page
+from cleanpath.records import Run, recent
+from cleanpath.report.collect import seed_result
+from cleanpath.report.standing import Standing, Underway
+from cleanpath.report.table import SeedResult
+from cleanpath.reproduction import Outcome
+
+_REST = 4.0  # a page that took a second to write is written anew after four: at most a fifth of a core
+_SECONDS_FOR_MEASURING = 60.0  # how long to wait for a grid that measures its last runs
+
+
+def follow(pages: Sequence[Page], *, every: float) -> list[Outcome]:
+    """Write pages anew every few seconds until all of their runs are done; what they came to.
+
+    A page of which nothing changed is left as it is. Whatever ends this, the pages then stand as a report writes them,
+    and no longer load themselves anew.
+    """
+    cells = [page.job.cells() for page in pages]
+    read, shown = Reading(), ""
+    try:
+        until = _Measured(pages)
+        while True:
+            began = time.monotonic()
+            standings = [standing(each, every=max(1, round(every))) for each in cells]
+            if all(one.over for one in standings) and until.over(began):
+                break
+            state = repr([replace(one, at="") for one in standings])
+            if state != shown:
+                with contextlib.suppress(FileNotFoundError):  # a run began anew while it was read
+                    for page, one in zip(pages, standings, strict=True):
+                        page.write(page.job.outcome(read), one)
+                    shown = state
+            time.sleep(max(every, _REST * (time.monotonic() - began)))
+    except Stopped:
+        written(pages, read)
+        raise
+    return written(pages, read)
+
+
+def written(pages: Sequence[Page], read: "Reading | None" = None) -> list[Outcome]:
+    """Write pages as their runs stand now; what they came to."""
+    found = [page.job.outcome(read) for page in pages]
+    for page, one in zip(pages, found, strict=True):
+        page.write(one)
+    return found
+
+
+class _Measured:
+    """Whether a grid whose runs are done has measured them too, or does not go on with that."""
+
+    def __init__(self, pages: Sequence[Page]) -> None:
+        self._pages = pages
+        self._left, self._since = -1, 0.0
+
+    def over(self, now: float) -> bool:
+        left = sum(len(page.job.wishes()) for page in self._pages)
+        if left != self._left:
+            self._left, self._since = left, now
+        return not left or now - self._since >= _SECONDS_FOR_MEASURING
+
+
+class Reading:
+    """Reads runs for a table, each again only when a file of its folder has changed."""
+
+    def __init__(self) -> None:
+        self._kept: dict[tuple[Path, str], tuple[Any, SeedResult]] = {}
+
+    def __call__(self, run: Run, seed: int, view: str) -> SeedResult:
+        """The result of a run, as `seed_result` reads it."""
+        stamp = _stamp(run.folder)
+        before, found = self._kept.get((run.folder, view), (None, None))
+        if found is None or before != stamp:
+            found = seed_result(run, seed, view)
+            self._kept[run.folder, view] = stamp, found
+        return replace(found, seed=seed)
+
+
+def _stamp(folder: Path) -> tuple[tuple[str, int, int], ...]:
+    """What tells that a run has changed: its files of text, with time and size."""
+    told = []
+    with contextlib.suppress(FileNotFoundError):
+        for entry in os.scandir(folder):
+            if entry.name.endswith((".json", ".jsonl", ".txt")):
+                stat = entry.stat()
+                told.append((entry.name, stat.st_mtime_ns, stat.st_size))
+    return tuple(sorted(told))
+
+
+def standing(cells: Sequence[Cell], *, every: int) -> Standing:
+    """How far a grid is, from the run folders."""
+    states = [(cell, cell.status) for cell in cells]
+    going = [(cell, _underway(cell)) for cell, status in states if status == "running"]
+    waiting = [cell for cell, status in states if status not in (*DONE, "failed", "running")]
+    return Standing(
+        ended=sum(status in DONE for _, status in states),
+        failed=tuple((cell.label, cell.run.failure or "") for cell, status in states if status == "failed"),
+        underway=tuple(one for _, one in going),
+        waiting=len(waiting),
+        seconds_left=_seconds_left(going, waiting),
+        at=time.strftime("%H:%M:%S"),
+        every=every,
+    )
+
+
+def _underway(cell: Cell) -> Underway:
+    """A run that goes on, from its last measurements."""
+    lines = recent(cell.run)
+    losses = [line for line in lines if "loss" in line]
+    last = losses[-1] if losses else None
+    training = cell.experiment.training
+    speed = None
+    if last is not None and last["seconds"] > losses[0]["seconds"]:
+        steps = last["iteration"] - losses[0]["iteration"]
+        speed = training.batch_size * steps / (last["seconds"] - losses[0]["seconds"])
+    iteration = last["iteration"] if last is not None else 0
+    total = training.iterations
+    left = (total - iteration) * training.batch_size / speed if total is not None and speed else None
+    return Underway(
+        label=cell.label,
+        iteration=iteration,
+        total=total,
+        loss=last["loss"] if last is not None else None,
+        error=next((line["error"] for line in reversed(lines) if "error" in line), None),
+        images_per_second=speed,
+        seconds_left=left,
+    )
+
+
+def _seconds_left(going: Sequence[tuple[Cell, Underway]], waiting: Sequence[Cell]) -> float | None:
+    """Work that is left, in images times layers, at the speed of the runs that go on."""
+    if any(one.total is None for _, one in going) or not all(one.images_per_second for _, one in going):
+        return None
+    speeds = [
+        (one.images_per_second or 0.0) * cell.work / (cell.experiment.training.batch_size * (one.total or 1))
+        for cell, one in going
+    ]
+    left = sum(cell.work for cell in waiting) + sum(cell.work * (1 - one.share) for cell, one in going)
+    return left / sum(speeds) if sum(speeds) else None

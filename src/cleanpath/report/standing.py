@@ -1,0 +1,71 @@
+"""How far a grid is, as values: what runs, how fast, what is left, what crashed. A page shows it while runs go on."""
+
+import math
+from dataclasses import dataclass
+
+from cleanpath.report.table import clock
+
+
+@dataclass(frozen=True, kw_only=True)
+class Underway:
+    """A run that goes on: where its measurements stand."""
+
+    label: str
+    iteration: int
+    total: int | None
+    """None where its length is in epochs."""
+    loss: float | None
+    error: float | None
+    """The last test error in percent; None before the first."""
+    images_per_second: float | None
+    seconds_left: float | None
+
+    @property
+    def share(self) -> float:
+        """How much of it is done, 0 to 1."""
+        return min(1.0, self.iteration / self.total) if self.total else 0.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Standing:
+    """All cells of a grid, each in one of the four."""
+
+    ended: int
+    failed: tuple[tuple[str, str], ...]
+    """The cells that crashed, by label, with the reason."""
+    underway: tuple[Underway, ...]
+    waiting: int
+    seconds_left: float | None
+    """Until the last is done at today's speed; None where nothing runs, or too short a time to tell."""
+    at: str
+    """When it stood so."""
+    every: int
+    """After how many seconds a browser is to look again."""
+
+    @property
+    def total(self) -> int:
+        """How many cells there are."""
+        return self.ended + len(self.failed) + len(self.underway) + self.waiting
+
+    @property
+    def over(self) -> bool:
+        """Whether every cell ended or crashed."""
+        return not self.underway and not self.waiting
+
+    @property
+    def images_per_second(self) -> float:
+        """Of all runs together."""
+        return sum(one.images_per_second or 0.0 for one in self.underway)
+
+    def in_words(self) -> str:
+        """One sentence."""
+        parts = [
+            f"{self.ended} of {self.total} runs are done",
+            *([f"{len(self.failed)} crashed"] if self.failed else []),
+            f"{len(self.underway) or 'none'} {'goes' if len(self.underway) == 1 else 'go'} on",
+            *([f"{self.waiting} wait"] if self.waiting else []),
+            *([f"{self.images_per_second:,.0f} images per second"] if self.underway else []),
+        ]
+        left = math.nan if self.seconds_left is None else self.seconds_left
+        told = f"; about {clock(left)} left" if math.isfinite(left) else "" if self.over else "; time left not known"
+        return f"{', '.join(parts)}{told}."

@@ -1,0 +1,271 @@
+"""Pages that are written while runs go on: how far a grid is, from folders alone, and when the writing ends."""
+
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pytest
+
+from cleanpath import live
+from cleanpath.errors import Stopped
+from cleanpath.grid.plan import Cell
+from cleanpath.locking import acquire
+from cleanpath.pages import Page
+from cleanpath.recorded import record
+from cleanpath.records import Run, Writer, recent, record_failure
+from cleanpath.report.collect import seed_result
+from cleanpath.report.table import UNFINISHED
+from cleanpath.reproduction import Reproduction, reproduction
+from tests.helpers import wait_until
+
+N, BATCH = 200, 64
+SECOND = 0.5  # of an iteration
+CHANGES = (f"training.iterations={N}", f"training.batch_size={BATCH}", "network.depth=8")
+ROWS = ("original", "bn_after_addition", "relu_before_addition", "relu_only_preactivation", "full_preactivation")
+
+
+def made(root: Path) -> Reproduction:
+    """Five cells of equal cost."""
+    return reproduction(["table2"], scale="quick", seeds=1, all_columns=False, changes=CHANGES, root=root)
+
+
+def cells(root: Path) -> dict[str, Cell]:
+    return {cell.experiment.source.split("/")[1]: cell for cell in made(root).cells()}
+
+
+def begun(cell: Cell, iterations: int, *, held: bool) -> None:
+    """A run that has come so far; `held` by this process, as one that goes on is."""
+    with Writer(cell.folder, cell.experiment, {}) as writer:
+        for at in range(1, iterations + 1):
+            writer.append({"iteration": at, "loss": 2.0 - at / N, "seconds": SECOND * at})
+            if at % 50 == 0:
+                writer.append({"iteration": at, "error": 90.0 - at / 10, "seconds": SECOND * at})
+    if held:
+        acquire(cell.folder / "lock")
+
+
+def ended(cell: Cell, error: float = 2.0) -> None:
+    with Writer(cell.folder, cell.experiment, {"torch": "2.14"}, resume=True) as writer:
+        writer.finish({"status": "finished", "error": error, "train_error": 0.0, "train_loss": 0.1, "iterations": N})
+
+
+@pytest.fixture
+def half(tmp_path: Path) -> Path:
+    """One run done, two that go on (of which one has only begun), one that crashed, one that waits."""
+    of = cells(tmp_path)
+    ended(of["original"])
+    begun(of["bn_after_addition"], 150, held=True)
+    begun(of["relu_before_addition"], 1, held=False)
+    record_failure(of["relu_only_preactivation"].folder, "MemoryError: no <memory>")
+    return tmp_path
+
+
+def test_standing_is_what_the_folders_say(half: Path) -> None:
+    found = live.standing(made(half).cells(), every=7)
+    assert (found.ended, found.waiting, found.total, found.every) == (1, 2, 5, 7)
+    assert found.failed == (("table2/relu_only_preactivation seed 0", "MemoryError: no <memory>"),)
+    (one,) = found.underway
+    assert (one.label, one.iteration, one.total) == ("table2/bn_after_addition seed 0", 150, N)
+    assert (one.loss, one.error) == (2.0 - 150 / N, 75.0)
+    assert one.images_per_second == pytest.approx(BATCH / SECOND)
+    assert one.seconds_left == pytest.approx(50 * SECOND)
+    # Two whole runs wait, and a quarter of one that goes on is left, at its speed.
+    assert found.seconds_left == pytest.approx((2 + 0.25) * N * SECOND)
+    assert found.in_words() == (
+        "1 of 5 runs are done, 1 crashed, 1 goes on, 2 wait, 128 images per second; about 3:45 left."
+    )
+    assert not found.over
+
+
+def test_time_is_shared_by_runs_that_go_on_side_by_side(half: Path) -> None:
+    acquire(cells(half)["relu_before_addition"].folder / "lock")
+    before = live.standing(made(half).cells(), every=1)
+    assert before.seconds_left is None  # one iteration says nothing of its speed
+    assert "; time left not known." in before.in_words()
+    (cells(half)["relu_before_addition"].folder / "lock").unlink()
+    begun(cells(half)["relu_before_addition"], 100, held=True)
+    found = live.standing(made(half).cells(), every=1)
+    assert found.seconds_left == pytest.approx((1 + 0.25 + 0.5) * N * SECOND / 2)
+
+
+def test_grid_that_nobody_works_on_says_so(tmp_path: Path) -> None:
+    found = live.standing(made(tmp_path).cells(), every=1)
+    assert found.in_words() == "0 of 5 runs are done, none go on, 5 wait; time left not known."
+
+
+def test_last_measurements_are_those_that_were_written_whole(tmp_path: Path) -> None:
+    cell = cells(tmp_path)["original"]
+    begun(cell, 150, held=False)
+    every = list(cell.run.metrics())
+    assert recent(cell.run) == every
+    some = recent(cell.run, size=500)
+    assert 5 < len(some) < len(every)
+    assert some == every[-len(some) :]
+    with (cell.folder / "metrics.jsonl").open("a") as file:
+        file.write('{"iteration": 15')
+    assert recent(cell.run) == every
+    assert recent(Run(tmp_path / "none")) == []
+
+
+def test_run_that_goes_on_has_its_curves_so_far_and_no_number(half: Path) -> None:
+    result = seed_result(cells(half)["bn_after_addition"].run, 0)
+    assert (result.status, result.error, len(result.loss_curve), len(result.error_curve)) == (UNFINISHED, None, 150, 3)
+    (table,) = made(half).tables()
+    of = {cell.row: cell for cell in table.cells if cell.column == "ResNet-110"}
+    assert [of[row].status for row in ROWS] == ["ok", "unfinished", "unfinished", "failed", "missing"]
+    assert (of["bn_after_addition"].n, of["bn_after_addition"].median) == (0, None)
+
+
+def test_run_is_read_again_only_when_it_changed(half: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[str] = []
+
+    def reading(run: Run, seed: int, view: str = "") -> object:
+        seen.append(run.name)
+        return seed_result(run, seed, view)
+
+    monkeypatch.setattr(live, "seed_result", reading)
+    read = live.Reading()
+    first = made(half).outcome(read)
+    count = len(seen)
+    assert made(half).outcome(read) == first == made(half).outcome()
+    assert len(seen) == count
+    changed = cells(half)["bn_after_addition"]
+    (changed.folder / "lock").unlink()
+    ended(changed)
+    again = made(half).outcome(read)
+    assert seen[count:] == [changed.folder.name]
+    assert again == made(half).outcome() != first
+
+
+@dataclass
+class Clock:
+    """Time that passes only in sleep, in which something happens to the runs."""
+
+    then: list[Callable[[], None]]
+    now: float = 0.0
+    slept: list[float] = field(default_factory=list)
+
+    def monotonic(self) -> float:
+        return self.now
+
+    def sleep(self, seconds: float) -> None:
+        self.slept.append(seconds)
+        self.now += seconds
+        if self.then:
+            self.then.pop(0)()
+
+
+@dataclass
+class Seen:
+    """A folder in which pages are written, what they were each time, and the clock."""
+
+    page: Page
+    clock: Clock
+    texts: list[str]
+
+
+@pytest.fixture
+def seen(half: Path, monkeypatch: pytest.MonkeyPatch) -> Seen:
+    clock, texts = Clock([]), []
+    page = Page(job=made(half), path=half / "reports" / "page.html", command="cleanpath report runs --live")
+    whole = Page.write
+
+    def write(self: Page, *arguments: object) -> None:
+        whole(self, *arguments)  # type: ignore[arg-type]
+        texts.append(self.path.read_text(encoding="utf-8"))
+
+    monkeypatch.setattr(Page, "write", write)
+    monkeypatch.setattr("time.monotonic", clock.monotonic)
+    monkeypatch.setattr("time.sleep", clock.sleep)
+    return Seen(page, clock, texts)
+
+
+def end_all(root: Path) -> None:
+    for row, cell in cells(root).items():
+        (cell.folder / "lock").unlink(missing_ok=True)
+        if row != "relu_only_preactivation" and cell.status != "finished":
+            ended(cell)
+
+
+def test_page_is_written_anew_until_every_run_is_done_or_crashed(seen: Seen, half: Path) -> None:
+    seen.clock.then = [lambda: None, lambda: begun_further(half), lambda: end_all(half)]
+    (found,) = live.follow([seen.page], every=5.0)
+    # Nothing changed in the first rest; when all had ended, nobody measured, and the last is the page of a report.
+    assert [text.count('http-equiv="refresh"') for text in seen.texts] == [1, 1, 1, 0]
+    assert [text.count('id="live"') for text in seen.texts] == [1, 1, 1, 0]
+    assert "150 of 200" in seen.texts[0]
+    assert "180 of 200" in seen.texts[1]
+    assert "MemoryError: no &lt;memory&gt;" in seen.texts[0]
+    assert found.tables[0].cells[1].n == 1
+    assert min(seen.clock.slept) >= 5.0
+    last = seen.texts[-1]
+    live.written([seen.page])
+    assert seen.texts[-1] == last
+
+
+def begun_further(root: Path) -> None:
+    cell = cells(root)["bn_after_addition"]
+    (cell.folder / "lock").unlink()
+    begun(cell, 180, held=True)
+
+
+def test_grid_that_measures_its_last_runs_is_waited_for_but_not_for_ever(seen: Seen, half: Path) -> None:
+    end_all(half)
+    wishes = [3, 2, *[1] * 1000]
+    object.__setattr__(seen.page.job, "wishes", lambda: [None] * wishes.pop(0))
+    live.follow([seen.page], every=5.0)
+    assert 60.0 <= seen.clock.now - 10.0 <= 70.0  # the last of the three is never measured
+    assert seen.texts[-1].count('http-equiv="refresh"') == 0
+
+
+def test_whoever_stops_it_leaves_a_page_that_no_longer_loads_itself(seen: Seen) -> None:
+    def stop() -> None:
+        raise Stopped("stopped by SIGINT; so", signal_number=2)
+
+    seen.clock.then = [stop]
+    with pytest.raises(Stopped):
+        live.follow([seen.page], every=5.0)
+    assert [text.count('http-equiv="refresh"') for text in seen.texts] == [1, 0]
+    assert "not finished" in seen.texts[-1]
+
+
+def test_writing_takes_a_fifth_of_the_time_at_most(seen: Seen, half: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def slow(cells: object, *, every: int) -> object:
+        seen.clock.now += 3.0
+        return before(cells, every=every)  # type: ignore[arg-type]
+
+    before = live.standing
+    monkeypatch.setattr(live, "standing", slow)
+    seen.clock.then = [lambda: end_all(half)]
+    live.follow([seen.page], every=5.0)
+    assert seen.clock.slept[0] == 12.0
+
+
+def test_ctrl_c_ends_it_with_a_sentence(half: Path) -> None:
+    record(made(half), "cleanpath reproduce table2")
+    command = [sys.executable, "-m", "cleanpath", "report", str(half), "--live", "--page", "page.html"]
+    child = subprocess.Popen(command, cwd=half, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    wait_until((half / "page.html").is_file, "the page")
+    child.send_signal(signal.SIGINT)
+    out, err = child.communicate(timeout=120)
+    assert (child.returncode, out) == (130, "")
+    first, last = err.splitlines()
+    assert first == "page: page.html, written anew until the runs are done; Ctrl-C ends that"
+    assert last.startswith(
+        "error: stopped by SIGINT; page.html stands as the runs do now; go on with: cleanpath report"
+    )
+    page = (half / "page.html").read_text(encoding="utf-8")
+    assert 'http-equiv="refresh"' not in page
+    assert "not finished" in page
+
+
+def test_folder_that_vanishes_while_it_is_read_is_looked_at_again(half: Path) -> None:
+    assert live._stamp(half / "none") == ()
+    folder = cells(half)["original"].folder
+    before = live._stamp(folder)
+    os.utime(folder / "result.json", ns=(1, 1))
+    assert live._stamp(folder) != before
