@@ -13,10 +13,11 @@ import re
 import warnings
 from collections import Counter
 from dataclasses import replace
-from importlib import import_module, resources
+from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from benchmarks.drawings import standalone
 from benchmarks.finding_rates import PROFILES, audited, profile_file
 
 if TYPE_CHECKING:
@@ -78,6 +79,7 @@ def main() -> None:
 def _entry(target: str, profile: "Profile") -> dict[str, Any]:
     """What the page says of one network; its most common unit is drawn."""
     from cleanpath.report.audit_series import Depth
+    from cleanpath.report.drawing import unit_drawing
 
     said: dict[str, Any] = {
         "verdict": profile.verdict,
@@ -88,7 +90,8 @@ def _entry(target: str, profile: "Profile") -> dict[str, Any]:
         return said
     unit, count = _most_common(profile)
     name = f"{re.sub(r'[^a-z0-9]+', '-', target.lower())}.svg"
-    (DRAWINGS / name).write_text(_drawn(unit, f"{target}, {unit.name}"), encoding="utf-8")
+    drawing = unit_drawing(unit, key="unit", title=f"{target}, {unit.name}")
+    (DRAWINGS / name).write_text(standalone(drawing), encoding="utf-8")
     depth = Depth(profile)
     return said | {
         "units": len(profile.units),
@@ -107,20 +110,6 @@ def _most_common(profile: "Profile") -> tuple["UnitRow", int]:
 
     (kind, count), *_ = Counter(map(built, profile.units)).most_common(1)
     return next(unit for unit in profile.units if built(unit) == kind), count
-
-
-def _drawn(unit: "UnitRow", title: str) -> str:
-    """A file of its own: with the colours of the audit's page, light and dark."""
-    from cleanpath.report.drawing import unit_drawing
-
-    templates = resources.files("cleanpath.report") / "templates"
-    palette = re.match(r":root.*?\n}\n@media screen.*?\n}\n", (templates / "page.css").read_text(), re.DOTALL)
-    assert palette, "page.css begins with its colours"
-    style = f"{palette[0]}svg {{ background: var(--page); }}\n{(templates / 'drawing.css').read_text()}"
-    drawing = unit_drawing(unit, key="unit", title=title)
-    return drawing.replace("<svg ", '<svg xmlns="http://www.w3.org/2000/svg" ').replace(
-        "><title", f"><style>{style}</style><title", 1
-    )
 
 
 if __name__ == "__main__":

@@ -14,6 +14,7 @@ import re
 import subprocess
 import sys
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -30,8 +31,11 @@ from cleanpath.paper.published import published_table
 from cleanpath.paper.scales import PAPER_NETWORKS, SCALES, Scale
 from cleanpath.paper.tables import RECIPES, experiments
 from cleanpath.paper.verdicts import seeds_needed
+from cleanpath.report.claimed import tally, verdicts_of
+from cleanpath.report.claimed import to_markdown as verdicts_in_markdown
 from cleanpath.report.page import answer
 from cleanpath.report.table import Table, count, from_data, number, spread
+from cleanpath.report.table_text import to_markdown
 from cleanpath.reproduction import reproduction
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -50,16 +54,18 @@ PAGES = (
     "docs/parallel.md",
     "docs/claims.md",
     "docs/reproduce.md",
+    "docs/results.md",
 )
 _BLOCK = re.compile(r"(<!-- begin: (\w+) -->\n).*?(<!-- end -->)", re.DOTALL)
 
 
 def tables() -> str:
     """Both tables with the demo's seed in a column of its own, what they come to, and what differs from the paper."""
-    found = from_data(_recorded("quick"))
+    recorded = from_data(_recorded("quick"))
+    found = [table for table in recorded if table.name in ("table1", "table2")]
     deviations = "\n".join(f"- {line}" for line in found[0].deviations)
     parts = (f"{_table(table)}\n{' '.join(answer(table))}\n" for table in found)
-    return "\n".join(parts) + f"\n{deviations}\n"
+    return "\n".join(parts) + f"\n{deviations}\n\n{tally(verdicts_of(recorded), recorded)}\n"
 
 
 def _table(table: Table) -> str:
@@ -414,6 +420,66 @@ def stand_ins() -> str:
     return "\n".join(lines) + "\n"
 
 
+def results() -> str:
+    """What is recorded of every scale: verdicts, judged anew from the records, tables, and the panels of figures."""
+    return "\n".join(_results(scale) for name, scale in SCALES.items() if (ROOT / f"results/{name}.json").exists())
+
+
+def _results(scale: Scale) -> str:
+    data = _recorded(scale.name)
+    tables = [table for table in from_data(data) if table.cells]
+    runs = {
+        seed.run: seed.seconds or 0.0 for table in tables for cell in table.cells for seed in cell.seeds if seed.run
+    }
+    on = ", ".join(f"{key} {value}" for key, value in data["measured_on"].items())
+    alike = [line for line in tables[0].marked if all(line in table.marked for table in tables if _run(table))]
+    parts = [
+        f"## Scale {scale.name}\n",
+        f"{scale.about[:1].upper()}{scale.about[1:]}. {len(runs)} runs, {sum(runs.values()) / 3600:.1f} hours together, on "
+        f"{on}. Alike for all tables:\n",
+        "\n".join(_told(*line) for line in alike) + "\n",
+        "### Verdicts\n",
+        verdicts_in_markdown(tables, verdicts_of(tables)),
+    ]
+    for table in tables:
+        parts.append(f"### {table.name}\n")
+        if _run(table):
+            parts.append(to_markdown(replace(table, **_without(table, alike))))
+        else:
+            parts.append(f"{table.title}: no run at this scale.\n")
+        parts += [_panel(path) for path in sorted((ROOT / "docs/results").glob(f"{scale.name}-{table.name}-*.svg"))]
+    return "\n".join(parts)
+
+
+def _run(table: Table) -> bool:
+    return any(cell.n for cell in table.cells)
+
+
+def _told(letter: str, line: str) -> str:
+    return f"- {f'**{letter}**: ' if letter else ''}{line}"
+
+
+def _without(table: Table, lines: Sequence[tuple[str, str]]) -> dict[str, tuple[str, ...]]:
+    kept = [line for line in table.marked if line not in lines]
+    return {"letters": tuple(letter for letter, _ in kept), "deviations": tuple(line for _, line in kept)}
+
+
+def units() -> str:
+    """The figures that draw units."""
+    lines = list[str]()
+    for figure in ("figure1", "figure2", "figure4", "figure5"):
+        lines.append(f"**{figure}: {published_table(figure).title}**\n")
+        lines += [_panel(path) for path in sorted((ROOT / "docs/results").glob(f"{figure}-*.svg"))]
+    return "\n".join(lines)
+
+
+def _panel(path: Path) -> str:
+    """A drawing with the text that it carries itself."""
+    drawing = path.read_text(encoding="utf-8")
+    title, told = (re.findall(rf"<{tag}[^>]*>(.*?)</{tag}>", drawing, re.DOTALL)[0] for tag in ("title", "desc"))
+    return f'<img src="results/{path.name}" alt="{told}">\n\n{title}\n'
+
+
 def claims() -> str:
     """Every claim with what it compares, under its hypothesis."""
     lines = []
@@ -524,6 +590,8 @@ BLOCKS: dict[str, Callable[[], str]] = {
     "ranks": ranks,
     "claims": claims,
     "reproductions": reproductions,
+    "results": results,
+    "units": units,
     "recipe_settings": recipe_settings,
     "stand_ins": stand_ins,
     "quantities": quantities,

@@ -52,7 +52,7 @@ class Page:
 
     @cached_property
     def _drawings(self) -> dict[str, tuple[Drawn, ...]]:
-        return _drawings_of(self.job.recipes)
+        return drawings_of(self.job.recipes)
 
 
 def check_page(path: Path) -> None:
@@ -61,7 +61,7 @@ def check_page(path: Path) -> None:
         raise SettingError(f"--page {path} is a folder; name a file")
 
 
-def _drawings_of(recipes: Sequence[Recipe]) -> dict[str, tuple[Drawn, ...]]:
+def drawings_of(recipes: Sequence[Recipe]) -> dict[str, tuple[Drawn, ...]]:
     """The units that the asked figures show, by figure; a network of six units has the same as one of 54."""
     panels = {recipe.name: DRAWINGS[recipe.name] for recipe in recipes if recipe.name in DRAWINGS}
     every = [
