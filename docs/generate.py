@@ -428,15 +428,18 @@ def results() -> str:
 def _results(scale: Scale) -> str:
     data = _recorded(scale.name)
     tables = [table for table in from_data(data) if table.cells]
-    runs = {
-        seed.run: seed.seconds or 0.0 for table in tables for cell in table.cells for seed in cell.seeds if seed.run
-    }
-    on = ", ".join(f"{key} {value}" for key, value in data["measured_on"].items())
+    seeds = [seed for table in tables for cell in table.cells for seed in cell.seeds]
+    runs = {seed.run: seed.seconds for seed in seeds if seed.seconds is not None}
+    on = data["measured_on"]
+    about = (
+        f"{scale.about[:1].upper()}{scale.about[1:]}. {len(runs)} runs of {sum(runs.values()) / 3600:.1f} hours together, "
+        f"one thread each, on {on['cores']} cores ({on['processor']}, {on['instructions']}, torch {on['torch']}; "
+        f"cleanpath {on['cleanpath']}, commit {on['commit'][:10]}). Alike for all tables:"
+    )
     alike = [line for line in tables[0].marked if all(line in table.marked for table in tables if _run(table))]
     parts = [
         f"## Scale {scale.name}\n",
-        f"{scale.about[:1].upper()}{scale.about[1:]}. {len(runs)} runs, {sum(runs.values()) / 3600:.1f} hours together, on "
-        f"{on}. Alike for all tables:\n",
+        f"{about}\n",
         "\n".join(_told(*line) for line in alike) + "\n",
         "### Verdicts\n",
         verdicts_in_markdown(tables, verdicts_of(tables)),
