@@ -431,8 +431,9 @@ def _results(scale: Scale) -> str:
     seeds = [seed for table in tables for cell in table.cells for seed in cell.seeds]
     runs = {seed.run: seed.seconds for seed in seeds if seed.seconds is not None}
     on = data["measured_on"]
+    hours = sum(runs.values()) / 3600
     about = (
-        f"{scale.about[:1].upper()}{scale.about[1:]}. {len(runs)} runs of {sum(runs.values()) / 3600:.1f} hours together, "
+        f"{scale.about[:1].upper()}{scale.about[1:]}. {len(runs)} runs of {hours:.1f} hours together, "
         f"one thread each, on {on['cores']} cores ({on['processor']}, {on['instructions']}, torch {on['torch']}; "
         f"cleanpath {on['cleanpath']}, commit {on['commit'][:10]}). Alike for all tables:"
     )
