@@ -63,7 +63,7 @@ def tables() -> str:
     """Both tables with the demo's seed in a column of its own, what they come to, and what differs from the paper."""
     recorded = from_data(_recorded("quick"))
     found = [table for table in recorded if table.name in ("table1", "table2")]
-    deviations = "\n".join(f"- {line}" for line in found[0].deviations)
+    deviations = "\n".join(f"- {line}" for line in dict.fromkeys(line for table in found for line in table.deviations))
     parts = (f"{_table(table)}\n{' '.join(answer(table))}\n" for table in found)
     return "\n".join(parts) + f"\n{deviations}\n\n{tally(verdicts_of(recorded), recorded)}\n"
 
@@ -478,10 +478,10 @@ def units() -> str:
 
 
 def _panel(path: Path) -> str:
-    """A drawing with the text that it carries itself."""
+    """A drawing with the text that it carries itself; lines have numbers in the order of that text."""
     drawing = path.read_text(encoding="utf-8")
     title, told = (re.findall(rf"<{tag}[^>]*>(.*?)</{tag}>", drawing, re.DOTALL)[0] for tag in ("title", "desc"))
-    return f'<img src="results/{path.name}" alt="{told}">\n\n{title}\n'
+    return f'<img src="results/{path.name}" alt="{title}">\n\n{told if title in told else f"{title}: {told}"}\n'
 
 
 def claims() -> str:
