@@ -448,7 +448,7 @@ def _results(scale: Scale) -> str:
     for table in tables:
         parts.append(f"### {table.name}\n")
         if _run(table):
-            parts.append(to_markdown(replace(table, **_without(table, alike))))
+            parts.append(to_markdown(_without(table, alike)))
         else:
             parts.append(f"{table.title}: no run at this scale.\n")
         parts += [_panel(path) for path in sorted((ROOT / "docs/results").glob(f"{scale.name}-{table.name}-*.svg"))]
@@ -463,9 +463,10 @@ def _told(letter: str, line: str) -> str:
     return f"- {f'**{letter}**: ' if letter else ''}{line}"
 
 
-def _without(table: Table, lines: Sequence[tuple[str, str]]) -> dict[str, tuple[str, ...]]:
+def _without(table: Table, lines: Sequence[tuple[str, str]]) -> Table:
     kept = [line for line in table.marked if line not in lines]
-    return {"letters": tuple(letter for letter, _ in kept), "deviations": tuple(line for _, line in kept)}
+    letters, deviations = (tuple(line[at] for line in kept) for at in (0, 1))
+    return replace(table, letters=letters, deviations=deviations)
 
 
 def units() -> str:
