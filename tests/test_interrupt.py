@@ -226,12 +226,3 @@ def test_two_trainings_of_one_folder_are_one_and_a_refusal(tmp_path: Path, monke
     assert first.code == 143
     assert second.code == 2
     assert f"is being written by process {driver.process.pid}" in second.err
-
-
-def test_a_folder_in_use_is_refused_before_anything_is_said_of_going_on(tmp_path: Path) -> None:
-    said = list[str]()
-    with pytest.raises(Stopped):
-        assemble.run(tiny(), tmp_path / "run", threads=1, request=Request(15, "stop"))
-    with Writer(tmp_path / "run", tiny(), {"threads": 1}, resume=True), pytest.raises(RunError, match="being written"):
-        assemble.run(tiny(), tmp_path / "run", threads=2, say=said.append)
-    assert said == []
