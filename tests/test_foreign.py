@@ -11,9 +11,9 @@ from torch import Tensor
 import cleanpath
 from cleanpath import assemble, networks, settings, single
 from cleanpath.data.sources import load as load_images
-from cleanpath.errors import Request, Stopped, UserError
+from cleanpath.errors import Request, RunError, Stopped, UserError
 from cleanpath.experiment import Data, Experiment, Foreign, Training
-from cleanpath.records import Run, default_name
+from cleanpath.records import Run, Writer, default_name
 from tests.helpers import assert_same_run, assert_user_error, here, pixels_of, tiny
 
 SOURCE = """
@@ -255,6 +255,15 @@ def test_what_differs_when_a_run_goes_on_is_said(tmp_path: Path) -> None:
         assemble.run(tiny(), tmp_path / "run", threads=1, request=request)
     assemble.run(tiny(), tmp_path / "run", threads=2, say=said.append)
     assert said[0] == "threads was 1 and is now 2: the run goes on, its last bits may differ"
+
+
+def test_a_folder_in_use_is_refused_before_anything_is_said_of_going_on(tmp_path: Path) -> None:
+    said = list[str]()
+    with pytest.raises(Stopped):
+        assemble.run(tiny(), tmp_path / "run", threads=1, request=Request(15, "stop"))
+    with Writer(tmp_path / "run", tiny(), {"threads": 1}, resume=True), pytest.raises(RunError, match="being written"):
+        assemble.run(tiny(), tmp_path / "run", threads=2, say=said.append)
+    assert said == []
 
 
 def test_layout_and_random_state_of_foreign_networks() -> None:

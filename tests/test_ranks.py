@@ -18,9 +18,10 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from safetensors.torch import load_file
+from torch.distributed import TCPStore  # type: ignore[attr-defined]
 
 from benchmarks.rank_kills import lives
-from cleanpath import assemble, settings
+from cleanpath import assemble, launched, settings
 from cleanpath.errors import RankLostError, RunError, SettingError
 from cleanpath.experiment import Training
 from cleanpath.launched import joined, speaks
@@ -281,6 +282,23 @@ def test_a_launcher_that_is_gone_is_noticed_at_once(monkeypatch: pytest.MonkeyPa
         pass
     assert speaks("with nobody to ask it is told")
     assert time.monotonic() - began < 60  # an unanswered store of torch's is tried for 5 minutes
+
+
+def test_a_process_whose_others_do_not_come_says_how_many_are_here(
+    monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    server = TCPStore("127.0.0.1", port, is_master=True, wait_for_workers=False)  # as torchrun keeps it
+    found = {"TORCHELASTIC_RUN_ID": "none", "TORCHELASTIC_USE_AGENT_STORE": "True", "WORLD_SIZE": "3", "RANK": "1"}
+    for name, value in {**found, "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setattr(launched, "_QUIET", 0.5)
+    with pytest.raises(RankLostError, match="1 of 3 processes came within 3 seconds; look for the error"), joined(3):
+        pass
+    del server
+    assert capfd.readouterr().err.count("1 of 3 processes are here; waiting for the others, 3 seconds in all") == 1
 
 
 class Second(Ranks):

@@ -95,8 +95,11 @@ def run(  # noqa: PLR0913 (keyword options)
 
         def opened() -> Writer:
             found = environment(threads, ranks.count)
-            _say_what_differs(Run(folder), found, say)
-            return stack.enter_context(Writer(folder, experiment, found, resume=True))
+            differing = _what_differs(Run(folder), found)
+            writer = stack.enter_context(Writer(folder, experiment, found, resume=True))
+            for told in differing:
+                say(told)
+            return writer
 
         # The others do not look at a folder that is being written.
         writer = ranks.led(opened)
@@ -202,14 +205,14 @@ def _ending(callbacks: Sequence[Callback]) -> Iterator[None]:
             each.ended()
 
 
-def _say_what_differs(run: Run, now: Mapping[str, Any], say: Callable[[str], None]) -> None:
-    """Tell what a run that goes on does not share with its earlier part, though bits depend on it."""
-    if not checkpoints(run):
-        return
-    found = numeric(now)
-    for key, before in numeric(run.environment).items():
-        if before != found[key]:
-            say(f"{key} was {before} and is now {found[key]}: the run goes on, its last bits may differ")
+def _what_differs(run: Run, now: Mapping[str, Any]) -> list[str]:
+    """What a run that goes on does not share with its earlier part, though bits depend on it."""
+    before, found = numeric(run.environment) if checkpoints(run) else {}, numeric(now)
+    return [
+        f"{key} was {value} and is now {found[key]}: the run goes on, its last bits may differ"
+        for key, value in before.items()
+        if value != found[key]
+    ]
 
 
 def weights_of(run_or_file: Path) -> tuple[Path, str]:

@@ -24,6 +24,8 @@ PATIENCE = 300.0
 """Seconds that an exchange waits for a process that is alive and does not answer."""
 _SOON, _AT_ONCE = 10.0, 2.0
 """Seconds to reach what torchrun keeps, at the start and at the end."""
+_QUIET = 15.0
+"""Seconds that a process waits for the others to come before it says so."""
 _LAUNCHER_GONE = threading.Event()
 """torchrun keeps the store: without it nobody can be asked, and waiting for it takes half a minute."""
 _MET = threading.Event()
@@ -118,13 +120,15 @@ def joined(patience: float) -> Iterator["Ranks"]:
     launcher = os.getppid()
     try:
         store = _store(_SOON)
+        store.add("came", 1)
         store.set_timeout(timedelta(seconds=patience))
         group: Any = distributed.PrefixStore("group", store)  # type: ignore[attr-defined]
-        distributed.init_process_group(
-            "gloo", store=group, rank=rank, world_size=count, timeout=timedelta(seconds=patience)
-        )
-        ranks = Ranks(rank, count)
-        neighbours = _neighbours(ranks)
+        with _telling(count, patience):
+            distributed.init_process_group(
+                "gloo", store=group, rank=rank, world_size=count, timeout=timedelta(seconds=patience)
+            )
+            ranks = Ranks(rank, count)
+            neighbours = _neighbours(ranks)
     except OSError:
         raise RankLostError("torchrun, which started this process, is gone; give the same command again") from None
     except RuntimeError as error:
@@ -136,7 +140,7 @@ def joined(patience: float) -> Iterator["Ranks"]:
                 "if the machine has several network interfaces, name one in GLOO_SOCKET_IFNAME"
             ) from None
         raise RankLostError(
-            f"of {count} processes not all came within {patience:g} seconds; look for the error of the others, or "
+            f"{_came()} of {count} processes came within {patience:g} seconds; look for the error of the others, or "
             "give more time with --patience"
         ) from None
     _MET.set()
@@ -161,6 +165,32 @@ def joined(patience: float) -> Iterator["Ranks"]:
         ended.set()
         watch.join()
         distributed.destroy_process_group()
+
+
+def _came() -> int | str:
+    """How many processes of the run are here; not known once the store is gone."""
+    with suppress(Exception):
+        return _store(_AT_ONCE).add("came", 0)
+    return "not all"
+
+
+@contextmanager
+def _telling(count: int, patience: float) -> Iterator[None]:
+    """Have it said, once for all, if the others are long in coming."""
+
+    def tell() -> None:
+        told = f"{_came()} of {count} processes are here; waiting for the others, {patience:g} seconds in all"
+        if speaks(told):
+            sys.stderr.write(f"{told} (--patience)\n")
+            sys.stderr.flush()
+
+    waiting = threading.Timer(_QUIET, tell)
+    waiting.daemon = True
+    waiting.start()
+    try:
+        yield
+    finally:
+        waiting.cancel()
 
 
 def _store(seconds: float) -> "Store":
