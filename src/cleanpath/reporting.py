@@ -45,7 +45,7 @@ def report(
 ) -> None:
     """Print tables from the runs that exist and write their page; train nothing.
 
-    Examples: cleanpath report table1; cleanpath report runs --live; cleanpath report all --format md
+    Examples: cleanpath report table1 --format md; cleanpath report runs --live
     """
     from cleanpath import live as following
     from cleanpath import recorded, reproduction
