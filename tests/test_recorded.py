@@ -1,4 +1,4 @@
-"""What was asked of a folder of runs: recorded beside them, read again, put together, and guessed where it was not."""
+"""What was asked of a folder of runs: recorded beside them, read again, and put together."""
 
 import json
 from dataclasses import replace
@@ -7,13 +7,11 @@ from pathlib import Path
 import pytest
 
 from cleanpath.errors import UserError
-from cleanpath.paper.claims import cells_of
-from cleanpath.paper.scales import QUICK
-from cleanpath.paper.tables import RECIPES, experiments, recipe_of
+from cleanpath.paper.tables import RECIPES
 from cleanpath.recorded import Asked, asked_of, pages_of, record, recorded
-from cleanpath.records import Run, Writer, default_name
-from cleanpath.report.claimed import decided_by
+from cleanpath.records import Writer
 from cleanpath.reproduction import Reproduction, reproduction
+from tests.helpers import tiny
 
 PAGE = Path("reports/page.html")
 
@@ -103,32 +101,6 @@ def test_all_is_one_word_again_and_a_long_name_is_short(tmp_path: Path) -> None:
     assert replace(asked, seeds="4").digest != asked.digest == replace(asked, command="x").digest
 
 
-def finished(root: Path, table: str, seeds: int, rows: set[str] | None = None) -> None:
-    """Runs of a table as they were left before reproductions were recorded."""
-    for (row, _, _), one in experiments(recipe_of(table), QUICK, seeds=range(seeds)).items():
-        if rows is None or row in rows:
-            with Writer(root / default_name(one), one, {}) as writer:
-                writer.finish({"status": "finished", "error": 1.0})
-
-
-def test_runs_that_nothing_was_recorded_of_say_which_tables_they_are_of(tmp_path: Path) -> None:
-    finished(tmp_path, "warmup", 2)
-    finished(tmp_path, "figure3", 1)
-    (asked,) = recorded(tmp_path)
-    assert (asked.what, asked.scale, asked.seeds) == (("figure3", "warmup"), "quick", "2")
-    assert places(tmp_path) == {"page.html": ["figure3", "warmup"]}
-
-
-def test_guess_tells_seeds_of_claims_from_seeds_of_all(tmp_path: Path) -> None:
-    cells = {("table1", row, column) for row, column, _ in experiments(recipe_of("table1"), QUICK, seeds=[0])}
-    claimed = {row for _, row, _ in cells_of(decided_by(cells, QUICK))}
-    assert len(claimed) < len(cells)
-    finished(tmp_path, "table1", 3)
-    assert recorded(tmp_path)[0].seeds == "3"
-    finished(tmp_path, "table1", 10, claimed)
-    assert recorded(tmp_path)[0].seeds == "claims=10"
-
-
 @pytest.mark.parametrize(
     "text", ["{", "[]", "{}", '{"schema": "cleanpath.reproduction", "version": 1, "what": ["table1"]}'], ids=str
 )
@@ -148,9 +120,12 @@ def test_record_of_another_version_is_not_read(change: dict[str, object], tmp_pa
 
 
 def test_folder_without_runs_and_a_single_run_are_answered_with_what_to_name(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match="holds no run of a reproduction"):
+    with pytest.raises(UserError, match="nothing was reproduced in"):
         recorded(tmp_path)
-    finished(tmp_path, "warmup", 1)
-    run = next(path for path in tmp_path.iterdir() if Run(path).status == "finished")
+    run = tmp_path / "run"
+    with Writer(run, tiny(), {}) as writer:
+        writer.finish({"status": "finished"})
+    with pytest.raises(UserError, match="nothing was reproduced in"):  # by `train`
+        recorded(tmp_path)
     with pytest.raises(UserError, match=f"is one run; name the folder that holds the runs, {tmp_path}"):
         recorded(run)

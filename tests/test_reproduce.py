@@ -282,7 +282,7 @@ def test_folder_of_runs_is_asked_for_alone_and_says_itself_what_was_asked(work: 
     for folder in ("empty", "runs/one"):
         (work / folder).mkdir(parents=True)
     (work / "runs" / "one" / "experiment.json").write_text("{}")
-    assert_user_error(here("report", "empty"), "empty holds no run of a reproduction", "cleanpath reproduce")
+    assert_user_error(here("report", "empty"), "nothing was reproduced in empty", "cleanpath reproduce")
     assert_user_error(here("report", "table1", "empty"), "empty is a folder", "alone")
     assert_user_error(here("report", "runs/one"), "runs/one is one run", "name the folder that holds the runs, runs")
     for option in (("--seeds", "3"), ("--scale", "quick"), ("--set", "seed=1"), ("--runs", "runs"), ("--with", "u.py")):

@@ -5,21 +5,18 @@ reproduction-DIGEST.json   what was asked, and the command that asked it
 
 import hashlib
 import json
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, replace
 from itertools import groupby
 from pathlib import Path
 from typing import Any
 
 from cleanpath.errors import RunError, UserError
-from cleanpath.grid.plan import apart
 from cleanpath.pages import Page
-from cleanpath.paper.claims import cells_of
 from cleanpath.paper.scales import SCALES
 from cleanpath.paper.seeding import seeds_asked
-from cleanpath.paper.tables import ALL, RECIPES, experiments
-from cleanpath.records import runs_below, write
-from cleanpath.report.claimed import decided_by
+from cleanpath.paper.tables import ALL, RECIPES
+from cleanpath.records import write
 from cleanpath.reproduction import Reproduction, reproduction
 
 _SCHEMA, _VERSION = "cleanpath.reproduction", 1
@@ -105,15 +102,18 @@ def record(job: Reproduction, command: str) -> None:
 
 
 def recorded(root: Path) -> tuple[Asked, ...]:
-    """The reproductions of a folder of runs, as recorded; guessed from its runs where nothing is.
+    """The reproductions of a folder of runs, as recorded.
 
     Raises `UserError` if it is no such folder.
     """
     if (root / "experiment.json").is_file():
         raise UserError(f"{root} is one run; name the folder that holds the runs, {root.parent}")
-    found = [_read(path) for path in sorted(root.glob("reproduction-*.json"))] or list(_guessed(root))
+    found = [_read(path) for path in sorted(root.glob("reproduction-*.json"))]
     if not found:
-        raise UserError(f"{root} holds no run of a reproduction; `cleanpath reproduce` makes them, --runs says where")
+        raise UserError(
+            f"nothing was reproduced in {root}; name the folder that `cleanpath reproduce` wrote its runs to (--runs, "
+            "runs by default), or a table"
+        )
     return tuple(sorted(found, key=lambda one: (list(SCALES).index(one.scale), one.way, _places(one.what))))
 
 
@@ -171,33 +171,3 @@ def _read(path: Path) -> Asked:
     if not known:
         raise UserError(f"{path} is of another cleanpath; give the command of its runs again")
     return asked
-
-
-def _guessed(root: Path) -> Iterator[Asked]:
-    """What the runs of a folder are of, from their experiments: for each scale the tables that their sources name.
-
-    Of runs that were made before reproductions were recorded; those with changed settings are not found.
-    """
-    seeds_of: dict[Any, set[int]] = {}
-    named: dict[Any, str] = {}
-    for run in runs_below(root):
-        experiment = run.experiment
-        kind = apart(experiment, seed=0)
-        seeds_of.setdefault(kind, set()).add(experiment.seed)
-        named[kind] = experiment.source.partition("/")[0]
-    for scale in SCALES.values():
-        cells = {
-            (name, row, column): kind
-            for name in RECIPES
-            for (row, column, _), one in experiments(RECIPES[name], scale, seeds=[0]).items()
-            if (kind := apart(one)) in seeds_of
-        }
-        names = tuple(name for name in RECIPES if name in {named[kind] for kind in cells.values()})
-        if not names:
-            continue
-        counts = {cell: max(seeds_of[kind]) + 1 for cell, kind in cells.items() if cell[0] in names}
-        claimed = set(cells_of(decided_by(counts, scale)))
-        others = max((n for cell, n in counts.items() if cell not in claimed), default=0)
-        most = max(counts.values())
-        seeds = f"claims={most}" if others <= scale.seeds < most else str(most)
-        yield Asked(what=names, scale=scale.name, seeds=seeds, all_columns=True)
