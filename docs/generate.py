@@ -34,7 +34,7 @@ from cleanpath.paper.verdicts import seeds_needed
 from cleanpath.report.claimed import tally, verdicts_of
 from cleanpath.report.claimed import to_markdown as verdicts_in_markdown
 from cleanpath.report.page import answer
-from cleanpath.report.table import Table, count, from_data, number, spread
+from cleanpath.report.table import DIVERGED, FINISHED, Table, count, from_data, number, spread
 from cleanpath.report.table_text import to_markdown
 from cleanpath.reproduction import reproduction
 
@@ -429,11 +429,11 @@ def _results(scale: Scale) -> str:
     data = _recorded(scale.name)
     tables = [table for table in from_data(data) if table.cells]
     seeds = [seed for table in tables for cell in table.cells for seed in cell.seeds]
-    runs = {seed.run: seed.seconds for seed in seeds if seed.seconds is not None}
+    runs = {seed.run: seed.seconds or 0.0 for seed in seeds if seed.status in (FINISHED, DIVERGED)}
     on = data["measured_on"]
     hours = sum(runs.values()) / 3600
     about = (
-        f"{scale.about[:1].upper()}{scale.about[1:]}. {len(runs)} runs of {hours:.1f} hours together, "
+        f"{scale.about[:1].upper()}{scale.about[1:]}. {len(runs)} runs of {hours:.1f} hours together (without those that diverged), "
         f"one thread each, on {on['cores']} cores ({on['processor']}, {on['instructions']}, torch {on['torch']}; "
         f"cleanpath {on['cleanpath']}, commit {on['commit'][:10]}). Alike for all tables:"
     )
