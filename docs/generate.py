@@ -434,7 +434,8 @@ def _results(scale: Scale) -> str:
     hours = sum(runs.values()) / 3600
     about = (
         f"{scale.about[:1].upper()}{scale.about[1:]}. {len(runs)} runs of {hours:.1f} hours together "
-        f"(without those that diverged), one thread each, on {on['cores']} cores ({on['processor']}, {on['instructions']}, torch {on['torch']}; "
+        f"(without those that diverged), one thread each, on {on['cores']} cores "
+        f"({on['processor']}, {on['instructions']}, torch {on['torch']}; "
         f"cleanpath {on['cleanpath']}, commit {on['commit'][:10]}). Alike for all tables:"
     )
     alike = [line for line in tables[0].marked if all(line in table.marked for table in tables if _run(table))]
