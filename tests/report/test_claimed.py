@@ -182,6 +182,8 @@ def test_column_at_its_ceiling_is_named() -> None:
     assert f"all {len(ROWS)} rows are at 99% accuracy or more" in column.ceiling
     (column,) = columns_of(table1(3, others=90.0, original=91.0))
     assert "rows fail" in column.ceiling
+    assert column.agreement is not None
+    assert (column.agreement.tau, column.agreement.reason) == (None, "all of our values are tied")
     (column,) = columns_of(table1(3))
     assert column.ceiling == ""
 

@@ -124,18 +124,21 @@ def columns_of(table: Table) -> Iterator[Column]:
         errors = {cell.row: dict(enumerate(cell.values)) for cell in cells if cell.quantity == "error" and cell.values}
         if not errors:
             continue
+        all_fail = floor(errors) if all(cell.judged for cell in cells if cell.row in errors) else None
+        # Rows that fail cannot be told apart, and so have no order.
         ours: dict[str, Published | None] = {
-            cell.row: cell.median if cell.median is not None else cell.status for cell in cells if cell.row in errors
+            cell.row: cell.status if all_fail or cell.median is None else cell.median
+            for cell in cells
+            if cell.row in errors
         }
         paper = {cell.row: cell.paper for cell in cells}
         images = {cell.test_images for cell in cells if cell.row in errors}
         top = ceiling(errors, test_images=images.pop() if len(images) == 1 else None)
-        limited = all(cell.judged for cell in cells if cell.row in errors)
         printed = any(value is not None for value in paper.values())
         yield Column(
             table=table.name,
             column=column,
-            ceiling=top or (limited and floor(errors)) or "",
+            ceiling=top or all_fail or "",
             agreement=rank_agreement(ours, paper) if printed else None,
         )
 
