@@ -45,7 +45,7 @@ def split(kind: str) -> tuple[str, str]:
 def code_of(path: str | Path) -> str:
     """The start of the SHA-256 of a file. Raises `UserError` if there is none."""
     if not Path(path).is_file():
-        raise UserError(f"no file {path}; run from the folder that it was given from, or give path/to/my_unit.py:NAME")
+        raise UserError(f"no file {path}; run from the folder that it was given from, or give its path")
     return hashlib.sha256(Path(path).read_bytes()).hexdigest()[:_DIGITS]
 
 
