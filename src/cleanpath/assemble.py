@@ -16,6 +16,7 @@ from safetensors.torch import save
 
 import cleanpath
 from cleanpath import networks, settings
+from cleanpath.allocator import keep_what_is_freed
 from cleanpath.checkout import commit
 from cleanpath.data.images import Images
 from cleanpath.data.sources import load
@@ -79,6 +80,8 @@ def run(  # noqa: PLR0913 (keyword options)
 
     Raises `RankLostError` if another rank is gone or does not answer.
     """
+    if experiment.training.memory == "plain":
+        keep_what_is_freed()
     check(experiment)
     images = load(experiment.data)
     ranks.same("experiment", settings.digest(experiment))

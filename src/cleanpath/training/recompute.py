@@ -4,10 +4,9 @@ With n units whose inputs take b bytes and whose insides take a, segments of k u
 for k = √(n·b/a) (Chen et al. 2016). A unit of the paper keeps about three times its input: k = √(n/3).
 """
 
-import ctypes
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from functools import partial
 from itertools import pairwise
 from typing import Any
@@ -17,13 +16,12 @@ from torch import Tensor, nn
 from torch.autograd import Function
 from torch.nn.modules.batchnorm import _NormBase
 
+from cleanpath.allocator import keep_what_is_freed
 from cleanpath.errors import SettingError
 
 LEAST = 2
 """Members that are made of modules themselves, as units are, from which on a chain is cut into segments."""
 _INSIDE = 3.0
-_M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3
-_MOST, _MOST_IN_HEAP = 2**31 - 1, 32 << 20
 """In bytes: the largest that the one takes, and the other."""
 
 Run = Callable[[Sequence[nn.Module], Tensor], Tensor]
@@ -44,7 +42,7 @@ class Recompute:
 
     def __init__(self, network: nn.Module) -> None:
         check(network)
-        _keep_what_is_freed()
+        keep_what_is_freed(sparing=True)
         self._network = network
 
     @contextmanager
@@ -52,15 +50,6 @@ class Recompute:
         """For one step: forward, and backward."""
         with in_segments(self._network, _run):
             yield
-
-
-def _keep_what_is_freed() -> None:
-    """Tell glibc; where there is another allocator nothing is told."""
-    with suppress(AttributeError, OSError):
-        mallopt = ctypes.CDLL(None).mallopt
-        mallopt(_M_TRIM_THRESHOLD, _MOST)
-        # Setting the first one stops glibc from raising the second by itself.
-        mallopt(_M_MMAP_THRESHOLD, _MOST_IN_HEAP)
 
 
 def _run(members: Sequence[nn.Module], x: Tensor) -> Tensor:
