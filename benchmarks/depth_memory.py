@@ -25,6 +25,7 @@ from cleanpath.assemble import environment
 from cleanpath.experiment import Training
 from cleanpath.machine import peak_memory, resident_memory
 from cleanpath.nn import catalog
+from cleanpath.training.gradients import Gradients
 from cleanpath.training.loop import _step
 from cleanpath.training.losses import Batch, Loss
 from cleanpath.training.memory import memory_of
@@ -76,11 +77,11 @@ def measured(name: str, way: str) -> dict[str, Any]:
     before = resident_memory()
     network = cleanpath.build(name).to(memory_format=torch.channels_last).train()
     counted = memory_of(network, images[:2], training)
-    passes = Passes(network, training)
-    learner, loss_of, took = Learner(network, training), Loss(training, labels), list[float]()
+    gradients = Gradients(Passes(network, training), Loss(training, labels), training)
+    learner, took = Learner(network, training), list[float]()
     for step in range(STEPS):
         began = time.perf_counter()
-        _step(learner, passes, Batch(images, labels, labels, 1.0), loss_of, step + 1, 0.01)
+        _step(learner, gradients, Batch(images, labels, labels, 1.0), step + 1, 0.01)
         took.append(time.perf_counter() - began)
     return {
         "units": sum(catalog.units_per_stage(catalog.network(name))),

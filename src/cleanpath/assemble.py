@@ -15,7 +15,7 @@ import torch
 from safetensors.torch import save
 
 import cleanpath
-from cleanpath import networks, settings
+from cleanpath import devices, networks, settings
 from cleanpath.allocator import keep_what_is_freed
 from cleanpath.checkout import commit
 from cleanpath.data.images import Images
@@ -36,6 +36,7 @@ from cleanpath.training.schedule import length
 
 # A side of which 1/32 is left behind the stem and four stages.
 _LEAST_IMAGENET_SIDE = 32
+_NO_MEMORY = "allocate memory"  # what torch says of the processor's
 _LIBRARIES = ("torch", "numpy", "scikit-learn")
 
 
@@ -70,6 +71,7 @@ def run(  # noqa: PLR0913 (keyword options)
     init: Path | None = None,
     say: Callable[[str], None] = lambda _: None,
     ranks: Ranks = ALONE,
+    device: torch.device = devices.CPU,
 ) -> Run:
     """Train an experiment to its last iteration, from where an earlier try stopped, and record it in `folder`.
 
@@ -83,6 +85,7 @@ def run(  # noqa: PLR0913 (keyword options)
     if experiment.training.memory == "plain":
         keep_what_is_freed()
     check(experiment)
+    devices.check(device, experiment.training.precision)
     images = load(experiment.data)
     ranks.same("experiment", settings.digest(experiment))
     ranks.same("images", _sample(images))
@@ -91,13 +94,13 @@ def run(  # noqa: PLR0913 (keyword options)
     request = request or Request()
     with (
         threads_of_torch(threads),
-        torch.random.fork_rng(devices=[]),
+        devices.forked(device),
         ExitStack() as stack,
         _ending(callbacks),
     ):
 
         def opened() -> Writer:
-            found = environment(threads, ranks.count)
+            found = environment(threads, ranks.count, device)
             differing = _what_differs(Run(folder), found)
             writer = stack.enter_context(Writer(folder, experiment, found, resume=True))
             for told in differing:
@@ -116,6 +119,7 @@ def run(  # noqa: PLR0913 (keyword options)
             network = networks.build(experiment.network, seed=experiment.seed)
             if init is not None:
                 say(begin_with(network, init))
+            network = network.to(device)
             result = train(
                 network,
                 images,
@@ -146,7 +150,7 @@ def _recorded(writer: Writer | None) -> Iterator[None]:
             raise  # another process is gone: interrupted as well
         if writer is not None:
             writer.fail(f"{type(error).__name__}: {error}")
-        if isinstance(error, RuntimeError) and "allocate memory" in str(error):
+        if isinstance(error, torch.OutOfMemoryError) or (isinstance(error, RuntimeError) and _NO_MEMORY in str(error)):
             raise UserError(
                 f"not enough memory: {str(error).splitlines()[0]}; use a smaller network or batch"
             ) from error
@@ -154,10 +158,14 @@ def _recorded(writer: Writer | None) -> Iterator[None]:
 
 
 def _finish(writer: Writer, network: torch.nn.Module, images: Images, result: Mapping[str, Any]) -> None:
-    digest = writer.save_weights(save({k: v.contiguous() for k, v in network.state_dict().items()}))
+    digest = writer.save_weights(save({k: v.cpu().contiguous() for k, v in network.state_dict().items()}))
     words = {"preparation": images.preparation.words(), "classes": json.dumps(list(images.classes))}
     writer.save_preparation(save(images.preparation.tensors(), metadata=words))
-    writer.finish({"status": "finished", **result, "weights_sha256": digest, "peak_memory": peak_memory()})
+    writer.finish({"status": "finished", **result, "weights_sha256": digest, **_memory(network)})
+
+
+def _memory(network: torch.nn.Module) -> dict[str, int]:
+    return {"peak_memory": peak_memory(), **devices.peak_memory(devices.of(network))}
 
 
 def _sample(images: Images) -> str:
@@ -177,14 +185,17 @@ def fit(
 ) -> dict[str, float | int]:
     """Train any module in place as `training` says, without a run folder; the last iteration's errors and losses.
 
+    It is trained where it is: on a GPU after `model.cuda()`.
+
     The model takes the data's images, (N, C, H, W), and gives logits, (N, classes). Weights are as they come; the
     order of images and their augmentation come from `seed`.
 
     Raises `SettingError` for a model that does not fit the data, `NonFiniteError` before the step in which a loss or a
     gradient is not finite.
     """
-    images = load(data or Data())
-    networks.check_logits(model, images.train.plain(torch.arange(2)), len(images.classes))
+    images, device = load(data or Data()), devices.of(model)
+    devices.check(device, training.precision)
+    networks.check_logits(model, images.train.plain(torch.arange(2)).to(device), len(images.classes))
     with _ending(callbacks):
         return train(model, images, training, seed=seed, callbacks=callbacks)
 
@@ -300,8 +311,8 @@ def threads_of_torch(count: int) -> Iterator[None]:
         torch.set_num_threads(before)
 
 
-def environment(threads: int, processes: int = 1) -> dict[str, Any]:
-    """What a run's numbers may depend on besides the experiment: versions, threads, processes, processor.
+def environment(threads: int, processes: int = 1, device: torch.device = devices.CPU) -> dict[str, Any]:
+    """What a run's numbers may depend on besides the experiment: versions, threads, processes, processor, GPU.
 
     With the commit of cleanpath where it runs from a checkout.
     """
@@ -312,6 +323,7 @@ def environment(threads: int, processes: int = 1) -> dict[str, Any]:
         **{library: metadata.version(library) for library in _LIBRARIES},
         "threads": threads,
         **({"processes": processes} if processes > 1 else {}),
+        **devices.described(device),
         "cores": os.cpu_count(),
         "processor": processor(),
         "system": f"{platform.system()} {platform.machine()}",

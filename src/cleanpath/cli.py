@@ -18,6 +18,7 @@ from cleanpath.launched import PATIENCE, check_alone, processes, speaks
 from cleanpath.options import (
     AsJson,
     Columns,
+    Device,
     DryRun,
     Form,
     Fresh,
@@ -105,6 +106,7 @@ def train(
     settings: Settings = None,
     seed: Annotated[int | None, typer.Option(help="The seed of weights, order and dropout. Default: 0.")] = None,
     out: Annotated[Path | None, typer.Option(metavar="DIR", help="The run's folder; default below ./runs.")] = None,
+    device: Device = "auto",
     threads: Annotated[int | None, typer.Option(min=1, help="Threads of torch; default: all cores.")] = None,
     loaders: Annotated[int, typer.Option(min=0, help="Processes that prepare batches ahead; 0: none.")] = 0,
     init: Annotated[
@@ -126,7 +128,7 @@ def train(
 
     Examples: cleanpath train preresnet20 --set training.epochs=5; cleanpath train run.toml --out runs/mine
     """
-    from cleanpath import assemble, single
+    from cleanpath import assemble, devices, single
     from cleanpath.grid.local import cores
     from cleanpath.report import terminal
 
@@ -136,14 +138,19 @@ def train(
     if init is not None:
         init, digest = assemble.weights_of(init)
         extra.append(f"init={digest}")
+    on = devices.chosen(device, beside=launched.place_here())
     experiment = single.experiment_of(network, [*(settings or []), *extra], recipe)
+    devices.check(on, experiment.training.precision)
     if dry_run:
         check_alone("train --dry-run")
-        plan = single.plan_run(experiment, out, threads=threads)
+        plan = single.plan_run(experiment, out, threads=threads, device=on)
         options.show(plan, as_json, lambda: terminal.print_run_plan(plan))
         return
     again = launched.with_torchrun(this_command(without="--fresh"))
-    with stop_requests(f"go on with: {again}", torchrun=processes() > 1) as request, launched.joined(patience) as ranks:
+    with (
+        stop_requests(f"go on with: {again}", torchrun=processes() > 1) as request,
+        launched.joined(patience, on.type) as ranks,
+    ):
         run = single.train(
             experiment,
             out,
@@ -156,6 +163,7 @@ def train(
             log=log or (),
             ranks=ranks,
             here=launched.processes_here(),
+            device=on,
         )
         if not ranks.leads:
             return

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from cleanpath import assemble, networks
+from cleanpath import assemble, devices, networks
 from cleanpath.data.images import Split
 from cleanpath.data.sources import load
 from cleanpath.errors import UserError
@@ -25,7 +25,8 @@ from cleanpath.training.progress import Stepped
 from cleanpath.training.ranks import ALONE, Ranks
 from cleanpath.training.schedule import length
 
-_STEPS, _TESTED = 5, 512
+_STEPS, _STEPS_ON_GPU, _TESTED = 5, 12, 512
+"""On a GPU the first ones are slower than those that are replayed."""
 _LINE = 150
 """Bytes of a line of metrics."""
 _TOLD_FROM = 2e9
@@ -38,23 +39,29 @@ class Cost:
     """Bytes that a run has resident at its most, and writes at its most; the largest batches that fit now."""
 
     memory: int
+    needed: int
+    """Of them, what is not resident now."""
     disk: int
     free: int | None
     largest_batch: dict[str, int] | None
     """By `training.memory`."""
+    gpu: bool = False
+    """Whether the memory is a GPU's."""
 
 
-def cost(experiment: Experiment, ranks: Ranks = ALONE, here: int = 1) -> Cost:
+def cost(experiment: Experiment, ranks: Ranks = ALONE, here: int = 1, device: torch.device = devices.CPU) -> Cost:
     """Of one process, from one forward pass on two images; nothing is trained.
 
-    So many of the ranks are `here` and share the free memory.
+    So many of the ranks are `here` and share the free memory; each has a GPU of its own.
     """
     training, images = experiment.training, load(experiment.data)
     _check_weights(experiment)
     with torch.random.fork_rng(devices=[]):
         network = networks.build(experiment.network, seed=experiment.seed)
         counted = memory_of(network, images.train.plain(torch.arange(2)), training)
-    resident, free = resident_memory(), free_memory()
+    gpu = device.type == "cuda"
+    resident, free = (0, devices.free_memory(device)) if gpu else (resident_memory(), free_memory())
+    here = 1 if gpu else here
     weights = sum(value.numel() * value.element_size() for value in network.state_dict().values())
     lines = min(MOST_LINES, length(training, len(images.train.labels)))
     largest = None
@@ -65,11 +72,14 @@ def cost(experiment: Experiment, ranks: Ranks = ALONE, here: int = 1) -> Cost:
             way: counted.largest_batch(one, int(room / _HELD[way]), images=count, processes=ranks.count)
             for way, one in ways.items()
         }
+    needed = _FIRST + round(_HELD[training.memory] * counted.of(training, len(ranks.share(training))))
     return Cost(
-        memory=resident + _FIRST + round(_HELD[training.memory] * counted.of(training, len(ranks.share(training)))),
+        memory=resident + needed,
+        needed=needed,
         disk=round(KEPT * counted.fixed + weights + lines * _LINE),
         free=free,
         largest_batch=largest,
+        gpu=gpu,
     )
 
 
@@ -94,7 +104,7 @@ def fits(found: Cost, processes: int = 1) -> bool:
 
 
 def _needed(found: Cost, processes: int) -> int:
-    return processes * (found.memory - resident_memory())
+    return found.needed * (1 if found.gpu else processes)
 
 
 def told(found: Cost, processes: int = 1) -> str:
@@ -111,9 +121,11 @@ def told(found: Cost, processes: int = 1) -> str:
             if batch >= 2
         )
         remedy = f"what fits: {said}" if said else "nothing fits: use a smaller network, or more memory"
-        raise UserError(f"the run takes {needed / 1e9:.1f} GB and {found.free / 1e9:.1f} GB are free; {remedy}")
+        on = " on the GPU" if found.gpu else ""
+        raise UserError(f"the run takes {needed / 1e9:.1f} GB and {found.free / 1e9:.1f} GB are free{on}; {remedy}")
     each = f" in each of {processes} processes" if processes > 1 else ""
-    return f"takes about {found.memory / 1e9:.1f} GB of memory{each}" if needed > _TOLD_FROM else ""
+    what = "GPU memory" if found.gpu else "memory"
+    return f"takes about {found.memory / 1e9:.1f} GB of {what}{each}" if needed > _TOLD_FROM else ""
 
 
 def probe() -> tuple[Probe, Probe]:
@@ -135,21 +147,25 @@ def probe() -> tuple[Probe, Probe]:
     return small, large
 
 
-def measure(experiment: Experiment, *, threads: int) -> tuple[float, int]:
-    """Seconds that a run of the experiment takes, from a few steps of it, and this process's peak memory in bytes."""
+def measure(experiment: Experiment, *, threads: int, device: torch.device = devices.CPU) -> tuple[float, int]:
+    """Seconds that a run of the experiment takes, from a few steps of it, and the peak memory in bytes.
+
+    The memory is this process's, on a GPU what its tensors took there.
+    """
     images = load(experiment.data)
     training, count = experiment.training, len(images.train.labels)
+    steps = _STEPS if device.type == "cpu" else _STEPS_ON_GPU
     # No epoch ends among the steps, and the tests at the end are on few images.
     few = replace(
         images,
-        train=_First(images.train, min(count, (_STEPS + 1) * training.batch_size)),
+        train=_First(images.train, min(count, (steps + 1) * training.batch_size)),
         held_out=_First(images.held_out, min(len(images.held_out.labels), _TESTED)),
     )
     moments: list[float] = []
     on_step = Stepped(lambda _: moments.append(time.perf_counter()))
     with assemble.threads_of_torch(threads), torch.random.fork_rng(devices=[]):
-        network = networks.build(experiment.network, seed=experiment.seed)
-        short = replace(training, iterations=_STEPS, epochs=None, warmup=0, bn_images=0)
+        network = networks.build(experiment.network, seed=experiment.seed).to(device)
+        short = replace(training, iterations=steps, epochs=None, warmup=0, bn_images=0)
         moments.append(time.perf_counter())
         train(network, few, short, seed=0, callbacks=[on_step])
     took = [later - sooner for sooner, later in pairwise(moments)]
@@ -157,7 +173,8 @@ def measure(experiment: Experiment, *, threads: int) -> tuple[float, int]:
     of_one = max(0.0, took[-1] - step) / len(few.held_out.labels)
     total = length(training, count)
     tested = math.ceil(total * training.batch_size / count) * len(images.held_out.labels) + count
-    return total * step + tested * of_one, peak_memory()
+    memory = devices.peak_memory(device).get("gpu_memory", 0) or peak_memory()
+    return total * step + tested * of_one, memory
 
 
 @dataclass(frozen=True)

@@ -228,10 +228,12 @@ class Training:
     `bn_images`: training images over which BN's mean and variance are taken anew, as plain averages, before every test
     (README of the first paper's Caffe models); 0: the running averages are tested.
     `memory`: `plain`, or `recompute`: units are computed again in the backward pass, the same bits in less memory.
-    `precision`: `fp32`, or `bf16`: torch's autocast in the two passes of a step; weights, sums and tests stay fp32.
+    `precision`: `fp32`; `tf32`: products of fp32 numbers with 10 bits of mantissa, on a GPU that has them; or `bf16`:
+    torch's autocast in the two passes of a step, where weights, sums and tests stay fp32.
     `clip`: the most that the norm of all gradients together may be, to which it is scaled down.
     `compile`: units run as `torch.compile` makes them, in training; numbers differ in their last bits.
     `fused`: the optimizer's step is one operation over all weights; numbers differ in their last bits.
+    `graph`: on a GPU the two passes of a step are recorded once and replayed: the same bits, with less waiting.
     """
 
     epochs: int | None = None
@@ -262,6 +264,7 @@ class Training:
     clip: float | None = field(default=None, metadata=LATER)
     compile: bool = field(default=False, metadata=LATER)
     fused: bool = field(default=False, metadata=LATER)
+    graph: bool = field(default=True, metadata=SAME_BITS)
 
     def __post_init__(self) -> None:
         if (self.epochs is None) == (self.iterations is None):
@@ -288,7 +291,7 @@ class Training:
         _one_of("training.class_weights", self.class_weights, ("none", "balanced"))
         _at_least("training.bn_images", self.bn_images, 0)
         _one_of("training.memory", self.memory, ("plain", "recompute"))
-        _one_of("training.precision", self.precision, ("fp32", "bf16"))
+        _one_of("training.precision", self.precision, ("fp32", "tf32", "bf16"))
         clip = self.clip
         _require(clip is None or (math.isfinite(clip) and clip > 0), f"training.clip is {clip}; must be finite and > 0")
         _require(

@@ -30,6 +30,8 @@ _LAUNCHER_GONE = threading.Event()
 """torchrun keeps the store: without it nobody can be asked, and waiting for it takes half a minute."""
 _MET = threading.Event()
 """From then on the processes look at each other."""
+_BACKENDS = {"cpu": "gloo", "cuda": "cpu:gloo,cuda:nccl"}
+"""By the kind of device: what carries tensors between the processes."""
 _LOOK = 0.25
 """Seconds between two looks at the neighbours."""
 
@@ -42,6 +44,11 @@ def processes() -> int:
 def processes_here() -> int:
     """How many of them share this machine."""
     return int(os.environ.get("LOCAL_WORLD_SIZE", "1")) if processes() > 1 else 1
+
+
+def place_here() -> int:
+    """The place of this one among them."""
+    return int(os.environ.get("LOCAL_RANK", "0")) if processes() > 1 else 0
 
 
 def tries_before() -> int:
@@ -100,7 +107,7 @@ def _watch_start(launcher: int) -> None:
 
 
 @contextmanager
-def joined(patience: float) -> Iterator["Ranks"]:
+def joined(patience: float, device: str = "cpu") -> Iterator["Ranks"]:
     """The ranks of this run, for as long as it lasts; this process alone if torchrun did not start it.
 
     Whoever dies on this machine takes the others with it within half a second, whatever they are doing: they say so
@@ -125,7 +132,7 @@ def joined(patience: float) -> Iterator["Ranks"]:
         group: Any = distributed.PrefixStore("group", store)  # type: ignore[attr-defined]
         with _telling(count, patience):
             distributed.init_process_group(
-                "gloo", store=group, rank=rank, world_size=count, timeout=timedelta(seconds=patience)
+                _BACKENDS[device], store=group, rank=rank, world_size=count, timeout=timedelta(seconds=patience)
             )
             ranks = Ranks(rank, count)
             neighbours = _neighbours(ranks)

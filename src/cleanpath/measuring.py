@@ -20,7 +20,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from cleanpath import measures, networks, trained
+from cleanpath import devices, measures, networks, trained
 from cleanpath.auditing.examine import audit
 from cleanpath.auditing.profile import Profile
 from cleanpath.auditing.values import UnitRow
@@ -90,6 +90,7 @@ def signals(network: nn.Module, images: Tensor) -> Signals:
     found = Signals()
     if not isinstance(network, ResNet):
         return found
+    images = images.to(devices.of(network))
     with _undisturbed(network), torch.no_grad(), ExitStack() as hooks:
         for name, unit in network.units().items():
             for handle in _watched(name, unit, found):
@@ -160,7 +161,7 @@ def _undisturbed(network: nn.Module) -> Iterator[None]:
     buffers = [(buffer, buffer.detach().clone()) for buffer in network.buffers()]
     flags = {module: module.training for module in network.modules()}
     try:
-        with torch.random.fork_rng(devices=[]):
+        with devices.forked(devices.of(network)):
             torch.manual_seed(0)
             yield
     finally:

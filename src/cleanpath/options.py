@@ -109,6 +109,10 @@ Settings = Annotated[
     list[str] | None,
     typer.Option("--set", metavar="KEY=VALUE", help="Replace a setting (`list settings`); may be repeated."),
 ]
+Device = Annotated[
+    str,
+    typer.Option("--device", metavar="auto|cpu|cuda|cuda:N", help="Where it computes; auto: a GPU if there is one."),
+]
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Print what would run, its time and memory; run nothing.")]
 Fresh = Annotated[bool, typer.Option("--fresh", help="Start again, also what is finished.")]
 Whats = Annotated[

@@ -36,12 +36,12 @@ _WEIGHTS, _FAILURE, _LOCK = "weights.safetensors", "failure.txt", "lock"
 _PREPARATION, _POST_MORTEM = "preparation.safetensors", "post-mortem.safetensors"
 
 
-_NUMERIC = ("processes", "threads", "torch", "processor", "instructions")
+_NUMERIC = ("processes", "threads", "torch", "device", "cuda", "cudnn", "processor", "instructions")
 
 
 def numeric(environment: Mapping[str, Any]) -> dict[str, Any]:
     """Of an environment, that on which the last bits of a run's numbers depend."""
-    told = {"processes": 1, **environment}
+    told = {"processes": 1, "device": "cpu", **environment}
     return {key: told[key] for key in _NUMERIC if key in told}
 
 

@@ -6,7 +6,9 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from cleanpath import assemble, costs, networks, settings
+import torch
+
+from cleanpath import assemble, costs, devices, networks, settings
 from cleanpath.errors import Request, UserError
 from cleanpath.experiment import Experiment, Network
 from cleanpath.grid.local import News
@@ -44,13 +46,14 @@ def _sets_kind(changes: Sequence[str]) -> bool:
     return any(change.partition("=")[0].strip() == "network.shortcut.kind" for change in changes)
 
 
-def plan_run(experiment: Experiment, out: Path | None, *, threads: int) -> dict[str, Any]:
+def plan_run(experiment: Experiment, out: Path | None, *, threads: int, device: torch.device) -> dict[str, Any]:
     """What the run would be, with its time and memory from a few steps measured now."""
     folder = _folder(experiment, out, threads)
     check_folder(folder, experiment)
-    found = costs.cost(experiment)
+    found = costs.cost(experiment, device=device)
     tried = costs.fits(found)
-    seconds, memory = costs.measure(experiment, threads=threads) if tried else (None, found.memory)
+    measured = costs.measure(experiment, threads=threads, device=device) if tried else (None, found.memory)
+    seconds, memory = measured
     return {
         "schema": "cleanpath.run_plan",
         "version": 1,
@@ -80,6 +83,7 @@ def train(  # noqa: PLR0913 (keyword options)
     log: Sequence[str] = (),
     ranks: Ranks = ALONE,
     here: int = 1,
+    device: torch.device = devices.CPU,
 ) -> Run:
     """Train and record, from where an earlier try stopped; a run that ended is not trained again unless `fresh`.
 
@@ -89,7 +93,7 @@ def train(  # noqa: PLR0913 (keyword options)
     cell = Cell(experiment=experiment, folder=folder, label=folder.name)
     if ranks.shared(ranks.led(lambda: _is_done(cell, fresh=fresh))):
         return cell.run
-    ranks.led(lambda: _tell_cost(cell, ranks, here))
+    ranks.led(lambda: _tell_cost(cell, ranks, here, device))
     told = ranks.led(lambda: callbacks(log, folder)) or []
     with ExitStack() as stack:
         watch = stack.enter_context(Watch([cell], done=0)) if ranks.leads else None
@@ -112,6 +116,7 @@ def train(  # noqa: PLR0913 (keyword options)
                 init=init,
                 say=say,
                 ranks=ranks,
+                device=device,
             )
         except UserError:
             # What the user mends may be another experiment, for which the folder is to be free.
@@ -133,8 +138,8 @@ def _is_done(cell: Cell, *, fresh: bool) -> bool:
     return done
 
 
-def _tell_cost(cell: Cell, ranks: Ranks, here: int) -> None:
-    if line := costs.told(costs.cost(cell.experiment, ranks, here), here):
+def _tell_cost(cell: Cell, ranks: Ranks, here: int, device: torch.device) -> None:
+    if line := costs.told(costs.cost(cell.experiment, ranks, here, device), here):
         say(f"{cell.label}: {line}")
 
 

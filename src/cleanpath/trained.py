@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from torch.fx.experimental.optimization import fuse
 from torch.nn import functional
 
-from cleanpath import networks, settings
+from cleanpath import devices, networks, settings
 from cleanpath.data.decode import BrokenImageError
 from cleanpath.data.images import Split
 from cleanpath.data.photographs import OnDisk
@@ -46,6 +46,10 @@ class Trained:
     network: nn.Module
     preparation: Preparation
     classes: tuple[str, ...]
+
+    def on(self, device: torch.device) -> "Trained":
+        """With the network on a device."""
+        return replace(self, network=self.network.to(device))
 
 
 def load(run: str | Path | Run) -> nn.Module:
@@ -100,8 +104,10 @@ def evaluation(found: Trained, data: str | None = None, view: str = "middle") ->
         )
     if images.preparation.side != found.preparation.side or images.channels != found.preparation.channels:
         raise SettingError(f"{wanted.name} has images of {images.side} pixels, the run takes {found.preparation.side}")
-    pairs = list(_seen(found.network, images.held_out, view))
-    logits, labels = torch.cat([one for one, _ in pairs]), torch.cat([two for _, two in pairs])
+    device = devices.of(found.network)
+    with devices.exact(device):
+        pairs = list(_seen(found.network, images.on(device).held_out, view))
+    logits, labels = torch.cat([one for one, _ in pairs]).cpu(), torch.cat([two for _, two in pairs]).cpu()
     guesses = logits.argmax(dim=1)
     wrong, count, most = int((guesses != labels).sum()), len(labels), len(found.classes)
     confusion = torch.bincount(labels * most + guesses, minlength=most * most).reshape(most, most)
@@ -130,6 +136,7 @@ def evaluation(found: Trained, data: str | None = None, view: str = "middle") ->
 
 def _seen(network: nn.Module, split: Split, view: str) -> Iterator[tuple[Tensor, Tensor]]:
     """Logits and labels of a split, seen as `view` says."""
+    device = devices.of(network)
     if view == "middle":
         yield from outputs(network, split)
         return
@@ -137,14 +144,15 @@ def _seen(network: nn.Module, split: Split, view: str) -> Iterator[tuple[Tensor,
         raise SettingError(f"--view {view} is for photographs of more than 64 pixels; these are small: use middle")
     if view == "large":
         large = replace(split, preparation=_large(split.preparation))
-        networks.check_logits(network, large.plain(torch.arange(1)), network(split.plain(torch.arange(1))).shape[1])
+        few, usual = (each.plain(torch.arange(1)).to(device) for each in (large, split))
+        networks.check_logits(network, few, network(usual).shape[1])
         yield from outputs(network, large)
         return
     with torch.inference_mode():
         for indices in torch.split(torch.arange(len(split.labels)), _BATCH // 8):
-            crops = split.ten(indices)
+            crops = split.ten(indices).to(device)
             shares = network(crops.flatten(0, 1)).softmax(dim=1).unflatten(0, crops.shape[:2]).mean(dim=1)
-            yield shares.log(), split.labels[indices]
+            yield shares.log(), split.labels[indices].to(device)
 
 
 def _large(preparation: Preparation) -> Preparation:
@@ -184,6 +192,7 @@ def image_files(paths: Sequence[Path]) -> list[Path]:
 
 def predictions(found: Trained, files: Sequence[Path], most: int) -> Iterator[dict[str, Any]]:
     """For every file the likeliest classes with their probabilities, or why it cannot be read; batch by batch."""
+    device = devices.of(found.network)
     for start in range(0, len(files), _BATCH):
         good, bad, ready = list[Path](), dict[Path, str](), list[Tensor]()
         for path in files[start : start + _BATCH]:
@@ -192,8 +201,8 @@ def predictions(found: Trained, files: Sequence[Path], most: int) -> Iterator[di
                 good.append(path)
             except BrokenImageError as error:
                 bad[path] = str(error)
-        with torch.inference_mode():
-            shares = found.network(torch.cat(ready)).softmax(dim=1) if ready else torch.empty(0, 1)
+        with torch.inference_mode(), devices.exact(device):
+            shares = found.network(torch.cat(ready).to(device)).softmax(dim=1).cpu() if ready else torch.empty(0, 1)
         top = {path: row.topk(min(most, len(row))) for path, row in zip(good, shares, strict=True)}
         for path in files[start : start + _BATCH]:
             if path in bad:

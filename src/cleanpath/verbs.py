@@ -8,7 +8,7 @@ import typer
 
 from cleanpath import options
 from cleanpath.errors import UserError
-from cleanpath.options import AsJson
+from cleanpath.options import AsJson, Device
 
 RunFolder = Annotated[str, typer.Argument(metavar="RUN", help="A finished run's folder.", autocompletion=options.runs)]
 
@@ -38,6 +38,7 @@ def evaluate(
     view: Annotated[
         View, typer.Option(help="Of photographs: the middle, a large crop (320 for 224), or ten.")
     ] = View.middle,
+    device: Device = "auto",
     picture: Annotated[Path | None, typer.Option(metavar="FILE", help="The confusion matrix as .svg or .png.")] = None,
     as_json: AsJson = False,
 ) -> None:
@@ -45,12 +46,12 @@ def evaluate(
 
     Examples: cleanpath evaluate runs/mine; cleanpath evaluate runs/mine --data folder:photos --picture confusion.png
     """
-    from cleanpath import trained
+    from cleanpath import devices, trained
     from cleanpath.report import evaluated
 
     if picture is not None:
         evaluated.check_picture(picture)
-    found = trained.evaluation(trained.trained(run), data, view.value)
+    found = trained.evaluation(trained.trained(run).on(devices.chosen(device)), data, view.value)
     options.show(found, as_json, lambda: evaluated.show(found))
     if picture is not None:
         evaluated.draw(found, picture)
@@ -61,19 +62,21 @@ def predict(
     run: RunFolder,
     files: Annotated[list[Path], typer.Argument(metavar="IMAGE|FOLDER...", help="Images, or folders of them.")],
     most: Annotated[int, typer.Option("--top", min=1, help="How many classes are named.")] = 3,
+    device: Device = "auto",
     as_json: AsJson = False,
 ) -> None:
     """Say which classes a finished run sees in images; exits with 1 if one of them cannot be read.
 
     Examples: cleanpath predict runs/mine cat.jpg; cleanpath predict runs/mine photos/ --top 5 --json
     """
-    from cleanpath import trained
+    from cleanpath import devices, trained
     from cleanpath.report import evaluated
 
     images = trained.image_files(files)
     if not images:
         raise UserError(f"no files in {', '.join(map(str, files))}")
-    found = list(trained.predictions(trained.trained(run), images, most))
+    here = trained.trained(run).on(devices.chosen(device))
+    found = list(trained.predictions(here, images, most))
     data: dict[str, Any] = {"schema": "cleanpath.predictions", "version": 1, "run": run, "predictions": found}
     options.show(data, as_json, lambda: evaluated.show_predictions(found))
     if any("broken" in one for one in found):

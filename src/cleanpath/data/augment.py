@@ -44,5 +44,6 @@ def crop_and_flip(images: Tensor, padding: int, numbers: npt.NDArray[np.float64]
     rows = top[:, None] + torch.arange(height)
     columns = torch.arange(width).expand(count, width)
     columns = torch.where(torch.from_numpy(numbers[:, 2] < 0.5)[:, None], columns.flip(1), columns) + left[:, None]
-    place = torch.arange(count)[:, None, None]
+    rows, columns = rows.to(images.device), columns.to(images.device)
+    place = torch.arange(count, device=images.device)[:, None, None]
     return padded.permute(0, 2, 3, 1)[place, rows[:, :, None], columns[:, None, :]].permute(0, 3, 1, 2)

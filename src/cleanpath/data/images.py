@@ -1,6 +1,6 @@
 """Labelled images in two splits, and the order in which a run sees them."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import Protocol
 
@@ -42,6 +42,11 @@ class Images:
     def channels(self) -> int:
         """Colour channels of an image."""
         return self.preparation.channels
+
+    def on(self, device: torch.device) -> "Images":
+        """With the images that are kept in memory on a device."""
+        moved = {name: getattr(self, name) for name in ("train", "held_out")}
+        return replace(self, **{name: split.on(device) for name, split in moved.items() if hasattr(split, "on")})
 
     @property
     def side(self) -> int:

@@ -2,7 +2,8 @@
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -32,7 +33,11 @@ class Preparation:
         values = values - self.mean
         return values if self.plain_scale else values / self.std
 
-    @property
+    def on(self, device: torch.device) -> "Preparation":
+        """The same for images on a device."""
+        return replace(self, mean=self.mean.to(device), std=self.std.to(device))
+
+    @cached_property
     def plain_scale(self) -> bool:
         """Whether nothing is divided by."""
         return bool((self.std == 1).all())

@@ -31,7 +31,7 @@ def batches(  # noqa: PLR0913
 ) -> Iterator[tuple[Tensor, Tensor]]:
     """Images and labels of iterations `start` to `end`, at these places of each batch; None: all.
 
-    `loaders` processes prepare them, 0: this one does.
+    `loaders` processes prepare them, 0: this one does; they need a split on the processor.
     """
     found = _Batches(split, size, seed, torch.arange(size) if places is None else places)
     if not loaders:

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from cleanpath import devices
 from cleanpath.data.images import Images, Split
 from cleanpath.errors import NonFiniteError
 from cleanpath.experiment import Training
@@ -54,7 +55,8 @@ def tested(  # noqa: PLR0913
     if not math.isfinite(loss):
         network.eval()
         few = torch.arange(min(_MOST, len(images.held_out.labels)))
-        x, y = images.held_out.plain(few), images.held_out.labels[few]
+        device = devices.of(network)
+        x, y = images.held_out.plain(few).to(device), images.held_out.labels[few].to(device)
         where = first_non_finite(network, x, lambda logits: functional.cross_entropy(logits, y))
         raise NonFiniteError(quantity, loss, iteration=iteration + 1, where=where, tested=True)
     return Tested(network, error, loss)
@@ -90,14 +92,15 @@ def outputs(
 ) -> Generator[tuple[Tensor, Tensor], None, None]:
     """Logits and labels of a split, batch by batch, in eval mode; the training flags are as before afterwards.
 
-    From the `first` batch on, every `step`-th.
+    From the `first` batch on, every `step`-th; both are where the network is.
     """
+    device = devices.of(network)
     flags = {module: module.training for module in network.modules()}
     network.eval()
     try:
         with torch.inference_mode():
             for indices in torch.split(torch.arange(len(split.labels)), _batch_size(split))[first::step]:
-                yield network(split.plain(indices)), split.labels[indices]
+                yield network(split.plain(indices).to(device)), split.labels[indices].to(device)
     finally:
         for module, flag in flags.items():
             module.training = flag

@@ -67,7 +67,10 @@ class BnGroups:
         moving, before, counts = self._before
         moved = torch.stack([norm.num_batches_tracked for norm in moving]) - counts  # type: ignore[misc]
         kept = torch.cat(
-            [torch.full((2 * n.num_features,), 1 - (n.momentum or 0.0), dtype=before.dtype) for n in moving]
+            [
+                torch.full((2 * n.num_features,), 1 - (n.momentum or 0.0), dtype=before.dtype, device=before.device)
+                for n in moving
+            ]
         )
         every = self._micro // self._size
         own, behind = len(self._share) // self._size, every - self._share.stop // self._size
@@ -76,7 +79,12 @@ class BnGroups:
                 "a BN is used more than once in a pass, and its running statistics cannot be those of one process; "
                 "leave training.bn_group out, or train with one process"
             )
-        used = torch.cat([torch.full((2 * n.num_features,), bool(m)) for n, m in zip(moving, moved, strict=True)])
+        used = torch.cat(
+            [
+                torch.full((2 * n.num_features,), bool(m), device=before.device)
+                for n, m in zip(moving, moved, strict=True)
+            ]
+        )
         # One after another: r ← kept·r + (1 − kept)·s for each group's s. What this rank's groups add is what is left
         # without r, shrunk by the groups behind.
         added = (_running(moving) - kept.pow(own) * before) * kept.pow(behind)

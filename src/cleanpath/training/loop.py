@@ -8,16 +8,17 @@ from functools import partial
 
 import torch
 from torch import nn
-from torch.nn.utils import clip_grads_with_norm_, get_total_norm
+from torch.nn.utils import clip_grads_with_norm_
 
+from cleanpath import devices
 from cleanpath.data.images import Images, batch
 from cleanpath.data.stream import batches
 from cleanpath.errors import NonFiniteError
 from cleanpath.experiment import Training
 from cleanpath.training.evaluation import tested
+from cleanpath.training.gradients import Gradients
 from cleanpath.training.keeper import Keeper, NoKeeper
 from cleanpath.training.losses import Batch, Loss, Mixing
-from cleanpath.training.nonfinite import first_non_finite
 from cleanpath.training.passes import Passes
 from cleanpath.training.progress import Callback, Progress
 from cleanpath.training.ranks import ALONE, Ranks
@@ -39,7 +40,7 @@ def train(  # noqa: PLR0913 (keyword options of the one loop)
     loaders: int = 0,
     ranks: Ranks = ALONE,
 ) -> dict[str, float | int]:
-    """Train `network` in place; the last iteration's errors and losses, in percent and nats.
+    """Train `network` in place and where it is; the last iteration's errors and losses, in percent and nats.
 
     `callbacks` are told one line per iteration (or mean over several) and one per epoch; all but the `seconds` in them
     is a function of network, images, training, seed and number of threads, however often the `keeper` stopped the run
@@ -48,25 +49,28 @@ def train(  # noqa: PLR0913 (keyword options of the one loop)
 
     Raises `NonFiniteError` before the optimizer step in which a loss or a gradient is not finite.
     """
-    keeper = keeper or NoKeeper()
-    learner, loss_of = Learner(network, training), Loss(training, images.train.labels, ranks)
-    mixing, passes = Mixing(training, seed, ranks), Passes(network, training, ranks)
+    keeper, device = keeper or NoKeeper(), devices.of(network)
+    # Processes that prepare batches cannot use a GPU.
+    learner, mixing = Learner(network, training), Mixing(training, seed, ranks)
+    gradients = Gradients(Passes(network, training, ranks), Loss(training, images.train.labels, ranks), training)
+    images, drawn_from = images.on(device), images if loaders else images.on(device)
     test = partial(tested, learner, images, training, seed=seed, keeper=keeper, ranks=ranks)
     count, size = len(images.train.labels), training.batch_size
     total = length(training, count)
-    every = math.ceil(total / MOST_LINES)
-    course = Course()
+    course, every = Course(), math.ceil(total / MOST_LINES)
     if (kept := keeper.restored()) is not None:
         course, tensors = kept
         learner.load(tensors)
     began, before, first = time.monotonic() - course.seconds, course.seconds, course.iteration
     for each in callbacks:
         each.began(network, first)
-    loss = math.nan
-    steps = {"start": first + 1, "end": total}
-    stream = batches(images.train, size, seed=seed, **steps, loaders=loaders, places=mixing.places)
+    loss, steps = math.nan, {"start": first + 1, "end": total}
+    stream = batches(drawn_from.train, size, seed=seed, **steps, loaders=loaders, places=mixing.places)
     network.train()
-    with _post_mortem(keeper, learner, images, training, seed):
+    with (
+        devices.exact(device, tf32=training.precision == "tf32"),
+        _post_mortem(keeper, learner, images, training, seed),
+    ):
         while True:
             if not course.evaluated and (found := test(images.held_out, "test loss", course.iteration)) is not None:
                 course.error, course.test_loss, course.evaluated = found.error, found.loss, True
@@ -74,9 +78,9 @@ def train(  # noqa: PLR0913 (keyword options of the one loop)
                 _tell(callbacks, {**line, "error": found.error, "test_loss": found.loss, "seconds": _since(began)})
             if course.iteration > first:
                 speed = (course.iteration - first) * size / max(_since(began) - before, 1e-9)
-                progress = Progress(course.iteration, total, loss=loss, images_per_second=speed, error=course.error)
+                told = Progress(course.iteration, total, loss=loss, images_per_second=speed, error=course.error)
                 for each in callbacks:
-                    each.stepped(progress)
+                    each.stepped(told)
             if keeper.due:
                 course.seconds = _since(began)
                 keeper.save(course, learner.tensors())
@@ -84,8 +88,9 @@ def train(  # noqa: PLR0913 (keyword options of the one loop)
                 break
             iteration = course.iteration + 1
             lr = learning_rate(training, iteration, total)
-            drawn = mixing(*next(stream), iteration)
-            loss, norm = _step(learner, passes, drawn, loss_of, iteration, lr)
+            x, y = (each.to(device) for each in next(stream))
+            drawn = mixing(x, y, iteration)
+            loss, norm = _step(learner, gradients, drawn, iteration, lr)
 
             course.iteration = iteration
             course.losses.append(loss)
@@ -102,44 +107,17 @@ def train(  # noqa: PLR0913 (keyword options of the one loop)
     return {"iterations": total, **errors, "seconds": _since(began)}
 
 
-def _step(
-    learner: Learner, passes: Passes, drawn: Batch, loss_of: Loss, iteration: int, lr: float
-) -> tuple[float, float]:
+def _step(learner: Learner, gradients: Gradients, drawn: Batch, iteration: int, lr: float) -> tuple[float, float]:
     """One step of the optimizer; the loss before it and the norm of its gradient."""
     for group in learner.optimizer.param_groups:
         group["lr"] = lr * group["factor"]
-    with passes():
-        loss, norm = _gradients(passes, drawn, loss_of, iteration)
-    if passes.clip is not None:
-        clip_grads_with_norm_(learner.network.parameters(), passes.clip, torch.tensor(norm))
+    loss, norm = gradients(drawn, iteration)
+    if gradients.clip is not None:
+        clip_grads_with_norm_(learner.network.parameters(), gradients.clip, torch.tensor(norm))
     learner.optimizer.step()
     learner.optimizer.zero_grad()
     if learner.average is not None:
         learner.average.update_parameters(learner.network)
-    return loss, norm
-
-
-def _gradients(passes: Passes, drawn: Batch, loss_of: Loss, iteration: int) -> tuple[float, float]:
-    """Loss and gradient norm of one batch; the gradients are left in the parameters."""
-    loss, norm, ranks, parts = 0.0, math.nan, passes.ranks, passes.parts
-    pieces = zip(*(t.chunk(parts) for t in (drawn.images, drawn.labels, drawn.mixed_in)), strict=True)
-    for number, (images, labels, mixed_in) in enumerate(pieces, start=1):
-        random_state = torch.get_rng_state()
-        of_logits = partial(loss_of, labels=labels, mixed_in=mixed_in, share=drawn.share)
-        tensor = of_logits(passes.forward(images, last=number == parts))
-        loss += ranks.mean(tensor.item())
-        if math.isfinite(loss):
-            passes.backward(tensor)
-            norm = float(get_total_norm([p.grad for p in passes.network.parameters() if p.grad is not None]))
-        # Before the last micro-batch each rank has a norm of its own.
-        if ranks.any(not (math.isfinite(loss) and math.isfinite(norm))):
-            torch.set_rng_state(random_state)
-            quantity, value = ("loss", loss)
-            if math.isfinite(loss):
-                quantity, value = "gradient norm", next(one for one in ranks.gathered(norm) if not math.isfinite(one))
-            with passes.plain():
-                where = first_non_finite(passes.network, images, of_logits, ranks)
-            raise NonFiniteError(quantity, value, iteration=iteration, where=where)
     return loss, norm
 
 

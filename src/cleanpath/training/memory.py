@@ -5,10 +5,10 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 from torch.autograd.graph import saved_tensors_hooks
 
+from cleanpath import devices
 from cleanpath.experiment import Training
 from cleanpath.training.recompute import in_segments, through
 
@@ -65,7 +65,7 @@ def memory_of(network: nn.Module, images: Tensor, training: Training) -> Memory:
     handles = [module.register_forward_hook(look) for module in network.modules()]
     try:
         network.train()
-        with _Counted() as outside, in_segments(network, run), torch.random.fork_rng(devices=[]):
+        with _Counted() as outside, in_segments(network, run), devices.forked(images.device):
             network(images)
     finally:
         for handle in handles:

@@ -25,15 +25,17 @@ class CaffeSGD(torch.optim.Optimizer):
         """One step from the gradients that are there."""
         assert closure is None
         for group in self.param_groups:
-            for parameter in group["params"]:
-                if parameter.grad is None:
-                    continue
-                gradient = parameter.grad.add(parameter, alpha=group["weight_decay"])
-                state = self.state[parameter]
-                if "momentum_buffer" not in state:
-                    state["momentum_buffer"] = torch.zeros_like(parameter)
-                velocity = state["momentum_buffer"].mul_(group["momentum"]).add_(gradient, alpha=group["lr"])
-                parameter.sub_(velocity)
+            parameters = [parameter for parameter in group["params"] if parameter.grad is not None]
+            for parameter in parameters:
+                if "momentum_buffer" not in self.state[parameter]:
+                    self.state[parameter]["momentum_buffer"] = torch.zeros_like(parameter)
+            velocities = [self.state[parameter]["momentum_buffer"] for parameter in parameters]
+            found = [parameter.grad for parameter in parameters]
+            # All parameters at once: on a GPU a kernel each would take longer than the arithmetic.
+            gradients = torch._foreach_add(found, parameters, alpha=group["weight_decay"])  # noqa: SLF001
+            torch._foreach_mul_(velocities, group["momentum"])
+            torch._foreach_add_(velocities, gradients, alpha=group["lr"])
+            torch._foreach_sub_(parameters, velocities)
 
 
 def last_layer(network: nn.Module) -> nn.Module:

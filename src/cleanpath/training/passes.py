@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
+from cleanpath import devices
 from cleanpath.errors import SettingError
 from cleanpath.experiment import Training
 from cleanpath.kernels import sound
@@ -38,7 +39,7 @@ class Passes:
 
     def __init__(self, network: nn.Module, training: Training, ranks: Ranks = ALONE) -> None:
         ranks.same("weights and buffers", _outline(network))
-        self.network, self.ranks = network, ranks
+        self.network, self.ranks, self.device = network, ranks, devices.of(network)
         self.parts, self.clip = training.accumulation, training.clip
         self._groups = BnGroups(network, training, ranks)
         self._saving = Recompute(network) if training.memory == "recompute" else nullcontext
@@ -96,7 +97,7 @@ class Passes:
             yield
 
     def _autocast(self) -> Any:
-        return torch.autocast("cpu", torch.bfloat16) if self._bf16 else nullcontext()
+        return torch.autocast(self.device.type, torch.bfloat16) if self._bf16 else nullcontext()
 
 
 def _without_gradient(what: str) -> SettingError:

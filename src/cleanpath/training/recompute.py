@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from torch.autograd import Function
 from torch.nn.modules.batchnorm import _NormBase
 
+from cleanpath import devices
 from cleanpath.allocator import keep_what_is_freed
 from cleanpath.errors import SettingError
 
@@ -64,9 +65,9 @@ class _Segment(Function):
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, anchor: Tensor, members: Sequence[nn.Module]) -> Tensor:  # noqa: ARG004
-        ctx.members, ctx.random = members, torch.get_rng_state()
+        ctx.members, ctx.random = members, devices.random_state(x.device)
         buffers = _Buffers(members)
-        ctx.autocast = torch.is_autocast_enabled("cpu"), torch.get_autocast_dtype("cpu")
+        ctx.autocast = torch.is_autocast_enabled(x.device.type), torch.get_autocast_dtype(x.device.type)
         ctx.save_for_backward(x)
         y = through(members, x)
         ctx.buffers = buffers.moved()
@@ -77,9 +78,9 @@ class _Segment(Function):
         (kept,) = ctx.saved_tensors
         x = kept.detach().requires_grad_(ctx.needs_input_grad[0])
         enabled, dtype = ctx.autocast
-        autocast = torch.autocast("cpu", dtype, enabled=enabled)
-        with torch.enable_grad(), torch.random.fork_rng(devices=[]), _on_copies(ctx.members, ctx.buffers), autocast:
-            torch.set_rng_state(ctx.random)
+        autocast = torch.autocast(x.device.type, dtype, enabled=enabled)
+        with torch.enable_grad(), devices.forked(x.device), _on_copies(ctx.members, ctx.buffers), autocast:
+            devices.set_random_state(ctx.random, x.device)
             y = through(ctx.members, x)
         if y.requires_grad:  # not where neither the input nor a member learns
             torch.autograd.backward(y, gradient)

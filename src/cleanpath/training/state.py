@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
+from cleanpath import devices
 from cleanpath.experiment import Training
 from cleanpath.training.optimizers import optimizer_of
 
@@ -42,7 +43,7 @@ class Learner:
     """The network, its optimizer, and its average, if it has one."""
 
     def __init__(self, network: nn.Module, training: Training) -> None:
-        self.network = network
+        self.network, self._device = network, devices.of(network)
         self.optimizer = optimizer_of(network, training)
         self.average: AveragedModel | None = None
         if training.average is not None:
@@ -60,14 +61,15 @@ class Learner:
             self.network.load_state_dict(tested.state_dict())
 
     def tensors(self) -> dict[str, Tensor]:
-        """Weights, buffers, the optimizer's state, the average, and torch's random state."""
+        """Weights, buffers, the optimizer's state, the average, and the random state; on the processor."""
         found = {f"network.{name}": value for name, value in self.network.state_dict().items()}
         if self.average is not None:
             found |= {f"average.{name}": value for name, value in self.average.state_dict().items()}
         for at, parameter in enumerate(self._parameters()):
             state: Mapping[str, Any] = self.optimizer.state.get(parameter, {})
             found |= {f"optimizer.{at}.{name}": v for name, v in state.items() if isinstance(v, Tensor)}
-        return {name: value.detach().contiguous() for name, value in found.items()} | {"random": torch.get_rng_state()}
+        random = devices.random_state(self._device)
+        return {name: value.detach().cpu().contiguous() for name, value in found.items()} | {"random": random}
 
     def load(self, tensors: Mapping[str, Tensor]) -> None:
         """The inverse of `tensors`; memory layouts stay as they are, on which the last bits of sums depend."""
@@ -76,9 +78,15 @@ class Learner:
             self.average.load_state_dict(_below("average.", tensors))
         for at, parameter in enumerate(self._parameters()):
             for name, value in _below(f"optimizer.{at}.", tensors).items():
-                own = torch.empty_like(parameter) if value.shape == parameter.shape else torch.empty_like(value)
+                of_weights, counted = value.shape == parameter.shape, self._counts_on(parameter)
+                own = torch.empty_like(parameter) if of_weights else torch.empty_like(value, device=counted)
                 self.optimizer.state[parameter][name] = own.detach().copy_(value)
-        torch.set_rng_state(tensors["random"])
+        devices.set_random_state(tensors["random"], self._device)
+
+    def _counts_on(self, parameter: nn.Parameter) -> torch.device:
+        """Where the optimizer counts its steps: on a GPU only if it counts there itself."""
+        fused = any(group.get("fused") for group in self.optimizer.param_groups)
+        return parameter.device if fused else devices.CPU
 
     def _parameters(self) -> list[nn.Parameter]:
         return [parameter for group in self.optimizer.param_groups for parameter in group["params"]]

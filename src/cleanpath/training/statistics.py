@@ -6,6 +6,7 @@ import torch
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from cleanpath import devices
 from cleanpath.data.images import Split, order
 from cleanpath.experiment import Training
 from cleanpath.training.keeper import Keeper
@@ -32,7 +33,7 @@ def as_tested(network: nn.Module, split: Split, training: Training, *, seed: int
     with torch.no_grad():
         for indices in torch.split(places, size):
             if len(indices) == size:  # an average gives each batch the same say
-                network(split.plain(indices))
+                network(split.plain(indices).to(devices.of(network)))
             if keeper.stopping:
                 return None
     return network
