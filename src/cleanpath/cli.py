@@ -180,6 +180,9 @@ def reproduce(
     columns: Annotated[Columns, typer.Option(help="All columns of each table, or the first.")] = Columns.all,
     own_units: OwnUnits = None,
     settings: Settings = None,
+    device: Annotated[
+        str, typer.Option(metavar="cpu|cuda|cuda:N|auto", help="Where the runs compute; auto: a GPU if there is one.")
+    ] = "cpu",
     workers: Annotated[int | None, typer.Option(min=1, help="Runs at a time; default: one per core.")] = None,
     runs: Root = Path("runs"),
     page: PageFile = Path("reports/reproduction.html"),
@@ -212,7 +215,7 @@ def reproduce(
         return
     command = this_command(without="--fresh")
     with stoppable(f"finished cells are kept; go on with: {command}"):
-        reproduction.run(job, workers=workers, fresh=fresh, ready=lambda: recorded.record(job, command))
+        reproduction.run(job, workers=workers, fresh=fresh, device=device, ready=lambda: recorded.record(job, command))
     found = job.outcome()
     Page(job=job, path=page, command=command).write(found)
     options.show(found.to_data(), as_json, lambda: terminal.print_tables(found.tables, found.verdicts))

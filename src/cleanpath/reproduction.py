@@ -220,16 +220,24 @@ def _filling(recipe: Recipe, scale: Scale, cells: set[tuple[str, str]]) -> str:
     return f"{filled_by} (about {hours:,.0f} GPU-hours of the paper's time for these cells, an estimate)"
 
 
-def run(job: Reproduction, *, workers: int | None, fresh: bool, ready: Callable[[], None] = lambda: None) -> None:
+def run(
+    job: Reproduction,
+    *,
+    workers: int | None,
+    fresh: bool,
+    device: str = "cpu",
+    ready: Callable[[], None] = lambda: None,
+) -> None:
     """Run the cells that have not ended (with `fresh`, all of them), and measure what the tables print of them.
 
-    `ready` is called when all is checked, before anything is written.
+    The runs share a device; they are measured on the processor. `ready` is called when all is checked, before anything
+    is written.
     """
     cells = job.cells()
     todo = list(cells) if fresh else plan.to_do(cells)
     workers = workers or local.cores()
     if todo:
-        local.check_cells(todo)
+        local.check_cells(todo, device)
     ready()
     if todo:
         _say_what_seeds_can(job)
@@ -239,7 +247,7 @@ def run(job: Reproduction, *, workers: int | None, fresh: bool, ready: Callable[
         if fresh:
             forget(cell.run for cell in todo)
         with Watch(todo, done=len(cells) - len(todo)) as watch:
-            local.run_cells(todo, workers=workers, tell=watch.tell)
+            local.run_cells(todo, workers=workers, tell=watch.tell, device=device)
     _measure(job, workers, again=fresh)
 
 

@@ -50,8 +50,8 @@ class News:
     progress: Progress | None = None
 
 
-def run_cells(todo: Sequence[Cell], *, workers: int, tell: Callable[[News], None]) -> None:
-    """Run all cells, `workers` at a time; what became of each stands in its run folder.
+def run_cells(todo: Sequence[Cell], *, workers: int, tell: Callable[[News], None], device: str = "cpu") -> None:
+    """Run all cells, `workers` at a time on a device; what became of each stands in its run folder.
 
     Whatever is raised meanwhile (a signal, say) ends the running cells first; cells that ended are kept. Raises
     `RunError` at the end if another driver held some of the cells.
@@ -71,16 +71,16 @@ def run_cells(todo: Sequence[Cell], *, workers: int, tell: Callable[[News], None
             _record_death(cell, exit_code)
         tell(News(cell=cell, event="ended"))
 
-    jobs = [(cell, _train, (cell,)) for cell in todo]
+    jobs = [(cell, _train, (cell, device)) for cell in todo]
     _run(jobs, workers=workers, start=start, told=told, ended=ended)
     if held:
         raise RunError(f"{', '.join(held)}; wait for it, and give this command again")
 
 
-def check_cells(cells: Sequence[Cell]) -> None:
-    """Raise `SettingError` for the first cell that cannot run, before any does; in a process that has torch."""
+def check_cells(cells: Sequence[Cell], device: str = "cpu") -> None:
+    """Raise `SettingError` for the first cell that cannot run there, before any does; in a process that has torch."""
     found: list[str] = []
-    jobs = [(cell, _check, (tuple(c.experiment for c in cells),)) for cell in cells[:1]]
+    jobs = [(cell, _check, (tuple(c.experiment for c in cells), device)) for cell in cells[:1]]
     _run(jobs, workers=1, start=lambda _: None, told=lambda _, message: found.append(message), ended=lambda *_: None)
     if not found:
         raise RunError("the process that checks the cells died; `cleanpath doctor` tells of memory and limits")
@@ -215,9 +215,9 @@ def _context() -> BaseContext:
     return context
 
 
-def _train(cell: Cell, news: Connection) -> None:
+def _train(cell: Cell, device: str, news: Connection) -> None:
     """One cell, in its own process: one thread; ends by itself when nobody listens any more."""
-    from cleanpath import assemble
+    from cleanpath import assemble, devices
     from cleanpath.errors import CleanpathError, Request
     from cleanpath.measuring import Moments
 
@@ -239,21 +239,23 @@ def _train(cell: Cell, news: Connection) -> None:
     if isinstance(cell.experiment.network, Network):
         watchers.append(Moments(cell.folder, cell.experiment.data))
     try:
-        assemble.run(cell.experiment, cell.folder, threads=1, callbacks=watchers, request=request)
+        on = devices.chosen(device)
+        assemble.run(cell.experiment, cell.folder, threads=1, callbacks=watchers, request=request, device=on)
     except BrokenPipeError:
         sys.exit(1)
     except CleanpathError as error:
         sys.exit(f"{cell.label}: {error}")
 
 
-def _check(experiments: tuple[Experiment, ...], news: Connection) -> None:
-    from cleanpath import assemble
+def _check(experiments: tuple[Experiment, ...], device: str, news: Connection) -> None:
+    from cleanpath import assemble, devices
     from cleanpath.errors import UserError
 
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     for experiment in experiments:
         try:
             assemble.check(experiment)
+            devices.check(devices.chosen(device), experiment.training.precision)
         except UserError as error:
             _tell(news, f"{experiment.source}: {error}")
             return
