@@ -16,6 +16,7 @@ from cleanpath.errors import NonFiniteError, Request, SettingError, Stopped, Use
 from cleanpath.experiment import Experiment, Training
 from cleanpath.records import Run
 from cleanpath.training.graph import Graph
+from cleanpath.training.losses import Batch
 from cleanpath.training.progress import Progress, Stepped
 from tests.helpers import measured, tiny
 
@@ -60,7 +61,12 @@ def test_a_replayed_step_is_the_ordinary_one_bit_for_bit(
 ) -> None:
     recorded = list[Graph]()
     before = Graph._record
-    monkeypatch.setattr(Graph, "_record", lambda graph, drawn: (recorded.append(graph), before(graph, drawn)))
+
+    def record(graph: Graph, drawn: Batch) -> None:
+        recorded.append(graph)
+        before(graph, drawn)
+
+    monkeypatch.setattr(Graph, "_record", record)
     run(tmp_path / "replayed", tiny(*changes, iterations=12))
     assert len(recorded) == 1
     run(tmp_path / "ordinary", tiny(*changes, "training.graph=false", iterations=12))
