@@ -13,7 +13,6 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import load as load_tensors
 from safetensors.torch import save_file
 from torch import Tensor, nn
-from torch.fx.experimental.optimization import fuse
 from torch.nn import functional
 
 from cleanpath import devices, networks, settings
@@ -256,6 +255,8 @@ def _folded(network: nn.Module) -> tuple[nn.Module, int]:
 
     Of a pre-activation unit the first BN reads the sum and stays. A network that `torch.fx` cannot trace stays whole.
     """
+    from torch.fx.experimental.optimization import fuse  # torch 2.11 warns of what this loads
+
     try:
         folded = fuse(network)
     except Exception:  # noqa: BLE001 (foreign code with control flow; it is exported as it is)
