@@ -43,6 +43,7 @@ BATCH, IMAGES, COUNTED = 128, 25_600, 4
 WAYS: Mapping[str, Mapping[str, Any]] = {
     "fp32, no graph": {"graph": False},
     "fp32": {},
+    "fp32, not deterministic": {"deterministic": False},
     "tf32": {"precision": "tf32"},
     "tf32, fused": {"precision": "tf32", "fused": True},
     "tf32, compiled, fused": {"precision": "tf32", "compile": True, "fused": True},

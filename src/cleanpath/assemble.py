@@ -225,7 +225,7 @@ def _what_differs(run: Run, now: Mapping[str, Any]) -> list[str]:
     return [
         f"{key} was {value} and is now {found[key]}: the run goes on, its last bits may differ"
         for key, value in before.items()
-        if value != found[key]
+        if value != found.get(key, value)
     ]
 
 

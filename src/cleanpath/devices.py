@@ -95,8 +95,8 @@ def forked(device: torch.device) -> Iterator[None]:
 
 
 @contextmanager
-def exact(device: torch.device, *, tf32: bool = False) -> Iterator[None]:
-    """On a GPU, while it lasts: fp32 is fp32 (torch's convolutions take TF32 else), and the same sums each time."""
+def exact(device: torch.device, *, tf32: bool = False, deterministic: bool = True) -> Iterator[None]:
+    """On a GPU, while it lasts: fp32 is fp32 (torch's convolutions take TF32 else), and sums are the same each time."""
     if device.type != "cuda":
         yield
         return
@@ -105,7 +105,7 @@ def exact(device: torch.device, *, tf32: bool = False) -> Iterator[None]:
     precision = "tf32" if tf32 else "ieee"
     try:
         of_products.fp32_precision = of_convolutions.fp32_precision = precision
-        torch.backends.cudnn.deterministic = True
+        torch.backends.cudnn.deterministic = deterministic
         with torch.cuda.device(device):
             yield
     finally:

@@ -233,6 +233,8 @@ class Training:
     `clip`: the most that the norm of all gradients together may be, to which it is scaled down.
     `compile`: units run as `torch.compile` makes them, in training; numbers differ in their last bits.
     `fused`: the optimizer's step is one operation over all weights; numbers differ in their last bits.
+    `deterministic`: on a GPU the same command gives the same bits; without it some sums are made in the order in which
+    they come, which is faster in fp32 (docs/gpu.md).
     `graph`: on a GPU the two passes of a step are recorded once and replayed: the same bits, with less waiting.
     """
 
@@ -264,6 +266,7 @@ class Training:
     clip: float | None = field(default=None, metadata=LATER)
     compile: bool = field(default=False, metadata=LATER)
     fused: bool = field(default=False, metadata=LATER)
+    deterministic: bool = field(default=True, metadata=LATER)
     graph: bool = field(default=True, metadata=SAME_BITS)
 
     def __post_init__(self) -> None:

@@ -272,7 +272,10 @@ def values_of(names: Sequence[str], numbers: Numbers) -> dict[tuple[str, str], f
     """The measured numbers by unit and quantity; fetched from the device at once."""
     if not numbers:
         return {}
-    fetched = torch.stack([number.detach().double() for number in numbers.values()]).tolist()
+    # Some are on the processor already; a model may be spread over several devices.
+    devices = {number.device for number in numbers.values()}
+    there = next((device for device in devices if device.type != "cpu"), torch.device("cpu"))
+    fetched = torch.stack([number.detach().to(there, torch.float64) for number in numbers.values()]).tolist()
     return {(names[index], what): value for (index, what), value in zip(numbers, fetched, strict=True)}
 
 

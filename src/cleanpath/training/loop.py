@@ -68,7 +68,7 @@ def train(  # noqa: PLR0913 (keyword options of the one loop)
     stream = batches(drawn_from.train, size, seed=seed, **steps, loaders=loaders, places=mixing.places)
     network.train()
     with (
-        devices.exact(device, tf32=training.precision == "tf32"),
+        devices.exact(device, tf32=training.precision == "tf32", deterministic=training.deterministic),
         _post_mortem(keeper, learner, images, training, seed),
     ):
         while True:

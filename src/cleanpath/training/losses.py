@@ -73,4 +73,5 @@ class Loss:
         if self._weights is None:
             return functional.cross_entropy(logits, labels, label_smoothing=self._smoothing)
         each = functional.cross_entropy(logits, labels, label_smoothing=self._smoothing, reduction="none")
-        return (each * self._weights.to(labels.device)[labels]).mean()
+        self._weights = self._weights.to(labels.device)
+        return (each * self._weights[labels]).mean()
