@@ -52,6 +52,7 @@ PAGES = (
     "docs/training.md",
     "docs/memory.md",
     "docs/parallel.md",
+    "docs/gpu.md",
     "docs/claims.md",
     "docs/reproduce.md",
     "docs/results.md",
@@ -338,6 +339,41 @@ def combinations() -> str:
     return "\n".join(lines) + "\n"
 
 
+def gpu() -> str:
+    """Each way of training on a GPU beside the plain network."""
+    sessions = _lines("gpu-training")
+    where = sessions[0]["environment"]
+    card = f"{where['device']}, torch {where['torch']}, CUDA {where['cuda']}, {sessions[0]['date']}"
+    columns = ("network", "way", "batch", "images/s", "times the plain one", "GPU memory, GB", "64,000 iterations, h")
+    lines = [
+        f"{card}; a copy moves {sessions[0]['copy'] / 1e12:.1f} TB/s.",
+        "",
+        f"| {' | '.join((*columns, 'share of the bandwidth'))} |",
+        "| --- | --- | --: | --: | --: | --: | --: | --: |",
+    ]
+    for session in sessions:
+        for row in session["rows"]:
+            numbers = [
+                f"{row['images_per_second']:,.0f}",
+                f"{row['times the plain one']:.2f}",
+                f"{row['memory'] / 1e9:.2f}",
+            ]
+            numbers += [f"{row['hours of 64,000 iterations']:.2f}", f"{100 * row['share of the bandwidth']:.0f}%"]
+            lines.append(f"| {session['network']} | {row['way']} | {row['batch']} | {' | '.join(numbers)} |")
+    return "\n".join(lines) + "\n"
+
+
+def gpu_layouts() -> str:
+    """What sums in a fixed order cost, by precision and layout."""
+    keys = ("deterministic", "deterministic, benchmarked", "not", "not, benchmarked")
+    lines = [f"| network | precision | layout | {' | '.join(keys)} |", f"| --- | --- | --- |{' --: |' * len(keys)}"]
+    for row in _recorded("gpu-layouts")["rows"]:
+        layout = {"contiguous_format": "NCHW", "channels_last": "channels last"}[row["layout"]]
+        numbers = " | ".join(f"{row[key]:.1f}" for key in keys)
+        lines.append(f"| {row['network']} | {row['precision']} | {layout} | {numbers} |")
+    return "\n".join(lines) + "\n"
+
+
 def depth_memory() -> str:
     """A row per network, and the fits against the number of units."""
     found = json.loads((ROOT / "results" / "depth-memory.json").read_text(encoding="utf-8"))
@@ -594,6 +630,8 @@ BLOCKS: dict[str, Callable[[], str]] = {
     "depth_memory": depth_memory,
     "combinations": combinations,
     "ranks": ranks,
+    "gpu": gpu,
+    "gpu_layouts": gpu_layouts,
     "claims": claims,
     "reproductions": reproductions,
     "results": results,

@@ -1,0 +1,82 @@
+"""Devices by name, and what is refused where there is no GPU; what holds on one is in test_gpu.py."""
+
+from pathlib import Path
+
+import pytest
+import torch
+
+import cleanpath
+from cleanpath import devices
+from cleanpath.errors import SettingError
+from cleanpath.experiment import Training
+from cleanpath.training.passes import Passes
+from tests.helpers import assert_user_error, here
+
+no_gpu = pytest.mark.skipif(torch.cuda.is_available(), reason="a GPU is here")
+
+
+@pytest.mark.parametrize("name", ["gpu", "cuda:", "cuda:x", "cpu:0", "auto:1", "", "cuda:-1"])
+def test_a_name_that_is_none_is_refused_with_those_that_are(name: str) -> None:
+    with pytest.raises(SettingError, match="give auto, cpu, cuda or cuda:N"):
+        devices.chosen(name)
+
+
+def test_the_processor_is_always_there() -> None:
+    assert devices.chosen("cpu") == devices.CPU
+    assert devices.described(devices.CPU) == {}
+    assert devices.peak_memory(devices.CPU) == {}
+
+
+@no_gpu
+def test_without_a_gpu_auto_is_the_processor_and_cuda_is_refused(tmp_path: Path) -> None:
+    assert devices.chosen("auto") == devices.CPU
+    run = tmp_path / "run"
+    words = ["train", "preresnet8", "--set", "training.epochs=1", "--out", str(run)]
+    assert_user_error(here(*words, "--device", "cuda"), "sees 0 GPUs", "cleanpath doctor")
+    assert_user_error(here(*words, "--set", "training.precision=tf32"), "tf32", "bf16")
+    assert not run.exists()
+
+
+@no_gpu
+def test_a_grid_on_a_gpu_that_is_not_there_writes_nothing(tmp_path: Path) -> None:
+    words = [
+        "reproduce",
+        "table1",
+        "--seeds",
+        "1",
+        "--runs",
+        str(tmp_path / "runs"),
+        "--page",
+        str(tmp_path / "page.html"),
+    ]
+    assert_user_error(here(*words, "--device", "cuda"), "sees 0 GPUs")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_module_that_is_trained_alone_is_checked_too() -> None:
+    with pytest.raises(SettingError, match="tf32"):
+        cleanpath.fit(torch.nn.Linear(64, 10), Training(epochs=1, precision="tf32"))
+
+
+def test_a_random_state_comes_back() -> None:
+    torch.manual_seed(3)
+    state = devices.random_state(devices.CPU)
+    drawn = torch.rand(4)
+    with devices.forked(devices.CPU):
+        devices.set_random_state(state, devices.CPU)
+        assert torch.equal(torch.rand(4), drawn)
+    assert not torch.equal(torch.rand(4), drawn)
+
+
+def test_a_state_with_a_gpus_behind_it_sets_the_processors() -> None:
+    torch.manual_seed(3)
+    state = torch.cat([devices.random_state(devices.CPU), torch.arange(16, dtype=torch.uint8)])
+    drawn = torch.rand(4)
+    devices.set_random_state(state, devices.CPU)
+    assert torch.equal(torch.rand(4), drawn)
+
+
+def test_a_network_is_where_its_weights_are() -> None:
+    assert devices.of(torch.nn.ReLU()) == devices.CPU
+    assert devices.of(torch.nn.Linear(1, 1, device="meta")).type == "meta"
+    assert Passes(torch.nn.Linear(1, 1), Training(epochs=1)).device == devices.CPU
