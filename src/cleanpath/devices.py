@@ -24,8 +24,8 @@ def chosen(name: str, *, beside: int = 0) -> torch.device:
 
     Raises `SettingError` if this machine has none such.
     """
-    kind, _, number = name.partition(":")
-    if kind not in NAMES or (number and (kind != "cuda" or not number.isdecimal())):
+    kind, colon, number = name.partition(":")
+    if kind not in NAMES or (colon and (kind != "cuda" or not number.isdecimal())):
         raise SettingError(f"no device '{name}'; give auto, cpu, cuda or cuda:N")
     found = torch.cuda.device_count()
     if kind == "cpu" or (kind == "auto" and not found):
