@@ -17,6 +17,7 @@ from cleanpath.errors import CleanpathError, UserError
 from cleanpath.launched import PATIENCE, check_alone, processes, speaks
 from cleanpath.options import (
     AsJson,
+    ColumnChoice,
     Columns,
     DryRun,
     Form,
@@ -169,7 +170,7 @@ def reproduce(
     what: Whats,
     scale: ScaleName = "quick",
     seeds: Seeds = None,
-    columns: Annotated[Columns, typer.Option(help="All columns of each table, or the first.")] = Columns.all,
+    columns: ColumnChoice = Columns.all,
     own_units: OwnUnits = None,
     settings: Settings = None,
     workers: Annotated[int | None, typer.Option(min=1, help="Runs at a time; default: one per core.")] = None,

@@ -252,7 +252,7 @@ def _measure(job: Reproduction, workers: int, *, again: bool) -> None:
     wishes, ended = job.wishes(again=again), 0
     if not wishes:
         return
-    with Counting("runs measured") as counting:
+    with Counting("finished runs measured: sums, responses and audits of their weights; nothing is trained") as counting:
 
         def tell(_: Cell) -> None:
             nonlocal ended

@@ -6,7 +6,7 @@ No name of a row reaches a Vega expression or a field: panels are drawn from num
 import math
 import re
 import statistics
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from functools import cache
 from typing import Any

@@ -60,7 +60,7 @@ def _small(body: str) -> str:
 
 
 def _polyline(path: re.Match[str]) -> str:
-    """Points each as the way from the one before, which takes fewer digits; rounded before, so that no error adds up."""
+    """Each point as the way from the one before, in fewer digits; rounded before that, so that no error adds up."""
     points = [tuple(round(10 * float(value)) for value in point.split(",")) for point in path[0][1:].split("L")]
     start, *ways = [points[0], *((x - u, y - v) for (u, v), (x, y) in pairwise(points))]
     return f"M{_tenths(start)}l{' '.join(map(_tenths, ways))}"
