@@ -240,6 +240,15 @@ def test_a_terminal_without_our_letters_gets_plain_ones(encoding: str, words: st
     assert "?" not in outcome.out
 
 
+@pytest.mark.parametrize(("words", "every"), [((), True), (("--columns", "first"), False)])
+def test_report_takes_the_columns_that_reproduce_takes(
+    words: tuple[str, ...],
+    every: bool,  # noqa: FBT001
+    work: Path,  # noqa: ARG001
+) -> None:
+    assert here("report", "table2", *words, "--json").json()["all_columns"] is every
+
+
 @pytest.mark.parametrize("form", ["text", "md", "csv"])
 def test_report_is_printed_in_every_format(form: str, work: Path) -> None:  # noqa: ARG001
     outcome = here("report", "table1", "table2", "--format", form)

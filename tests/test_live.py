@@ -233,7 +233,9 @@ def test_page_and_terminal_say_when_nobody_trains_any_more(
     ]
 
 
-def test_ends_of_runs_are_said_twice_a_minute_at_most(seen: Seen, half: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_ends_of_runs_are_said_twice_a_minute_at_most(
+    seen: Seen, half: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     of = cells(half)
     seen.clock.then = [lambda: ended(of["relu_before_addition"]), *[lambda: None] * 5]
     seen.clock.then += [lambda: ended(of["full_preactivation"]), *[lambda: None] * 2, lambda: end_all(half)]

@@ -8,7 +8,18 @@ import typer
 
 from cleanpath import options
 from cleanpath.errors import SettingError, UnknownNameError, UserError
-from cleanpath.options import AsJson, ColumnChoice, Columns, OwnUnits, PageFile, Root, ScaleName, Seeds, Settings, Strict
+from cleanpath.options import (
+    AsJson,
+    ColumnChoice,
+    Columns,
+    OwnUnits,
+    PageFile,
+    Root,
+    ScaleName,
+    Seeds,
+    Settings,
+    Strict,
+)
 from cleanpath.usage import stoppable, this_command
 
 if TYPE_CHECKING:
@@ -82,6 +93,8 @@ def report(
     shown = found[: len(whole)]
     data = _of_folder(whole, shown) if folder is not None else shown[0].to_data()
     options.show(data, as_json, lambda: terminal.show_tables([(one.tables, one.verdicts) for one in shown], as_format))
+    for told in dict.fromkeys(line for one in pages for line in one.job.other_versions()):
+        typer.echo(told, err=True)
     for one in pages:
         typer.echo(f"page: {one.path}", err=True)
     if strict and any(one.contradicted for one in found):

@@ -169,7 +169,9 @@ def test_why_a_scale_cannot_decide_is_not_said_of_settings_that_are_not_its_own(
         f"scale quick cannot decide it with its own settings, where {QUICK.undecidable['H1c']}, "
         "nor was it tried with training.iterations=40"
     )
-    assert f"At scale quick ({QUICK.about}; set here: training.iterations=40)" in tally(verdicts_of([changed]), [changed])
+    assert f"At scale quick ({QUICK.about}; set here: training.iterations=40)" in tally(
+        verdicts_of([changed]), [changed]
+    )
     assert "set here" not in tally(verdicts_of([own]), [own])
 
 

@@ -105,7 +105,9 @@ def _undecidable(scale: Scale, claim: Claim, changes: Iterable[str]) -> str:
     """Why a scale cannot decide a claim; what it says of its own settings is not said of others."""
     reason = scale.undecidable[claim.id]
     if told := ", ".join(changes):
-        return f"scale {scale.name} cannot decide it with its own settings, where {reason}, nor was it tried with {told}"
+        return (
+            f"scale {scale.name} cannot decide it with its own settings, where {reason}, nor was it tried with {told}"
+        )
     return f"scale {scale.name} cannot decide it: {reason}"
 
 

@@ -64,7 +64,11 @@ class Standing:
         parts = [
             f"{self.ended} of {self.total} {'run is' if self.total == 1 else 'runs are'} done",
             *([f"{len(self.failed)} crashed"] if self.failed else []),
-            *([] if self.idle else [f"{len(self.underway) or 'none'} {'goes' if len(self.underway) == 1 else 'go'} on"]),
+            *(
+                []
+                if self.idle
+                else [f"{len(self.underway) or 'none'} {'goes' if len(self.underway) == 1 else 'go'} on"]
+            ),
             *([f"{self.waiting} {'waits' if self.waiting == 1 else 'wait'}"] if self.waiting else []),
             *([f"{self.images_per_second:,.0f} images per second"] if self.underway else []),
         ]
