@@ -358,6 +358,7 @@ def test_dry_run_writes_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
         assert grid.code == 0, grid.err
         assert "5 of 5 to do" in grid.out
         assert "nothing was written" in grid.out
+        assert "not in these times: the start of torch and of a process for every run; what is measured on" in grid.out
 
 
 # Exit codes and odd surroundings.

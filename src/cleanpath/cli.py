@@ -85,6 +85,8 @@ def list_things(
     options.show({"schema": f"cleanpath.list.{what}", "version": 1, what: rows}, as_json, printed)
     if what in listing.LEGENDS and not as_json:
         typer.echo(listing.LEGENDS[what], err=True)
+    if tables and not as_json and (told := inventory.about_speed()):
+        typer.echo(told, err=True)
 
 
 app.command()(showing.show)

@@ -9,7 +9,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from cleanpath import estimate
+from cleanpath import estimate, machine_speed
 from cleanpath.errors import SettingError, UserError
 from cleanpath.experiment import Experiment, Network, Shortcut
 from cleanpath.grid import local, plan
@@ -32,6 +32,9 @@ from cleanpath.watch import Counting, Watch, say
 
 _MEASURED_ON_STEPS = ("quick", "laptop")
 """Scales of which a few steps can be tried here; the paper's networks may not fit into this machine."""
+
+_NOT_TIMED = "the start of torch and of a process for every run; what is measured on the runs when they have finished"
+"""What a plan leaves out: no record says what it takes."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -306,7 +309,7 @@ def measured_plan(job: Reproduction, *, workers: int | None, fresh: bool) -> dic
         costs = {kind: measured[cell.folder.name] for kind, cell in kinds.items()}
         how = "measured from a few steps just now"
     else:
-        speed = estimate.speed_of(*local.probe()) if todo else None
+        speed = machine_speed.measured().speed if todo else None
         costs = {_kind(c): (estimate.seconds(c.experiment, speed), 0) for c in todo if speed is not None}
         how = f"an estimate from multiply-adds; {_gpu_hours(todo)}"
     rows = []
@@ -325,6 +328,7 @@ def measured_plan(job: Reproduction, *, workers: int | None, fresh: bool) -> dic
         "to_do": len(todo),
         "seconds": plan.makespan([costs[_kind(cell)][0] for cell in todo], workers),
         "memory": sum(sorted((costs[_kind(cell)][1] for cell in todo), reverse=True)[:workers]),
+        "left_out": _NOT_TIMED,
     }
 
 

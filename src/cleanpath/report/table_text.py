@@ -59,7 +59,7 @@ def to_csv(tables: Sequence[Table]) -> str:
 
 
 def _rounded(values: Mapping[str, Any]) -> dict[str, Any]:
-    """Numbers with the digits that mean something: even of 50,000 images an error has no more; JSON has them exactly."""
+    """Numbers with the digits that mean something: of 50,000 images an error has no more; JSON has them exactly."""
     return {
         key: float(f"{value:.{_DIGITS}g}") if isinstance(value, float) and math.isfinite(value) else value
         for key, value in values.items()
