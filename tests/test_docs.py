@@ -13,7 +13,7 @@ from cleanpath.paper.tables import RECIPES, experiments, recipe_of
 from cleanpath.records import default_name
 from cleanpath.report.claimed import columns_of
 from cleanpath.reproduction import reproduction
-from tests.report.example import cell, run, table
+from tests.report import example
 
 ROOT = Path(__file__).resolve().parent.parent
 PAGES = ("README.md", "README.zh.md", "CONTRIBUTING.md", *(f"docs/{p.name}" for p in (ROOT / "docs").glob("*.md")))
@@ -102,5 +102,5 @@ def test_keys_of_a_reproduction_as_json_stand_in_the_docs() -> None:
 
 def columns_of_one_run() -> dict[str, object]:
     """What is said of a column, which is nothing where nothing ran."""
-    (column,) = columns_of(table(cell("original", run(2.0, 0))))
+    (column,) = columns_of(example.table(example.cell("original", example.run(2.0, 0))))
     return column.to_data()

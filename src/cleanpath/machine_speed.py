@@ -1,6 +1,7 @@
 """How fast this machine is, measured once and kept: for a second of measuring torch has to start, which takes longer.
 
-speed.json in the cache folder (CLEANPATH_CACHE, or cleanpath below XDG_CACHE_HOME or ~/.cache), by machine and versions.
+speed.json   two probes by machine and versions; in the folder CLEANPATH_CACHE, or cleanpath below XDG_CACHE_HOME or
+             ~/.cache
 """
 
 import json
