@@ -101,6 +101,15 @@ def test_all_panels_have_the_same_axes(chart: Chart) -> None:
     assert {"0", "100", "400", "0.01", "10"} <= set(ticks.pop())
 
 
+def test_small_losses_have_short_words_on_their_axis() -> None:
+    """A browser's letters may be wider than those that Vega leaves room for."""
+    seed = replace(run(2.0, 0), loss_curve=((1, 1.0), (2, 1e-5)))
+    (panel,) = curves(table(cell("original", seed))).panels
+    ticks = re.findall(r">([^<]*)</text>", panel.svg)
+    assert {"1e-5", "1e-4", "0.001", "0.01", "0.1", "1"} <= {tick.replace("\u2212", "-") for tick in ticks}
+    assert not any(len(tick) > 5 for tick in ticks if tick[:1].isdigit())
+
+
 def test_the_limit_of_the_paper_is_in_every_panel(chart: Chart) -> None:
     for panel in chart.panels:
         (height,) = re.findall(r'translate\(0,([\d.]+)\)" x2="262"[^>]*stroke-dasharray="2,3"', panel.svg)

@@ -225,7 +225,10 @@ def _loss_view(colour: str, axes: _Axes) -> alt.LayerChart:
     """Whole decades, dashed as in the paper."""
     low, high = (round(math.log10(limit)) for limit in axes.loss)
     scale = alt.Scale(type="log", domain=list(axes.loss), nice=False, clamp=True)
-    y = alt.Y("y:Q", scale=scale, axis=axis(values=[10.0**power for power in range(low, high + 1)], format="~g"))
+    # 0.00001 is wider than the margin where a browser's letters are wider than Vega's.
+    words = "datum.value < 0.001 ? format(datum.value, '~e') : format(datum.value, '~g')"
+    decades = axis(values=[10.0**power for power in range(low, high + 1)], labelExpr=words)
+    y = alt.Y("y:Q", scale=scale, axis=decades)
     marks = _marks("loss", colour, _across(axes.last, labels=True), y, dash=[4, 2])
     return _view("training loss, log scale", marks)
 
