@@ -11,6 +11,7 @@ import time
 from dataclasses import asdict, dataclass
 from importlib import metadata
 from pathlib import Path
+from typing import Any
 
 import cleanpath
 from cleanpath.errors import RunError
@@ -81,7 +82,7 @@ def _read(path: Path) -> dict[str, Measured]:
     return found
 
 
-def _raw(path: Path) -> dict[str, dict[str, dict[str, float]]]:
+def _raw(path: Path) -> dict[str, Any]:
     try:
         found = json.loads(path.read_bytes())
     except (OSError, ValueError):
