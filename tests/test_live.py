@@ -223,7 +223,7 @@ def test_page_and_terminal_say_when_nobody_trains_any_more(
     seen.clock.then = [left, *rest, lambda: end_all(half)]
     live.follow([seen.page], every=5.0)
     # Between two runs of a grid none is held for a moment: it is said after a while.
-    assert ["Nobody trains" in text for text in seen.texts] == [False, False, True, False]
+    assert ["Nobody trains" in text for text in seen.texts] == [False, False, True, False, False]
     assert "1 of 5 runs are done, 1 crashed, 3 wait; nobody trains any more" in seen.texts[2]
     lines = [line.partition("  ")[2] for line in capsys.readouterr().err.splitlines()]
     assert lines == [
