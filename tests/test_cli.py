@@ -240,6 +240,15 @@ def test_a_terminal_without_our_letters_gets_plain_ones(encoding: str, words: st
     assert "?" not in outcome.out
 
 
+@pytest.mark.parametrize(("words", "every"), [((), True), (("--columns", "first"), False)])
+def test_report_takes_the_columns_that_reproduce_takes(
+    words: tuple[str, ...],
+    every: bool,  # noqa: FBT001
+    work: Path,  # noqa: ARG001
+) -> None:
+    assert here("report", "table2", *words, "--json").json()["all_columns"] is every
+
+
 @pytest.mark.parametrize("form", ["text", "md", "csv"])
 def test_report_is_printed_in_every_format(form: str, work: Path) -> None:  # noqa: ARG001
     outcome = here("report", "table1", "table2", "--format", form)
@@ -349,6 +358,7 @@ def test_dry_run_writes_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
         assert grid.code == 0, grid.err
         assert "5 of 5 to do" in grid.out
         assert "nothing was written" in grid.out
+        assert "not in these times: the start of torch and of a process for every run; what is measured on" in grid.out
 
 
 # Exit codes and odd surroundings.

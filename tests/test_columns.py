@@ -146,3 +146,10 @@ def test_column_whose_rows_all_fail_is_a_floor() -> None:
         "all 2 rows fail, above 20%: rows that fail cannot be told apart"
     )
     assert floor({"a": {0: 20.0}, "b": {0: 90.0}}) is None
+
+
+def test_order_of_one_row_is_singular() -> None:
+    assert (
+        rank_agreement(column([1]), column([1])).in_words()
+        == "order of 1 row: not compared, fewer than 3 rows are in both columns"
+    )

@@ -70,6 +70,29 @@ def test_changed_settings_mark_every_row_that_runs_also_at_the_paper_s_scale() -
     assert {cell.deviates for cell in external} == {()}
 
 
+def test_sentences_of_a_scale_are_of_its_own_settings_where_others_were_set() -> None:
+    """Only those that what was set touches, and those about all that can be concluded."""
+
+    def told(*changes: str) -> list[str]:
+        return [text for letter, text in of("gate_bias", QUICK, *changes).marked if letter != "c"]
+
+    def own(*changes: str) -> set[str]:
+        mark = "With the scale's own settings: "
+        found = {text.removeprefix(mark).partition(" ")[0] for text in told(*changes) if text.startswith(mark)}
+        assert [text.removeprefix(mark) for text in told(*changes)] == told()
+        return found
+
+    assert own() == set()
+    assert own("training.iterations=40") == {"150", "Training:", "It"}
+    assert own("data.held_out=validation") == {"Data:", "It"}
+    assert own("network.depth=14") == {"Networks", "It"}
+    first = of("table1", QUICK, "training.iterations=40").marked[0]
+    assert first == (
+        "c",
+        "Set for this reproduction: training.iterations=40. What scale quick says is of its own settings.",
+    )
+
+
 def test_row_of_a_user_s_is_marked_as_the_rows_beside_it() -> None:
     recipe = with_rows(recipe_of("table1"), [Part(key="mine")])
     found = letters(collect(recipe, QUICK, seeds=Seeds(every=1), changes=(), root=Path("nowhere")))

@@ -11,6 +11,9 @@ import pytest
 from cleanpath.paper.scales import SCALES
 from cleanpath.paper.tables import RECIPES, experiments, recipe_of
 from cleanpath.records import default_name
+from cleanpath.report.claimed import columns_of
+from cleanpath.reproduction import reproduction
+from tests.report import example
 
 ROOT = Path(__file__).resolve().parent.parent
 PAGES = ("README.md", "README.zh.md", "CONTRIBUTING.md", *(f"docs/{p.name}" for p in (ROOT / "docs").glob("*.md")))
@@ -72,3 +75,32 @@ def test_every_verb_stands_in_the_readme() -> None:
         command.name or (command.callback.__name__ if command.callback else "") for command in app.registered_commands
     }
     assert {verb for verb in verbs if f"cleanpath {verb}" not in text.replace("cleanpath\n", "cleanpath ")} == set()
+
+
+def test_keys_of_a_reproduction_as_json_stand_in_the_docs() -> None:
+    """The table of keys has those that are printed, and no others."""
+    text = (ROOT / "docs" / "reproduce.md").read_text(encoding="utf-8").partition("## As JSON")[2].partition("\n## ")[0]
+    told: dict[str, list[str]] = {}
+    for where, keys in re.findall(r"^\| (the object|`[^|]*`) \| (`[^|]*`) \|", text, re.MULTILINE):
+        told.setdefault(where.strip("`"), []).extend(re.findall(r"`(\w+)`", keys))
+    job = reproduction(["table1"], scale="quick", seeds=1, all_columns=True, changes=[], root=Path("nowhere"))
+    data = job.outcome().to_data()
+    row = data["tables"][0]["rows"][0]
+    printed = {
+        "the object": data,
+        "tables[]": data["tables"][0],
+        "tables[].rows[]": row,
+        "tables[].rows[].seeds[]": row["seeds"][0],
+        "verdicts[]": data["verdicts"][0],
+        "columns[]": columns_of_one_run(),
+    }
+    assert set(told) == set(printed)
+    for where, keys in told.items():
+        assert len(keys) == len(set(keys))
+        assert set(keys) == set(printed[where]), where
+
+
+def columns_of_one_run() -> dict[str, object]:
+    """What is said of a column, which is nothing where nothing ran."""
+    (column,) = columns_of(example.table(example.cell("original", example.run(2.0, 0))))
+    return column.to_data()

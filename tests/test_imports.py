@@ -26,6 +26,7 @@ FREE_OF_TORCH = (
     ),
     *("cleanpath.grid.*", "cleanpath.report.*", "cleanpath.watch", "cleanpath.reproduction", "cleanpath.cli"),
     *("cleanpath.estimate", "cleanpath.inventory", "cleanpath.measures", "cleanpath.nn.multiply_adds"),
+    "cleanpath.machine_speed",
     *("cleanpath.usage", "cleanpath.health", "cleanpath.launched", "cleanpath.training.progress", "cleanpath.__main__"),
     *("cleanpath.auditing.profile", "cleanpath.auditing.values", "cleanpath.auditing.text"),
     *("cleanpath.auditing.verdict", "cleanpath.auditing.finding", "cleanpath.auditing.judging"),

@@ -213,6 +213,37 @@ def begun_further(root: Path) -> None:
     begun(cell, 180, held=True)
 
 
+def test_page_and_terminal_say_when_nobody_trains_any_more(
+    seen: Seen, half: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def left() -> None:
+        (cells(half)["bn_after_addition"].folder / "lock").unlink()
+
+    rest = [lambda: None] * 3
+    seen.clock.then = [left, *rest, lambda: end_all(half)]
+    live.follow([seen.page], every=5.0)
+    # Between two runs of a grid none is held for a moment: it is said after a while.
+    assert ["Nobody trains" in text for text in seen.texts] == [False, False, True, False, False]
+    assert "1 of 5 runs are done, 1 crashed, 3 wait; nobody trains any more" in seen.texts[2]
+    lines = [line.partition("  ")[2] for line in capsys.readouterr().err.splitlines()]
+    assert lines == [
+        "1 of 5 runs are done, 1 crashed, 1 goes on, 2 wait, 128 images per second; about 3:45 left.",
+        "1 of 5 runs are done, 1 crashed, 3 wait; nobody trains any more: no process holds any of the runs.",
+        "4 of 5 runs are done, 1 crashed, none go on.",
+    ]
+
+
+def test_ends_of_runs_are_said_twice_a_minute_at_most(
+    seen: Seen, half: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    of = cells(half)
+    seen.clock.then = [lambda: ended(of["relu_before_addition"]), *[lambda: None] * 5]
+    seen.clock.then += [lambda: ended(of["full_preactivation"]), *[lambda: None] * 2, lambda: end_all(half)]
+    live.follow([seen.page], every=5.0)
+    counts = [line.partition("  ")[2].partition(" ")[0] for line in capsys.readouterr().err.splitlines()]
+    assert counts == ["1", "2", "4"]
+
+
 def test_grid_that_measures_its_last_runs_is_waited_for_but_not_for_ever(seen: Seen, half: Path) -> None:
     end_all(half)
     wishes = [3, 2, *[1] * 1000]
@@ -253,7 +284,8 @@ def test_ctrl_c_ends_it_with_a_sentence(half: Path) -> None:
     child.send_signal(signal.SIGINT)
     out, err = child.communicate(timeout=120)
     assert (child.returncode, out) == (130, "")
-    first, last = err.splitlines()
+    first, now, last = err.splitlines()
+    assert now.endswith("1 of 5 runs are done, 1 crashed, 1 goes on, 2 wait, 128 images per second; about 3:45 left.")
     assert first == "page: page.html, written anew until the runs are done; Ctrl-C ends that"
     assert last.startswith(
         "error: stopped by SIGINT; page.html stands as the runs do now; go on with: cleanpath report"

@@ -22,6 +22,7 @@ from cleanpath.nn import kinds, own
 from cleanpath.nn.resnet import build
 from cleanpath.nn.unit import ResidualUnit
 from cleanpath.records import Writer, check_folder, default_name
+from cleanpath.reproduction import reproduction
 from tests.helpers import assert_same_run, assert_user_error, here, network_of, nothing_written, tiny
 from tests.nn.networks import tiny as tiny_network
 
@@ -291,6 +292,27 @@ def test_digest_changes_with_the_file_and_a_changed_file_is_refused(place: Path)
         cleanpath.load(place / "run")
     (place / "my_unit.py").write_text(SOURCE)
     assert isinstance(cleanpath.load(place / "run"), nn.Module)
+
+
+def test_report_tells_of_runs_of_another_version_of_the_file(place: Path) -> None:
+    asked = ("report", "table1", "--with", "my_unit.py", "--seeds", "2")
+    job = reproduction(
+        ["table1"],
+        scale="quick",
+        seeds=2,
+        all_columns=True,
+        changes=[],
+        root=Path("runs"),
+        own_units=[Path("my_unit.py")],
+    )
+    for cell in job.cells():
+        with Writer(cell.folder, cell.experiment, {}):
+            pass
+    assert "version" not in here(*asked).err
+    (place / "my_unit.py").write_text(f"{SOURCE}\n# another\n")
+    told = "4 runs are of another version of my_unit.py and not shown: the file has changed since\n"
+    assert here(*asked).err.count(told) == 1
+    assert "version" not in here("report", "table1").err
 
 
 def test_experiment_with_a_unit_goes_through_toml_and_json(place: Path) -> None:

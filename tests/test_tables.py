@@ -465,6 +465,14 @@ def test_csv_has_a_line_for_every_cell() -> None:
     ]
 
 
+def test_csv_has_five_digits_where_json_has_all() -> None:
+    one = table(cell(ended(1.5), ended(2.5), ended(2.9)))
+    (row,) = csv.DictReader(io.StringIO(table_text.to_csv([one])))
+    assert (row["median"], row["mean"], row["std"]) == ("2.5", "2.3", "0.72111")
+    (exact,) = tables.to_data([one])["tables"][0]["rows"]
+    assert exact["std"] == statistics.stdev([1.5, 2.5, 2.9])
+
+
 def test_markdown_has_a_line_for_every_cell_and_as_many_columns_everywhere() -> None:
     text = table_text.to_markdown(table(cell(ended(1.5), ended(2.5)), cell(ended(None)), cell(row="dropout")))
     lines = [line for line in text.splitlines() if line.startswith("|")]

@@ -17,6 +17,7 @@ from cleanpath.errors import CleanpathError, UserError
 from cleanpath.launched import PATIENCE, check_alone, processes, speaks
 from cleanpath.options import (
     AsJson,
+    ColumnChoice,
     Columns,
     Device,
     DryRun,
@@ -85,6 +86,8 @@ def list_things(
     options.show({"schema": f"cleanpath.list.{what}", "version": 1, what: rows}, as_json, printed)
     if what in listing.LEGENDS and not as_json:
         typer.echo(listing.LEGENDS[what], err=True)
+    if tables and not as_json and (told := inventory.about_speed()):
+        typer.echo(told, err=True)
 
 
 app.command()(showing.show)
@@ -177,7 +180,7 @@ def reproduce(
     what: Whats,
     scale: ScaleName = "quick",
     seeds: Seeds = None,
-    columns: Annotated[Columns, typer.Option(help="All columns of each table, or the first.")] = Columns.all,
+    columns: ColumnChoice = Columns.all,
     own_units: OwnUnits = None,
     settings: Settings = None,
     device: Annotated[

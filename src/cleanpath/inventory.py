@@ -1,7 +1,7 @@
 """What `list tables` shows: every table with its cells, which of them are finished, and what the rest costs here.
 
-Costs are estimates: from the speed of this machine, measured in about a second, and corrected by the runs that are
-there; GPU-hours at scale paper are of the paper's time. Never imports torch.
+Costs are estimates of training and its tests: from the speed of this machine (`machine_speed`), corrected by the runs
+that are there; GPU-hours at scale paper are of the paper's time. Never imports torch.
 """
 
 from collections.abc import Iterable, Sequence
@@ -11,7 +11,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from cleanpath import estimate
+from cleanpath import estimate, machine_speed
 from cleanpath.grid import local, plan
 from cleanpath.grid.plan import Cell
 from cleanpath.paper.parts import Recipe
@@ -171,6 +171,15 @@ def _correction(at: Iterable[_At]) -> float:
     return estimate.corrected(pairs) or 1.0
 
 
-@cache
+def about_speed() -> str:
+    """When the speed that costs were estimated with was measured; empty if none was needed."""
+    return _measured().in_words() if _measured.cache_info().currsize else ""
+
+
 def _speed() -> estimate.Speed:
-    return estimate.speed_of(*local.probe())
+    return _measured().speed
+
+
+@cache
+def _measured() -> machine_speed.Measured:
+    return machine_speed.measured()

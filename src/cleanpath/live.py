@@ -1,6 +1,7 @@
 """Pages that are written anew while a grid runs: from the run folders alone, in another process than the grid's."""
 
 import contextlib
+import math
 import os
 import time
 from collections.abc import Sequence
@@ -16,25 +17,34 @@ from cleanpath.report.collect import seed_result
 from cleanpath.report.standing import Standing, Underway
 from cleanpath.report.table import SeedResult
 from cleanpath.reproduction import Outcome
+from cleanpath.watch import say
 
 _REST = 4.0  # a page that took a second to write is written anew after four: at most a fifth of a core
 _SECONDS_FOR_MEASURING = 60.0  # how long to wait for a grid that measures its last runs
+_SECONDS_BETWEEN_LINES = 30.0  # on the terminal, while runs go on
+_SECONDS_UNTIL_IDLE = 15.0  # a grid begins its next run sooner after one that ended
 
 
 def follow(pages: Sequence[Page], *, every: float) -> list[Outcome]:
     """Write pages anew every few seconds until all of their runs are done; what they came to.
 
-    A page of which nothing changed is left as it is. Whatever ends this, the pages then stand as a report writes them,
-    and no longer load themselves anew.
+    A page of which nothing changed is left as it is; how far the runs are is said now and then (`_Told`). Whatever ends
+    this, the pages then stand as a report writes them, and no longer load themselves anew.
     """
     cells = [page.job.cells() for page in pages]
-    read, shown = Reading(), ""
+    every_cell = list({cell.folder: cell for each in cells for cell in each}.values())
+    read, shown, told, held = Reading(), "", _Told(), time.monotonic()
     try:
         until = _Measured(pages)
         while True:
             began = time.monotonic()
             standings = [standing(each, every=max(1, round(every))) for each in cells]
-            if all(one.over for one in standings) and until.over(began):
+            together = standings[0] if len(pages) == 1 else standing(every_cell, every=1)
+            held = began if together.underway else held
+            if together.waiting and began - held >= _SECONDS_UNTIL_IDLE:
+                together, *standings = (replace(one, idle=bool(one.waiting)) for one in (together, *standings))
+            told.now(together, began)
+            if together.over and until.over(began):
                 break
             state = repr([replace(one, at="") for one in standings])
             if state != shown:
@@ -55,6 +65,24 @@ def written(pages: Sequence[Page], read: "Reading | None" = None) -> list[Outcom
     for page, one in zip(pages, found, strict=True):
         page.write(one)
     return found
+
+
+class _Told:
+    """What a terminal says of runs that a page follows: a line at the start, where one ended, and where all did.
+
+    Ends of runs are said twice a minute at most; at once, that nobody trains any more, or somebody again.
+    """
+
+    def __init__(self) -> None:
+        self._state, self._at = (False, False, -1), -math.inf
+
+    def now(self, found: Standing, seconds: float) -> None:
+        """Say how far they are, if it is time."""
+        state = found.over, found.idle, found.ended + len(found.failed)
+        if state == self._state or (state[:2] == self._state[:2] and seconds - self._at < _SECONDS_BETWEEN_LINES):
+            return
+        self._state, self._at = state, seconds
+        say(f"{found.at}  {found.in_words()}")
 
 
 class _Measured:

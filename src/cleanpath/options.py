@@ -130,6 +130,7 @@ Seeds = Annotated[
         help="How many seeds each row runs with, or only those that claims compare; default: as the scale says.",
     ),
 ]
+ColumnChoice = Annotated[Columns, typer.Option("--columns", help="All columns of each table, or the first.")]
 OwnUnits = Annotated[
     list[Path] | None,
     typer.Option("--with", metavar="FILE.py", help="Add your own units as rows (@cleanpath.unit); repeatable."),

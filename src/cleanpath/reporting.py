@@ -7,8 +7,19 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from cleanpath import options
-from cleanpath.errors import SettingError, UserError
-from cleanpath.options import AsJson, OwnUnits, PageFile, Root, ScaleName, Seeds, Settings, Strict
+from cleanpath.errors import SettingError, UnknownNameError, UserError
+from cleanpath.options import (
+    AsJson,
+    ColumnChoice,
+    Columns,
+    OwnUnits,
+    PageFile,
+    Root,
+    ScaleName,
+    Seeds,
+    Settings,
+    Strict,
+)
 from cleanpath.usage import stoppable, this_command
 
 if TYPE_CHECKING:
@@ -16,7 +27,8 @@ if TYPE_CHECKING:
     from cleanpath.reproduction import Outcome
 
 # What a folder of runs says of itself.
-_RECORDED = {"scale": "--scale", "seeds": "--seeds", "own_units": "--with", "settings": "--set", "runs": "--runs"}
+_RECORDED = {"scale": "--scale", "seeds": "--seeds", "columns": "--columns", "own_units": "--with", "settings": "--set"}
+_RECORDED |= {"runs": "--runs"}
 
 
 def report(
@@ -31,6 +43,7 @@ def report(
     ],
     scale: ScaleName = "quick",
     seeds: Seeds = None,
+    columns: ColumnChoice = Columns.all,
     own_units: OwnUnits = None,
     settings: Settings = None,
     runs: Root = Path("runs"),
@@ -63,7 +76,7 @@ def report(
             what,
             scale=scale,
             seeds=seeds,
-            all_columns=True,
+            all_columns=columns == Columns.all,
             changes=settings or [],
             root=runs,
             own_units=own_units or [],
@@ -80,6 +93,8 @@ def report(
     shown = found[: len(whole)]
     data = _of_folder(whole, shown) if folder is not None else shown[0].to_data()
     options.show(data, as_json, lambda: terminal.show_tables([(one.tables, one.verdicts) for one in shown], as_format))
+    for told in dict.fromkeys(line for one in pages for line in one.job.other_versions()):
+        typer.echo(told, err=True)
     for one in pages:
         typer.echo(f"page: {one.path}", err=True)
     if strict and any(one.contradicted for one in found):
@@ -90,7 +105,11 @@ def _folder(context: typer.Context, what: Sequence[str]) -> Path | None:
     """The folder of runs that is meant; None if tables are."""
     from cleanpath.paper.tables import ALL, RECIPES
 
-    folders = [word for word in what if word not in (ALL, *RECIPES) and Path(word).is_dir()]
+    others = [word for word in what if word not in (ALL, *RECIPES)]
+    folders = [word for word in others if Path(word).is_dir()]
+    if others and not folders:
+        known, see = (ALL, *RECIPES), "cleanpath list tables"
+        raise UnknownNameError("table and no folder of runs", others[0], known, see=see)
     if not folders:
         return None
     if len(what) > 1:

@@ -9,9 +9,9 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from cleanpath import estimate
+from cleanpath import estimate, machine_speed
 from cleanpath.errors import SettingError, UserError
-from cleanpath.experiment import Experiment
+from cleanpath.experiment import Experiment, Network, Shortcut
 from cleanpath.grid import local, plan
 from cleanpath.grid.plan import Cell
 from cleanpath.measures import Wish, wanting
@@ -22,7 +22,7 @@ from cleanpath.paper.scales import SCALES, Scale, scale_of
 from cleanpath.paper.seeding import Seeds, seeds_asked
 from cleanpath.paper.tables import ALL, RECIPES, experiments, missing, recipes_of, seeded, with_rows
 from cleanpath.paper.verdicts import Verdict
-from cleanpath.records import forget
+from cleanpath.records import Run, forget, runs_below
 from cleanpath.report.claimed import contradicted, decided_by, few_seeds, verdicts_of
 from cleanpath.report.claimed import to_data as claims_data
 from cleanpath.report.collect import Read, collect, command, environment
@@ -32,6 +32,9 @@ from cleanpath.watch import Counting, Watch, say
 
 _MEASURED_ON_STEPS = ("quick", "laptop")
 """Scales of which a few steps can be tried here; the paper's networks may not fit into this machine."""
+
+_NOT_TIMED = "the start of torch and of a process for every run; what is measured on the runs when they have finished"
+"""What a plan leaves out: no record says what it takes."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -110,6 +113,19 @@ class Reproduction:
         n = self.seeds.every if self.seeds.of_claims is None else self.seeds.most
         return few_seeds(cells, n, self.scale, command=f"{again}{'' if self.all_columns else ' --columns first'}")
 
+    def other_versions(self) -> list[str]:
+        """A line for every file of the user's of whose units `root` has runs with another content of that file."""
+        told = []
+        for path in self.own:
+            now = own.code_of(path)
+            kinds = {row.shortcut.kind for row in own.rows_of(path)}
+            settings = [_shortcut_of(run) for run in runs_below(self.root)]
+            others = [one.code for one in settings if one is not None and one.kind in kinds and one.code != now]
+            if others:
+                runs = "1 run is" if len(others) == 1 else f"{len(others)} runs are"
+                told.append(f"{runs} of another version of {path} and not shown: the file has changed since")
+        return told
+
     def tables(self, read: Read | None = None) -> list[Table]:
         """The tables as the runs below `root` have them."""
         return [
@@ -164,6 +180,11 @@ def reproduction(  # noqa: PLR0913 (keyword options)
     )
     job.cells()
     return job
+
+
+def _shortcut_of(run: Run) -> Shortcut | None:
+    network = run.experiment.network
+    return network.shortcut if isinstance(network, Network) else None
 
 
 def _wanted(recipe: Recipe, all_columns: bool) -> list[str]:  # noqa: FBT001 (of the one caller's keyword)
@@ -260,7 +281,9 @@ def _measure(job: Reproduction, workers: int, *, again: bool) -> None:
     wishes, ended = job.wishes(again=again), 0
     if not wishes:
         return
-    with Counting("runs measured") as counting:
+    with Counting(
+        "finished runs measured: sums, responses and audits of their weights; nothing is trained"
+    ) as counting:
 
         def tell(_: Cell) -> None:
             nonlocal ended
@@ -294,7 +317,7 @@ def measured_plan(job: Reproduction, *, workers: int | None, fresh: bool) -> dic
         costs = {kind: measured[cell.folder.name] for kind, cell in kinds.items()}
         how = "measured from a few steps just now"
     else:
-        speed = estimate.speed_of(*local.probe()) if todo else None
+        speed = machine_speed.measured().speed if todo else None
         costs = {_kind(c): (estimate.seconds(c.experiment, speed), 0) for c in todo if speed is not None}
         how = f"an estimate from multiply-adds; {_gpu_hours(todo)}"
     rows = []
@@ -313,6 +336,7 @@ def measured_plan(job: Reproduction, *, workers: int | None, fresh: bool) -> dic
         "to_do": len(todo),
         "seconds": plan.makespan([costs[_kind(cell)][0] for cell in todo], workers),
         "memory": sum(sorted((costs[_kind(cell)][1] for cell in todo), reverse=True)[:workers]),
+        "left_out": _NOT_TIMED,
     }
 
 

@@ -4,6 +4,7 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from html.parser import HTMLParser
+from itertools import accumulate
 from urllib.parse import unquote
 
 VOID = {"meta", "br"}
@@ -103,3 +104,9 @@ def luminance(colour: str) -> float:
     parts = [int(colour[i : i + 2], 16) / 255 for i in (1, 3, 5)]
     linear = [p / 12.92 if p <= 0.04045 else ((p + 0.055) / 1.055) ** 2.4 for p in parts]
     return 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
+
+
+def polyline(d: str) -> list[tuple[float, float]]:
+    """The points of a drawn line, of which each stands as the way from the one before."""
+    numbers = [float(number) for number in re.findall(r"-?[\d.]+", d)]
+    return list(zip(accumulate(numbers[::2]), accumulate(numbers[1::2]), strict=True))

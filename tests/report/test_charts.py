@@ -2,6 +2,7 @@
 
 import math
 import re
+import statistics
 from collections import Counter
 from dataclasses import replace
 from xml.etree import ElementTree as ET
@@ -15,7 +16,7 @@ from cleanpath.report.charts import COLOURS, MIDDLE, POINTS, REFERENCE, THICK, T
 from cleanpath.report.table import Table
 from tests.helpers import examples
 from tests.report.example import cell, crashed, diverged, missing, paper_table, run, table
-from tests.report.reading import contrast
+from tests.report.reading import contrast, polyline
 
 OK, BAD = COLOURS["ok"], COLOURS["fail"]
 HEIGHT = charts._HEIGHT
@@ -37,9 +38,7 @@ def lines(panel: Panel) -> list[tuple[str, float, bool, Points]]:
     found = []
     for path in ET.fromstring(panel.svg).iter("path"):  # noqa: S314 (our own drawing)
         if path.get("stroke") in {*COLOURS.values(), REFERENCE} and path.get("d"):
-            points = [
-                (float(x), float(y)) for x, y in re.findall(r"[ML](-?[\d.e-]+),(-?[\d.e-]+)", path.get("d") or "")
-            ]
+            points = polyline(path.get("d") or "")
             dashed = bool(path.get("stroke-dasharray"))
             found.append((path.get("stroke") or "", float(path.get("stroke-width") or 0), dashed, points))
     return found
@@ -77,7 +76,7 @@ def test_the_error_line_ends_at_the_median_of_the_table(chart: Chart) -> None:
     for panel in chart.panels:
         _, y = points(panel, COLOURS[panel.cell.status], THICK, dashed=False)[-1]
         assert panel.cell.median is not None
-        assert 100 * (1 - y / HEIGHT) == pytest.approx(panel.cell.median, abs=0.01)
+        assert 100 * (1 - y / HEIGHT) == pytest.approx(panel.cell.median, abs=0.11)
 
 
 def test_a_point_stands_at_its_iteration_and_its_error() -> None:
@@ -86,20 +85,29 @@ def test_a_point_stands_at_its_iteration_and_its_error() -> None:
     drawn = points(panel, OK, THICK, dashed=False)
     wide = charts._WIDTH / 400
     expected = [(at * wide, HEIGHT * (1 - error / 100)) for at, error in seed.error_curve]
-    assert [pytest.approx(point, abs=0.01) for point in expected] == drawn
+    assert [pytest.approx(point, abs=0.051) for point in expected] == drawn
 
 
 def test_the_loss_is_drawn_on_decades() -> None:
     seed = replace(run(2.0, 0), loss_curve=((1, 10.0), (2, 1.0), (3, 0.1), (4, 0.01)), error_curve=())
     (panel,) = curves(table(cell("original", seed))).panels
     heights = [y for _, y in points(panel, OK, THICK, dashed=True)]
-    assert heights == pytest.approx([0, HEIGHT / 3, 2 * HEIGHT / 3, HEIGHT], abs=0.01)
+    assert heights == pytest.approx([0, HEIGHT / 3, 2 * HEIGHT / 3, HEIGHT], abs=0.051)
 
 
 def test_all_panels_have_the_same_axes(chart: Chart) -> None:
     ticks = {tuple(re.findall(r">([\d.k]+)</text>", panel.svg)) for panel in chart.panels}
     assert len(ticks) == 1
     assert {"0", "100", "400", "0.01", "10"} <= set(ticks.pop())
+
+
+def test_small_losses_have_short_words_on_their_axis() -> None:
+    """A browser's letters may be wider than those that Vega leaves room for."""
+    seed = replace(run(2.0, 0), loss_curve=((1, 1.0), (2, 1e-5)))
+    (panel,) = curves(table(cell("original", seed))).panels
+    ticks = re.findall(r">([^<]*)</text>", panel.svg)
+    assert {"1e-5", "1e-4", "0.001", "0.01", "0.1", "1"} <= {tick.replace("\u2212", "-") for tick in ticks}
+    assert not any(len(tick) > 5 for tick in ticks if tick[:1].isdigit())
 
 
 def test_the_limit_of_the_paper_is_in_every_panel(chart: Chart) -> None:
@@ -134,7 +142,7 @@ def test_the_median_ends_where_most_runs_have_diverged() -> None:
     (panel,) = chart.panels
     assert panel.cell.status == "diverged"
     median = points(panel, BAD, THICK, dashed=False)
-    assert median[-1][0] == pytest.approx(charts._WIDTH * 100 / 400)
+    assert median[-1][0] == pytest.approx(charts._WIDTH * 100 / 400, abs=0.051)
     assert counts(panel)[BAD, THIN, False] == 3
     assert "A line ends where its value is not finite." in chart.notes
     assert not re.search("nan|inf", re.sub("<desc.*</desc>", "", panel.svg).lower())
@@ -151,13 +159,13 @@ def test_a_crashed_run_is_drawn_but_is_not_in_the_median() -> None:
     (panel,) = curves(table(cell("original", run(2.0, 0), run(2.0, 1), seed))).panels
     assert counts(panel)[BAD, THIN, False] == 3
     last = points(panel, BAD, THICK, dashed=False)[-1][1]
-    assert panel.cell.median == pytest.approx(100 * (1 - last / HEIGHT), abs=0.01)
+    assert panel.cell.median == pytest.approx(100 * (1 - last / HEIGHT), abs=0.11)
 
 
 def test_rows_without_curves_are_named_with_their_status() -> None:
     chart = curves(table(cell("original", run(2.0, 0)), cell("dropout", missing()), cell("conv_1x1", crashed())))
     assert [panel.cell.row for panel in chart.panels] == ["original"]
-    assert chart.notes[2:] == ("Without curves (crashed): conv_1x1.", "Without curves (not run): dropout.")
+    assert chart.notes[-2:] == ("Without curves (crashed): conv_1x1.", "Without curves (not run): dropout.")
 
 
 def test_a_column_that_was_not_run_is_named_once() -> None:
@@ -254,9 +262,33 @@ def test_thinned_places_keep_what_is_to_be_kept_and_the_last_and_are_few(places:
     assert len(found) <= len(set(places) & kept) + max(1, charts.ROWS - len(kept))
 
 
-def test_coordinates_are_to_a_hundredth(chart: Chart) -> None:
+def test_coordinates_are_to_a_tenth_and_how_opaque_a_line_is_to_a_hundredth(chart: Chart) -> None:
     for panel in chart.panels:
-        assert not re.search(r"\d\.\d{3,}", re.sub("<desc.*</desc>", "", panel.svg))
+        drawn = re.sub("<desc.*</desc>", "", panel.svg)
+        found = re.findall(r' (?:d|transform)="([^"]*)"', drawn)
+        assert found
+        assert not [one for one in found if re.search(r"\d\.\d\d", one)]
+        assert 'stroke-opacity="0.14"' in drawn
+        assert not re.search(r"\d\.\d{3,}", drawn)
+
+
+def test_single_runs_take_hardly_more_room_where_there_are_many() -> None:
+    """Each is averaged further than the median; the table behind the panel has median and range in place of all."""
+    few, many = (curves(table(cell("original", *(run(2.0, seed) for seed in range(n))))) for n in (3, 12))
+    for chart, n, each in ((few, 3, 27), (many, 12, 16)):
+        (panel,) = chart.panels
+        thin = [line[3] for line in lines(panel) if line[:3] == (OK, THIN, True)]
+        assert [len(line) for line in thin] == [each] * n
+        assert len(points(panel, OK, THICK, dashed=True)) == POINTS
+    assert few.notes[1] == "Single runs are averaged further, over 15 values where a row has most of them."
+    assert many.notes[1] == "Single runs are averaged further, over 25 values where a row has most of them."
+    (panel,) = many.panels
+    words = ("median", "least", "greatest")
+    assert panel.head == ("iteration", *(f"{what}, {word}" for what in ("error %", "loss") for word in words))
+    assert "Of more than 5 runs these tables have the median and the range." in many.notes
+    ends = [run(2.0, seed).error or 0.0 for seed in range(12)]
+    middle = statistics.median(ends)
+    assert panel.rows[-1][1:4] == tuple(f"{end:.1f}" for end in (middle, min(ends), max(ends)))
 
 
 def test_an_anchor_is_a_word_and_names_the_column_only_where_there_are_several() -> None:

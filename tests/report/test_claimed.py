@@ -118,6 +118,8 @@ def test_what_is_not_run_is_not_run_and_names_what_lacks() -> None:
     words = line_of(judged["H1c"], {})
     assert words.startswith("no seed of table1/constant_0_1/ResNet-110")
     assert words.endswith("more cells")
+    lacks = replace(judged["H1c"], missing=judged["H1c"].missing[:3])
+    assert line_of(lacks, {}).endswith(" and 1 more cell")
 
 
 def test_only_claims_within_the_tables_are_judged() -> None:
@@ -157,6 +159,20 @@ def test_claim_that_a_scale_cannot_decide_is_undecided_whatever_its_runs_say() -
         assert {one.family for key, one in judged.items() if key not in beyond} == {len(judged) - len(beyond)}
     assert judged["H1d"].verdict == CONTRADICTED
     assert by_id([table1(12, scale="paper")])["H1c"].verdict == CONFIRMED
+
+
+def test_why_a_scale_cannot_decide_is_not_said_of_settings_that_are_not_its_own() -> None:
+    own = table1(3, scale="quick")
+    changed = replace(own, changes=("training.iterations=40",))
+    doubt = by_id([changed])["H1c"].doubt
+    assert doubt == (
+        f"scale quick cannot decide it with its own settings, where {QUICK.undecidable['H1c']}, "
+        "nor was it tried with training.iterations=40"
+    )
+    assert f"At scale quick ({QUICK.about}; set here: training.iterations=40)" in tally(
+        verdicts_of([changed]), [changed]
+    )
+    assert "set here" not in tally(verdicts_of([own]), [own])
 
 
 @pytest.mark.parametrize("scale", SCALES.values(), ids=lambda scale: scale.name)

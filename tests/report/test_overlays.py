@@ -16,7 +16,7 @@ from cleanpath.report.overlays import PALETTE, Together
 from cleanpath.report.page import page
 from cleanpath.report.table import Table
 from tests.report.example import measured, missing, paper_table, run
-from tests.report.reading import Reader, contrast
+from tests.report.reading import Reader, contrast, polyline
 
 RAN = ("ResNet-110", "ResNet-164", "CIFAR-10")
 WIDE, HIGH = overlays._WIDTH, overlays._HEIGHT
@@ -30,9 +30,7 @@ def lines(panel: Together) -> dict[tuple[str, bool], Points]:
         if path.get("stroke") in PALETTE and path.get("d"):
             key = path.get("stroke") or "", bool(path.get("stroke-dasharray"))
             assert key not in found
-            found[key] = [
-                (float(x), float(y)) for x, y in re.findall(r"[ML](-?[\d.]+),(-?[\d.]+)", path.get("d") or "")
-            ]
+            found[key] = polyline(path.get("d") or "")
     return found
 
 
@@ -90,9 +88,9 @@ def test_loss_stands_on_the_left_decades_and_error_on_the_right_to_20() -> None:
     first = lines(panel)[PALETTE[0], True]
     decades = math.log10(2.0 / 0.002)
     expected = [(WIDE / 400, 0.0), (WIDE / 2, HIGH * 2 / decades), (WIDE, HIGH)]
-    assert [pytest.approx(point, abs=0.02) for point in expected] == first
+    assert [pytest.approx(point, abs=0.06) for point in expected] == first
     edge, half, quarter = (y for _, y in lines(panel)[PALETTE[0], False])
-    assert (edge, half, quarter) == pytest.approx((0.0, HIGH / 2, 0.75 * HIGH), abs=0.02)
+    assert (edge, half, quarter) == pytest.approx((0.0, HIGH / 2, 0.75 * HIGH), abs=0.06)
 
 
 def test_axes_go_as_far_as_a_line_that_does_not_fit_the_paper_s() -> None:
@@ -101,7 +99,7 @@ def test_axes_go_as_far_as_a_line_that_does_not_fit_the_paper_s() -> None:
     )
     (panel,) = overlays.overlays(table)
     assert overlays.loss_range(panel.lines) == (0.0004, 4.0)
-    assert lines(panel)[PALETTE[0], False][-1][1] == pytest.approx(HIGH / 2, abs=0.02)
+    assert lines(panel)[PALETTE[0], False][-1][1] == pytest.approx(HIGH / 2, abs=0.06)
 
 
 def test_long_runs_are_counted_in_ten_thousands_as_in_the_paper() -> None:

@@ -8,6 +8,7 @@ from dataclasses import replace
 import pytest
 
 from cleanpath.paper.published import Published
+from cleanpath.paper.tables import RECIPES
 from cleanpath.report import claimed
 from cleanpath.report.claimed import verdicts_of
 from cleanpath.report.drawing import Drawn
@@ -366,6 +367,21 @@ def test_both_tables_with_three_seeds_stay_below_two_megabytes() -> None:
     both = ("ResNet-110", "ResNet-164")
     html = page([paper_table("table1"), paper_table("table2", ran=both)], FACTS, COMMAND)
     assert 100_000 < len(html.encode()) < 2_000_000
+
+
+def test_twelve_seeds_take_hardly_more_room_than_three() -> None:
+    few, many = (len(page([paper_table("table1", seeds)], FACTS, COMMAND)) for seeds in (3, 12))
+    assert few < many < 1.3 * few
+
+
+def test_title_names_a_few_tables_and_counts_many() -> None:
+    every = [table(name=name) for name in RECIPES]
+    for shown_tables, words in (
+        (every[:2], "Table 1 and Table 2, reproduced at scale quick"),
+        (every[:5], "Table 1 and 4 more, reproduced at scale quick"),
+        (every, "Every table and figure, reproduced at scale quick"),
+    ):
+        assert next(read(*shown_tables).root.all("h1")).text == words
 
 
 @pytest.mark.parametrize("theme", [0, 1], ids=["light", "dark"])

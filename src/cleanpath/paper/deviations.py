@@ -5,7 +5,7 @@ which cells those are.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import reduce
 
 from cleanpath.experiment import Experiment
@@ -34,6 +34,10 @@ _FIELDS = {
 }
 
 
+# What must be set for a sentence with the letter not to hold as it stands; one without a letter is of all settings.
+_SETTINGS = {NETWORK: "network.", DATA: "data.", TRAINING: "training.", DECAY: "training.", GATES: "network.shortcut."}
+
+
 @dataclass(frozen=True, kw_only=True)
 class Deviation:
     """A sentence below a table; with a letter, the cells that it is said of, by row and column."""
@@ -51,11 +55,13 @@ def deviations(
     A remark with a letter that no cell of the table has is left out.
     """
     parts = [joined(row, column) for row, column in recipe.cells()]
+    translations = [Remark(text, letter=NETWORK) for text in scale.translations(recipe.name, parts)]
+    about_all = scale.deviations if made else ()  # a drawing trains nothing
     remarks = [
-        *(Remark(text, letter=NETWORK) for text in scale.translations(recipe.name, parts)),
+        *(_of_the_scale(remark, changes) for remark in translations),
         *map(Remark, published_table(recipe.name).notes),
-        *scale.notes.get(recipe.name, ()),
-        *(scale.deviations if made else ()),  # a drawing trains nothing
+        *(_of_the_scale(remark, changes) if remark.letter else remark for remark in scale.notes.get(recipe.name, ())),
+        *(_of_the_scale(remark, changes) for remark in about_all),
     ]
     paper = {(row, column): one for (row, column, _), one in experiments(recipe, PAPER, seeds=[0]).items()}
     found = [
@@ -63,9 +69,16 @@ def deviations(
         for remark in remarks
     ]
     if changes:
-        told = f"Changed for this reproduction, against what is said below: {', '.join(changes)}."
+        told = f"Set for this reproduction: {', '.join(changes)}. What scale {scale.name} says is of its own settings."
         found.insert(0, Deviation(text=told, letter=CHANGED, cells=frozenset(made)))
     return tuple(one for one in found if one.cells or not one.letter)
+
+
+def _of_the_scale(remark: Remark, changes: Sequence[str]) -> Remark:
+    """A sentence of a scale's as it can be said of its runs: of its own settings, where others were set."""
+    about = _SETTINGS.get(remark.letter, "")
+    touched = any(change.strip().startswith(about) for change in changes)
+    return replace(remark, text=f"With the scale's own settings: {remark.text}") if touched else remark
 
 
 def letters_of(key: Key, found: Sequence[Deviation]) -> tuple[str, ...]:

@@ -3,21 +3,19 @@
 No name of a row reaches a Vega expression or a field: panels are drawn from numbers, and words are escaped afterwards.
 """
 
-import json
 import math
 import re
 import statistics
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
-from functools import cache, lru_cache
-from html import escape
+from functools import cache
 from typing import Any
 
 import altair as alt
-import vl_convert
 
 from cleanpath.paper.published import FAIL, FAIL_ABOVE
 from cleanpath.report.table import DIVERGED, EXTERNAL, FAILED, FINISHED, MISSING, UNFINISHED, Cell, SeedResult, Table
+from cleanpath.report.vega import FONT, named, to_svg
 
 WORDS = {
     "ok": "converges",
@@ -33,11 +31,13 @@ REFERENCE = "#7f7f7f"
 COLOURS = {"ok": "#0072B2", UNFINISHED: "#0072B2", FAIL: "#D55E00", DIVERGED: "#D55E00", FAILED: "#D55E00"}
 THIN, MIDDLE, THICK = 0.7, 1.4, 2.0
 POINTS = 80  # a loss curve has no more; a longer one is averaged
+# Single runs have as many points together as their median, as long as each has a fifth of them; with more runs than
+# that, the table behind a panel has their median and their range: twelve seeds take hardly more room than three.
+MOST_SINGLE = 5
 ROWS = 20  # that the table behind a panel has of a curve, where the error was not measured more often
 LOSS_LIMITS = (1e-5, 1e3)  # what lies beyond is drawn at the edge
 _WIDTH, _HEIGHT, _MARGIN = 262, 92, 40  # the margin has room for 0.0001
 _PARTS = ("reference", "seeds", "median")
-_FONT = "system-ui, sans-serif"
 
 Curve = Sequence[tuple[int, float]]
 
@@ -133,7 +133,8 @@ def _panel(table: Table, cell: Cell, axes: _Axes) -> Panel:
 
 
 def _lines(cell: Cell, reference: Cell | None, curve: str, group: int) -> _Lines:
-    drawn = [points for _, points in _curves(cell, curve, group)]
+    coarser = _coarser(cell) if curve == "loss_curve" else 1
+    drawn = [points for _, points in _curves(cell, curve, group * coarser)]
     median = median_line(cell, curve, group)
     behind = median_line(reference, curve, group) if reference else []
     alone = len(drawn) == 1 and bool(median)
@@ -142,6 +143,11 @@ def _lines(cell: Cell, reference: Cell | None, curve: str, group: int) -> _Lines
         seeds=[] if alone else [points for points in map(_finite, drawn) if points],
         median=[median] if median else [],
     )
+
+
+def _coarser(cell: Cell) -> int:
+    """Over how many points of the median a single run of the cell is averaged."""
+    return min(MOST_SINGLE, max(1, len(cell.seeds)))
 
 
 def _curves(cell: Cell, curve: str, group: int) -> list[tuple[SeedResult, Curve]]:
@@ -191,17 +197,6 @@ def _svg(error: _Lines, loss: _Lines, colour: str, axes: _Axes) -> str:
     return to_svg({**_specification(colour, axes, present), "datasets": data})
 
 
-def to_svg(specification: Mapping[str, Any]) -> str:
-    """A chart as SVG, by Vega."""
-    return _to_svg(json.dumps(specification))
-
-
-@lru_cache(maxsize=512)
-def _to_svg(specification: str) -> str:
-    """Kept, since a page that is written anew while runs go on has few charts that have changed."""
-    return str(vl_convert.vegalite_to_svg(specification))
-
-
 @cache
 def _specification(colour: str, axes: _Axes, views: tuple[str, ...]) -> dict[str, Any]:
     """Two views with one axis of iterations, without their data: altair checks and copies every value it is given."""
@@ -210,7 +205,7 @@ def _specification(colour: str, axes: _Axes, views: tuple[str, ...]) -> dict[str
         for view in views
     ]
     chart = alt.vconcat(*drawn, spacing=8).configure(
-        aria=False, background="transparent", font=_FONT, view=alt.ViewConfig(stroke=None), padding=2
+        aria=False, background="transparent", font=FONT, view=alt.ViewConfig(stroke=None), padding=2
     )
     specification: dict[str, Any] = chart.to_dict()
     return specification
@@ -230,7 +225,10 @@ def _loss_view(colour: str, axes: _Axes) -> alt.LayerChart:
     """Whole decades, dashed as in the paper."""
     low, high = (round(math.log10(limit)) for limit in axes.loss)
     scale = alt.Scale(type="log", domain=list(axes.loss), nice=False, clamp=True)
-    y = alt.Y("y:Q", scale=scale, axis=axis(values=[10.0**power for power in range(low, high + 1)], format="~g"))
+    # 0.00001 is wider than the margin where a browser's letters are wider than Vega's.
+    words = "datum.value < 0.001 ? format(datum.value, '~e') : format(datum.value, '~g')"
+    decades = axis(values=[10.0**power for power in range(low, high + 1)], labelExpr=words)
+    y = alt.Y("y:Q", scale=scale, axis=decades)
     marks = _marks("loss", colour, _across(axes.last, labels=True), y, dash=[4, 2])
     return _view("training loss, log scale", marks)
 
@@ -273,38 +271,6 @@ def axis(**settings: Any) -> alt.Axis:
     return alt.Axis(**{**colours, **texts, **space, **settings})
 
 
-def named(svg: str, key: str, title: str, sentence: str) -> str:
-    """The drawing with a text alternative, as large as its box, without what Vega leaves empty."""
-    box = re.search(r'viewBox="([\d. -]+)"', svg)
-    assert box is not None, "vl-convert writes a viewBox"
-    body = svg[svg.index(">") + 1 :]
-    for empty in (
-        r'<path class="(?:foreground|background)"[^>]*/>',
-        r' (?:role|aria-\w+|pointer-events|class|font-family)="[^"]*"',
-        r' (?:opacity="1"|stroke-width="1"|stroke-dasharray=""|font-weight="normal"|text-anchor="start")',
-        r' transform="translate\(0,0\)"',
-    ):
-        body = re.sub(empty, "", body)
-    innermost = re.compile(r"<g>((?:(?!</?g[ >]).)*)</g>", re.DOTALL)
-    plain = innermost.sub(r"\1", body)
-    while plain != body:
-        body, plain = plain, innermost.sub(r"\1", plain)
-    body = re.sub(r"(?<==\")[^\"]*\d\.\d{3,}[^\"]*", _rounded, body)
-    return (
-        f'<svg role="img" aria-labelledby="{key}-name {key}-text" viewBox="{box[1]}" font-family="{_FONT}">'
-        f'<title id="{key}-name">{escape(title)}</title><desc id="{key}-text">{escape(sentence)}</desc>{body}'
-    )
-
-
-def _rounded(attribute: re.Match[str]) -> str:
-    """Coordinates to a hundredth, which no eye sees."""
-
-    def short(found: re.Match[str]) -> str:
-        return f"{float(found[0]):.2f}".rstrip("0").rstrip(".")
-
-    return re.sub(r"-?\d+\.\d{3,}(?:e[-+]?\d+)?", short, attribute[0])
-
-
 def _sentence(table: Table, cell: Cell, reference: Cell | None) -> str:
     """The result that the panel shows, for who cannot see it."""
     if not cell.n:
@@ -330,9 +296,13 @@ def _notes(table: Table, drawn: Sequence[Cell], group: int) -> list[str]:
     notes = []
     if group > 1:
         notes.append(f"Each point of the training loss is the mean of {group} recorded values, at the last of them.")
+    if (coarser := max(map(_coarser, drawn), default=1)) > 1:
+        notes.append(f"Single runs are averaged further, over {group * coarser} values where a row has most of them.")
     values = [v for cell in drawn for seed in cell.seeds for _, v in means(seed.loss_curve, group)]
     if group > 1 or any(len(seed.loss_curve) > ROWS for cell in drawn for seed in cell.seeds):
         notes.append("The tables behind the panels have some of these points; metrics.jsonl in a run's folder has all.")
+    if any(len(cell.seeds) > MOST_SINGLE for cell in drawn):
+        notes.append(f"Of more than {MOST_SINGLE} runs these tables have the median and the range.")
     if any(not LOSS_LIMITS[0] <= value <= LOSS_LIMITS[1] for value in values if math.isfinite(value)):
         notes.append(f"A loss outside {LOSS_LIMITS[0]:g} to {LOSS_LIMITS[1]:g} is drawn at the edge.")
     if any(math.isinf(value) for value in values):
@@ -346,19 +316,32 @@ def _notes(table: Table, drawn: Sequence[Cell], group: int) -> list[str]:
 
 
 def _data(cell: Cell, group: int) -> tuple[tuple[str, ...], tuple[tuple[str, ...], ...]]:
-    """What is drawn for each seed, by iteration; a dash where a quantity was not measured.
+    """What is drawn for each seed, or of many their median and range, by iteration; a dash where nothing was measured.
 
     Of a long loss curve some points, evenly, and those where the error was measured.
     """
     lines = [
-        (f"{name}, seed {seed.seed}", digits, dict(points))
+        (f"{name}, {words}", digits, line)
         for name, curve, digits, size in (("error %", "error_curve", ".1f", 1), ("loss", "loss_curve", ".3g", group))
-        for seed, points in _curves(cell, curve, size)
+        for words, line in _columns(cell, curve, size)
     ]
     measured = {at for seed in cell.seeds for at, _ in seed.error_curve}
     places = thinned(sorted({at for _, _, line in lines for at in line}), measured)
     rows = tuple((str(at), *(format(line[at], f) if at in line else "–" for _, f, line in lines)) for at in places)
     return ("iteration", *(name for name, _, _ in lines)), rows
+
+
+def _columns(cell: Cell, curve: str, group: int) -> list[tuple[str, dict[int, float]]]:
+    single = [(f"seed {seed.seed}", dict(points)) for seed, points in _curves(cell, curve, group)]
+    if len(single) <= MOST_SINGLE:
+        return single
+    at: dict[int, list[float]] = {}
+    for _, line in single:
+        for place, value in line.items():
+            at.setdefault(place, []).append(value)
+    least, greatest = ({place: of(values) for place, values in at.items()} for of in (min, max))
+    median = dict(median_line(cell, curve, group))
+    return [(word, line) for word, line in (("median", median), ("least", least), ("greatest", greatest)) if line]
 
 
 def thinned(places: Sequence[int], kept: Collection[int]) -> list[int]:

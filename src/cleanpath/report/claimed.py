@@ -5,7 +5,7 @@ The claims are `paper.hypotheses`, how they are judged is docs/claims.md. Never 
 
 import math
 from collections import Counter
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import groupby
 from typing import Any
@@ -90,14 +90,25 @@ def verdicts_of(tables: Sequence[Table]) -> list[Verdict]:
     images = {(table.name, cell.row, cell.column): cell.test_images for table in tables for cell in table.cells}
     claims = claims_within(CLAIMS, [table.name for table in tables])
     scales = _scales(tables)
+    changes = {table.name: table.changes for table in tables}
     beyond = {
-        claim.id: f"scale {scale.name} cannot decide it: {scale.undecidable[claim.id]}"
+        claim.id: _undecidable(scale, claim, dict.fromkeys(one for name, _, _ in claim.cells for one in changes[name]))
         for claim in claims
         for scale in (scales[table] for table, _, _ in claim.cells if table in scales)
         if claim.id in scale.undecidable
     }
     verdicts = judge(claims, values_of(tables), test_images=images, undecidable=beyond)
     return [replace(one, run_as=_run_as(one.claim, scales)) if one.results else one for one in verdicts]
+
+
+def _undecidable(scale: Scale, claim: Claim, changes: Iterable[str]) -> str:
+    """Why a scale cannot decide a claim; what it says of its own settings is not said of others."""
+    reason = scale.undecidable[claim.id]
+    if told := ", ".join(changes):
+        return (
+            f"scale {scale.name} cannot decide it with its own settings, where {reason}, nor was it tried with {told}"
+        )
+    return f"scale {scale.name} cannot decide it: {reason}"
 
 
 def _scales(tables: Sequence[Table]) -> dict[str, Scale]:
@@ -148,7 +159,8 @@ def line_of(verdict: Verdict, labels: Mapping[tuple[str, str], str]) -> str:
     if verdict.verdict == NOT_RUN:
         named = ", ".join("/".join(cell) for cell in verdict.missing[:_NAMED])
         more = len(verdict.missing) - _NAMED
-        return f"no seed of {named}{f' and {more} more cells' if more > 0 else ''}"
+        rest = f" and {more} more {'cell' if more == 1 else 'cells'}" if more > 0 else ""
+        return f"no seed of {named}{rest}"
     return verdict.in_words(labels).removeprefix(f"{verdict.verdict}: ")
 
 
@@ -159,7 +171,9 @@ def tally(verdicts: Sequence[Verdict], tables: Sequence[Table]) -> str:
     counts = Counter(one.verdict for one in verdicts)
     said = ", ".join(f"{counts[word]} {word.replace('_', ' ')}" for word in VERDICTS if counts[word])
     scales = {scale.name: scale for scale in _scales(tables).values() if scale.undecidable}
-    small = [f"scale {name} ({scale.about})" for name, scale in scales.items()]
+    changed = dict.fromkeys(change for table in tables for change in table.changes)
+    told = f"; set here: {', '.join(changed)}" if changed else ""
+    small = [f"scale {name} ({scale.about}{told})" for name, scale in scales.items()]
     counted = f"Of {len(verdicts)} claims of the paper that these tables can decide: {said}."
     if not small:
         return counted

@@ -38,7 +38,7 @@ def _shown(verdict: Verdict, found: str) -> ShownClaim:
     claim = verdict.claim
     quantity = QUANTITIES[claim.quantity].words
     presumed = "" if claim.decisive else " The paper says this with a reserve, or a table only implies it."
-    n = f"n = {verdict.n} seeds. " if verdict.verdict != NOT_RUN else ""
+    n = f"n = {verdict.n} {'seed' if verdict.n == 1 else 'seeds'}. " if verdict.verdict != NOT_RUN else ""
     return ShownClaim(
         id=claim.id,
         sentence=claim.sentence,

@@ -87,6 +87,7 @@ def collect(  # noqa: PLR0913 (keyword options)
         no_numbers=paper.no_numbers,
         curves=recipe.curves,
         overlays=recipe.overlays,
+        changes=tuple(changes),
     )
 
 

@@ -17,9 +17,9 @@ from cleanpath.records import runs_below
 Row = dict[str, Any]
 LEGENDS = {
     "tables": (
-        "runs finished of all, and about how long the rest takes here: an estimate; at scale paper in GPU-hours of "
-        "the paper's time; of cells what the paper prints, and runs finished of all; `cleanpath show TABLE` tells of a "
-        "table"
+        "runs finished of all, and about how long the rest trains here: an estimate, without the start of processes "
+        "and what is measured behind; at scale paper in GPU-hours of the paper's time; of cells what the paper prints, "
+        "and runs finished of all; `cleanpath show TABLE` tells of a table"
     ),
     "settings": (
         "defaults are those of a .toml file that leaves a setting out (–: it must not); `cleanpath train NAME` has "

@@ -26,11 +26,10 @@ from cleanpath.report.charts import (
     axis,
     label,
     median_line,
-    named,
     runs,
-    to_svg,
 )
 from cleanpath.report.table import Cell, Table, number
+from cleanpath.report.vega import named, to_svg
 
 # Contrast of at least 3 on white and on the dark page; a line's number says the same as its colour.
 PALETTE = ("#0072B2", "#D55E00", "#008A66", "#B25591", "#8A7300", "#7f7f7f")

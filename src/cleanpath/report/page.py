@@ -14,6 +14,7 @@ from markupsafe import Markup
 
 from cleanpath.paper.deviations import LETTERS
 from cleanpath.paper.published import FAIL, FAIL_ABOVE
+from cleanpath.paper.tables import RECIPES
 from cleanpath.paper.verdicts import Verdict
 from cleanpath.report.beginnings import Beginning, gains_drawing, of_cell
 from cleanpath.report.charts import COLOURS, REFERENCE, THICK, THIN, WORDS, Chart, anchor, curves, label, names_of, runs
@@ -35,6 +36,7 @@ SHAPES = {
     "not run": "○",
     "not ours": "□",
 }
+_NAMED = 3  # so many tables are named in the page's title
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -316,8 +318,12 @@ def _name(table: Table) -> str:
 
 
 def _title(tables: Sequence[Table]) -> str:
+    """What the page is of: the names of a few tables, of many how many there are."""
     scales = ", ".join(dict.fromkeys(table.scale for table in tables))
-    names = " and ".join(_name(table) for table in tables) or "no table"
+    names = " and ".join(map(_name, tables[:_NAMED]))
+    if len(tables) > _NAMED:
+        whole = {table.name for table in tables} == set(RECIPES)
+        names = "Every table and figure" if whole else f"{_name(tables[0])} and {len(tables) - 1} more"
     return f"{names}, reproduced at scale {scales}" if tables else "Nothing to report"
 
 

@@ -41,6 +41,8 @@ class Standing:
     """When it stood so."""
     every: int
     """After how many seconds a browser is to look again."""
+    idle: bool = False
+    """Whether runs wait and nobody trains: for longer than one run after another takes, no process held any."""
 
     @property
     def total(self) -> int:
@@ -60,12 +62,18 @@ class Standing:
     def in_words(self) -> str:
         """One sentence."""
         parts = [
-            f"{self.ended} of {self.total} runs are done",
+            f"{self.ended} of {self.total} {'run is' if self.total == 1 else 'runs are'} done",
             *([f"{len(self.failed)} crashed"] if self.failed else []),
-            f"{len(self.underway) or 'none'} {'goes' if len(self.underway) == 1 else 'go'} on",
-            *([f"{self.waiting} wait"] if self.waiting else []),
+            *(
+                []
+                if self.idle
+                else [f"{len(self.underway) or 'none'} {'goes' if len(self.underway) == 1 else 'go'} on"]
+            ),
+            *([f"{self.waiting} {'waits' if self.waiting == 1 else 'wait'}"] if self.waiting else []),
             *([f"{self.images_per_second:,.0f} images per second"] if self.underway else []),
         ]
+        if self.idle:
+            return f"{', '.join(parts)}; nobody trains any more: no process holds any of the runs."
         left = math.nan if self.seconds_left is None else self.seconds_left
         told = f"; about {clock(left)} left" if math.isfinite(left) else "" if self.over else "; time left not known"
         return f"{', '.join(parts)}{told}."

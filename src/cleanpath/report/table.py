@@ -187,6 +187,8 @@ class Table:
     """Its panels with the lines of several cells."""
     letters: tuple[str, ...] = ()
     """Of each of the `deviations` the letter at the cells that it is said of; empty where it is of none."""
+    changes: tuple[str, ...] = ()
+    """What was set for it against the scale's own settings."""
 
     @property
     def marked(self) -> tuple[tuple[str, str], ...]:
@@ -218,7 +220,7 @@ def from_data(data: dict[str, Any]) -> list[Table]:
         )
         about = {key: value for key, value in one.items() if key != "rows"}
         about |= {"deviations": tuple(one["deviations"]), "columns": tuple(one["columns"])}
-        about |= {"letters": tuple(one.get("letters", ()))}
+        about |= {key: tuple(one.get(key, ())) for key in ("letters", "changes")}
         tables.append(Table(**about, cells=cells))
     return tables
 
@@ -269,6 +271,7 @@ def _table_data(table: Table) -> dict[str, Any]:
         "protocol": table.protocol,
         "deviations": list(table.deviations),
         "letters": list(table.letters),
+        "changes": list(table.changes),
         "columns": list(table.columns),
         "fill": table.fill,
         "quantities": dict(table.quantities),

@@ -126,6 +126,8 @@ def print_plan(plan: dict[str, Any]) -> None:
         f"{plan['to_do']} of {len(plan['cells'])} to do on {plan['workers']} workers: about {clock(plan['seconds'])}, "
         f"{_gigabytes(plan['memory'])} of memory ({plan['how']}); nothing was written"
     )
+    if plan["to_do"]:
+        console.print(f"not in these times: {plan['left_out']}")
 
 
 def print_run_plan(plan: dict[str, Any]) -> None:
