@@ -14,7 +14,8 @@ import vl_convert
 
 from cleanpath.auditing.text import number, usable
 from cleanpath.report.audit_series import QUANTITIES, Depth, Quantity, Values, beyond_units, envelope, thinned
-from cleanpath.report.charts import MIDDLE, REFERENCE, THICK, axis, named
+from cleanpath.report.charts import MIDDLE, REFERENCE, THICK, axis
+from cleanpath.report.vega import named
 
 HERE, THERE = "#0072B2", "#7B4EA3"
 POINTS = 400  # a line has no more
