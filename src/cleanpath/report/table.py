@@ -208,29 +208,24 @@ def from_data(data: dict[str, Any]) -> list[Table]:
     for one in data["tables"]:
         cells = tuple(
             Cell(
-                row=row["row"],
-                label=row["label"],
-                column=row["column"],
-                paper=row["paper"],
                 seeds=tuple(_seed(seed) for seed in row["seeds"]),
-                **{key: row[key] for key in _LATER if key in row},
-                deviates=tuple(row.get("deviates", ())),
+                deviates=tuple(row["deviates"]),
+                **{key: row[key] for key in _AS_THEY_ARE},
             )
             for row in one["rows"]
         )
         about = {key: value for key, value in one.items() if key != "rows"}
-        about |= {"deviations": tuple(one["deviations"]), "columns": tuple(one["columns"])}
-        about |= {key: tuple(one.get(key, ())) for key in ("letters", "changes")}
+        about |= {key: tuple(one[key]) for key in ("deviations", "columns", "letters", "changes")}
         tables.append(Table(**about, cells=cells))
     return tables
 
 
-# What came to cells after results had been recorded.
-_LATER = ("quantity", "note", "external", "left_out", "fill", "judged", "test_images")
+_ABOUT_A_ROW = ("row", "label", "column", "paper", "quantity", "note", "external", "left_out", "fill")
+_AS_THEY_ARE = (*_ABOUT_A_ROW, "judged", "test_images")
 
 
 def _seed(data: Mapping[str, Any]) -> SeedResult:
-    series = {key: tuple((x, y) for x, y in line) for key, line in data.get("series", {}).items()}
+    series = {key: tuple((x, y) for x, y in line) for key, line in data["series"].items()}
     return SeedResult(**{**data, "series": series})
 
 
