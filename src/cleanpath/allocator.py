@@ -21,3 +21,9 @@ def keep_what_is_freed(*, sparing: bool = False) -> None:
         else:
             mallopt(_M_TOP_PAD, _AHEAD)
             mallopt(_M_MMAP_MAX, 0)
+
+
+def hand_back() -> None:
+    """Give what is free back to the system."""
+    with suppress(AttributeError, OSError):
+        ctypes.CDLL(None).malloc_trim(0)

@@ -36,6 +36,7 @@ _WEIGHTS, _FAILURE, _LOCK = "weights.safetensors", "failure.txt", "lock"
 _PREPARATION, _POST_MORTEM = "preparation.safetensors", "post-mortem.safetensors"
 
 
+_ENDED = ("finished", "diverged")
 _NUMERIC = ("processes", "threads", "torch", "processor", "instructions")
 
 
@@ -166,7 +167,8 @@ def recent(run: Run, *, size: int = 32_768) -> list[dict[str, Any]]:
 class Writer:
     """The one process that writes a run: opens the folder, appends measurements, writes the result last.
 
-    Raises `RunError` if the folder holds something else, another experiment, or is held by another process.
+    Raises `RunError` if the folder holds something else, another experiment, a run that has ended (`forget` it first),
+    or is held by another process.
     """
 
     def __init__(
@@ -186,6 +188,7 @@ class Writer:
         except OSError as error:
             raise RunError(f"{folder} cannot be written: {error.strerror}; choose another place with --out") from None
         try:
+            self._check_goes_on()
             for stale in (_RESULT, _FAILURE, _WEIGHTS, _PREPARATION, _POST_MORTEM):
                 (folder / stale).unlink(missing_ok=True)
             _write_json(folder / _EXPERIMENT, settings.to_data(self._experiment))
@@ -209,6 +212,11 @@ class Writer:
                 raise
         finally:
             self._lock.unlink(missing_ok=True)
+
+    def _check_goes_on(self) -> None:
+        """Only with the lock in hand: another process may have brought the run to its end a moment ago."""
+        if self.run.status in _ENDED:
+            raise RunError(f"{self.run.folder} has ended; there is nothing to do (--fresh trains it again)")
 
     def append(self, line: Mapping[str, float]) -> None:
         """Add one measurement."""

@@ -281,18 +281,18 @@ def measured_plan(job: Reproduction, *, workers: int | None, fresh: bool) -> dic
         local.check_cells(todo)
     _say_what_seeds_can(job)
     if job.scale.name in _MEASURED_ON_STEPS:
-        kinds = {_kind(cell): cell for cell in todo}
+        kinds = {plan.kind(cell): cell for cell in todo}
         measured = local.measure_cells(list(kinds.values()), workers=workers)
         costs = {kind: measured[cell.folder.name] for kind, cell in kinds.items()}
         how = "measured from a few steps just now"
     else:
         speed = estimate.speed_of(*local.probe()) if todo else None
-        costs = {_kind(c): (estimate.seconds(c.experiment, speed), 0) for c in todo if speed is not None}
+        costs = {plan.kind(c): (estimate.seconds(c.experiment, speed), 0) for c in todo if speed is not None}
         how = f"an estimate from multiply-adds; {_gpu_hours(todo)}"
-    rows = []
+    rows, folders = [], {cell.folder for cell in todo}
     for cell in cells:
-        seconds, memory = costs[_kind(cell)] if cell in todo else (0.0, 0)
-        status = "to do" if cell in todo else cell.status
+        seconds, memory = costs[plan.kind(cell)] if cell.folder in folders else (0.0, 0)
+        status = "to do" if cell.folder in folders else cell.status
         rows.append(
             {"cell": cell.label, "run": cell.folder.name, "status": status, "seconds": seconds, "memory": memory}
         )
@@ -303,11 +303,6 @@ def measured_plan(job: Reproduction, *, workers: int | None, fresh: bool) -> dic
         "how": how,
         "cells": rows,
         "to_do": len(todo),
-        "seconds": plan.makespan([costs[_kind(cell)][0] for cell in todo], workers),
-        "memory": sum(sorted((costs[_kind(cell)][1] for cell in todo), reverse=True)[:workers]),
+        "seconds": plan.makespan([costs[plan.kind(cell)][0] for cell in todo], workers),
+        "memory": sum(sorted((costs[plan.kind(cell)][1] for cell in todo), reverse=True)[:workers]),
     }
-
-
-def _kind(cell: Cell) -> Experiment:
-    """What decides the cost of a cell: all but its seed and its label."""
-    return plan.apart(cell.experiment, seed=0)

@@ -9,7 +9,7 @@ from typing import Any
 from cleanpath import assemble, costs, networks, settings
 from cleanpath.errors import Request, UserError
 from cleanpath.experiment import Experiment, Network
-from cleanpath.grid.local import News
+from cleanpath.grid.driver import News
 from cleanpath.grid.plan import DONE, Cell
 from cleanpath.logs import callbacks
 from cleanpath.nn import catalog, own
