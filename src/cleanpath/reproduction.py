@@ -12,6 +12,7 @@ from typing import Any
 from cleanpath import estimate
 from cleanpath.errors import SettingError, UserError
 from cleanpath.experiment import Experiment
+from cleanpath.grid import cluster as on_cluster
 from cleanpath.grid import local, plan
 from cleanpath.grid.plan import Cell
 from cleanpath.measures import Wish, wanting
@@ -220,27 +221,41 @@ def _filling(recipe: Recipe, scale: Scale, cells: set[tuple[str, str]]) -> str:
     return f"{filled_by} (about {hours:,.0f} GPU-hours of the paper's time for these cells, an estimate)"
 
 
-def run(job: Reproduction, *, workers: int | None, fresh: bool, ready: Callable[[], None] = lambda: None) -> None:
+def run(
+    job: Reproduction,
+    *,
+    workers: int | None,
+    fresh: bool,
+    cluster: str | None = None,
+    ready: Callable[[], None] = lambda: None,
+) -> None:
     """Run the cells that have not ended (with `fresh`, all of them), and measure what the tables print of them.
 
-    `ready` is called when all is checked, before anything is written.
+    On the Ray `cluster` whose head is at that address, if one is given, else on this machine. `ready` is called when
+    all is checked, before anything is written.
     """
+    if cluster is not None:
+        on_cluster.check_address(cluster)
     cells = job.cells()
     todo = list(cells) if fresh else plan.to_do(cells)
-    workers = workers or local.cores()
+    cores = workers or local.cores()
     if todo:
         local.check_cells(todo)
     ready()
     if todo:
         _say_what_seeds_can(job)
-        say(f"{len(todo)} of {len(cells)} cells to do, {workers} at a time")
+        where = f"{cores} at a time" if cluster is None else f"on the cluster at {cluster}"
+        say(f"{len(todo)} of {len(cells)} cells to do, {where}")
         if job.scale.name not in _MEASURED_ON_STEPS:
             say(f"an estimate: {_gpu_hours(todo)}")
         if fresh:
             forget(cell.run for cell in todo)
         with Watch(todo, done=len(cells) - len(todo)) as watch:
-            local.run_cells(todo, workers=workers, tell=watch.tell)
-    _measure(job, workers, again=fresh)
+            if cluster is None:
+                local.run_cells(todo, workers=cores, tell=watch.tell)
+            else:
+                on_cluster.run_cells(todo, address=cluster, workers=workers, tell=watch.tell)
+    _measure(job, cores, again=fresh)
 
 
 def _say_what_seeds_can(job: Reproduction) -> None:
