@@ -72,6 +72,10 @@ class Reproduction:
 
     def cells(self) -> tuple[Cell, ...]:
         """What runs: the cells of the chosen columns; one that two tables share comes once."""
+        return self._cells
+
+    @cached_property
+    def _cells(self) -> tuple[Cell, ...]:
         found = [one for recipe in self.recipes for one in self.experiments(recipe).values()]
         return plan.cells(found, self.root)
 

@@ -72,14 +72,13 @@ class Watch:
         self._running.pop(cell)
         del self._said[cell]
         if news.event == "died":
-            self._remaining.waits(cell)
+            self._remaining.died(cell)
             self._say(f"{cell.label}: its process died ({news.reason}); it is tried again behind the others")
             return
         self._ended += 1
         status = cell.status
         self._failed += status == "failed"
-        if status == "finished" and (whole := attempt.whole(now)) is not None:
-            self._remaining.took(cell, whole)
+        self._remaining.ended(cell, attempt.whole(now) if status == "finished" else None)
         self._say(f"{self._total()}  {_outcome(cell)}")
 
     def _say(self, line: str) -> None:

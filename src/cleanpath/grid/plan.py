@@ -72,8 +72,13 @@ def to_do(all_cells: Iterable[Cell]) -> list[Cell]:
 
     Every tenth of them comes before the others: what is left can then be estimated from cells of all sizes.
     """
-    ordered = sorted((c for c in all_cells if c.status not in DONE), key=lambda c: -c.work)
+    ordered = sorted((c for c in all_cells if c.status not in DONE), key=lambda c: (-c.work, _digest(c)))
     return ordered[::_SAMPLED] + [cell for at, cell in enumerate(ordered) if at % _SAMPLED]
+
+
+def _digest(cell: Cell) -> str:
+    """Orders cells of equal work by what has nothing to do with their rows: rows differ in their time."""
+    return cell.folder.name.rpartition("-")[2]
 
 
 def makespan(seconds: Iterable[float], workers: int) -> float:

@@ -39,7 +39,8 @@ class Remaining:
         self._work: dict[Experiment, int] = {}
         self._waiting = Counter[Experiment]()
         self._took = defaultdict[Experiment, list[float]](list)
-        self._ended: list[tuple[int, float]] = []
+        self._like = _Like()
+        self._running = self._most = 0
         for cell in todo:
             self._work[kind(cell)] = cell.work
             self._waiting[kind(cell)] += 1
@@ -47,36 +48,68 @@ class Remaining:
     def started(self, cell: Cell) -> None:
         """It waits no more."""
         self._waiting[kind(cell)] -= 1
+        self._running += 1
+        self._most = max(self._most, self._running)
 
-    def waits(self, cell: Cell) -> None:
+    def died(self, cell: Cell) -> None:
         """It waits again."""
         self._waiting[kind(cell)] += 1
+        self._running -= 1
 
-    def took(self, cell: Cell, seconds: float) -> None:
-        """A cell ended after so many seconds, all of it counted."""
-        self._took[kind(cell)].append(seconds)
-        bisect.insort(self._ended, (cell.work, seconds))
+    def ended(self, cell: Cell, seconds: float | None) -> None:
+        """A cell ended, after so many seconds, all of it counted; None if that is not known."""
+        self._running -= 1
+        if seconds is not None:
+            self._took[kind(cell)].append(seconds)
+            self._like.add(cell.work, seconds)
 
     def seconds(self, running: Sequence[tuple[Cell, Attempt]], now: float) -> float:
-        """Until the last cell ends, as many at a time as run now; nan while nothing is known."""
-        known = [(cell.work, whole) for cell, attempt in running if (whole := attempt.whole(now)) is not None]
-        samples = self._ended or sorted(known)
-        if not samples:
+        """Until the last cell ends, as many at a time as ran so far; nan while nothing is known."""
+        like = self._like
+        if not like.works:
+            like = _Like()
+            for cell, attempt in running:
+                if (whole := attempt.whole(now)) is not None:
+                    like.add(cell.work, whole)
+        if not like.works:
             return math.nan
         left = []
         for cell, attempt in running:
             whole = attempt.whole(now)
-            rest = (1 - attempt.share) * (self._expected(kind(cell), samples) if whole is None else whole)
-            left.append(rest)
+            left.append((1 - attempt.share) * (self._expected(kind(cell), like) if whole is None else whole))
         for one, count in self._waiting.items():
-            left += [self._expected(one, samples)] * count
-        return makespan(left, max(1, len(running)))
+            left += [self._expected(one, like)] * count
+        return makespan(left, max(1, self._most))
 
-    def _expected(self, one: Experiment, samples: Sequence[tuple[int, float]]) -> float:
-        if took := self._took.get(one):
-            return sum(took) / len(took)
-        work = self._work[one]
-        at = bisect.bisect(samples, (work, 0.0))
-        around = samples[max(0, at - _NEIGHBOURS) : at + _NEIGHBOURS]
-        nearest = sorted(around, key=lambda sample: abs(math.log(sample[0] / work)))[:_NEIGHBOURS]
-        return work * sum(seconds for _, seconds in nearest) / sum(work for work, _ in nearest)
+    def _expected(self, one: Experiment, like: "_Like") -> float:
+        took = self._took.get(one)
+        return sum(took) / len(took) if took else like.seconds(self._work[one])
+
+
+class _Like:
+    """What cells took, by their work."""
+
+    def __init__(self) -> None:
+        self.works: list[int] = []
+        self._took = defaultdict[int, list[float]](list)
+
+    def add(self, work: int, seconds: float) -> None:
+        """One more."""
+        if work not in self._took:
+            bisect.insort(self.works, work)
+        self._took[work].append(seconds)
+
+    def seconds(self, work: int) -> float:
+        """What a cell takes in proportion to the nearest in work, all of equal work together, at least so many."""
+        high = bisect.bisect(self.works, work)
+        low = high - 1
+        found: list[float] = []
+        together = 0
+        while len(found) < _NEIGHBOURS and (low >= 0 or high < len(self.works)):
+            above = math.inf if high == len(self.works) else self.works[high] / work
+            below = math.inf if low < 0 else work / self.works[low]
+            nearest = self.works[low if below <= above else high]
+            low, high = (low - 1, high) if below <= above else (low, high + 1)
+            found += self._took[nearest]
+            together += nearest * len(self._took[nearest])
+        return work * sum(found) / together
