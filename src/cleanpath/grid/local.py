@@ -98,9 +98,13 @@ def _died(what_it_does: str) -> RunError:
     return RunError(f"the process that {what_it_does} died; `cleanpath doctor` tells of memory and limits")
 
 
-def train_cell(cell: Cell, news: Connection) -> Ended:
-    """One cell on one thread, in a process of a pool; a SIGTERM has it saved, so that it goes on from there."""
+def train_cell(cell: Cell, news: Connection, *, seconds_between: float | None = None) -> Ended:
+    """One cell on one thread, in a process of a pool; a SIGTERM has it saved, so that it goes on from there.
+
+    It is saved every `seconds_between` anyhow, as any run if that is not given.
+    """
     from cleanpath import assemble
+    from cleanpath.keeping import SECONDS_BETWEEN
     from cleanpath.measuring import Moments
 
     request, last = Request(), 0.0
@@ -119,7 +123,14 @@ def train_cell(cell: Cell, news: Connection) -> Ended:
         watchers.append(Moments(cell.folder, cell.experiment.data))
     reason, before = "", signal.signal(signal.SIGTERM, ask)
     try:
-        assemble.run(cell.experiment, cell.folder, threads=1, callbacks=watchers, request=request)
+        assemble.run(
+            cell.experiment,
+            cell.folder,
+            threads=1,
+            callbacks=watchers,
+            request=request,
+            seconds_between=SECONDS_BETWEEN if seconds_between is None else seconds_between,
+        )
     except CleanpathError as error:
         reason = str(error)
     finally:
