@@ -196,6 +196,20 @@ def test_cell_of_another_driver_is_left_to_it_and_named(tmp_path: Path) -> None:
     assert [cell.status for cell in cells] == ["interrupted", "finished", "finished"]
 
 
+def test_cell_that_dies_behind_its_result_is_finished(tmp_path: Path) -> None:
+    cells = three(tmp_path)
+
+    class Late(Pretended):
+        def start(self, cell: Cell) -> None:
+            super().start(cell)
+            cell.folder.mkdir(parents=True)
+            (cell.folder / "result.json").write_text('{"status": "finished"}')
+
+    engine = Late({cells[0].label: [Died("SIGKILL")]})
+    assert [event for event, label in events(cells, engine) if label == cells[0].label] == ["started", "ended"]
+    assert (engine.tries[cells[0].label], cells[0].run.failure) == (1, None)
+
+
 def test_cell_that_another_driver_left_is_done_by_this_one(tmp_path: Path) -> None:
     cells = three(tmp_path)
     with Writer(cells[0].folder, cells[0].experiment, {}) as writer:

@@ -67,13 +67,14 @@ class Watch:
             self._say(_line(cell, progress))
 
     def _over(self, news: News, now: float) -> None:
-        """A cell ended, or its process died."""
+        """A cell ended, or waits again."""
         cell, attempt = news.cell, self._attempts.pop(news.cell)
         self._running.pop(cell)
         del self._said[cell]
-        if news.event == "died":
-            self._remaining.died(cell)
-            self._say(f"{cell.label}: its process died ({news.reason}); it is tried again behind the others")
+        if news.event != "ended":
+            self._remaining.put_off(cell)
+            told = f"its process died ({news.reason}), it is tried again behind the others"
+            self._say(f"{cell.label}: {told if news.event == 'died' else f'{news.reason} has it'}")
             return
         self._ended += 1
         status = cell.status

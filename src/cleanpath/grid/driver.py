@@ -11,7 +11,7 @@ from typing import Any, Protocol
 
 from cleanpath.errors import RunError
 from cleanpath.grid.plan import DONE, Cell
-from cleanpath.grid.pool import Died
+from cleanpath.grid.pool import Died, Ended
 from cleanpath.records import record_failure
 from cleanpath.training.progress import Progress
 
@@ -22,7 +22,10 @@ _NAMED = 5
 
 @dataclass(frozen=True, kw_only=True)
 class News:
-    """What happened to a cell: it `started`, made a `step`, `died` and is tried again later, or `ended`."""
+    """What happened to a cell: it `started`, made a `step`, or `ended`.
+
+    Or it waits again: its process `died`, or another driver has it `held`; the `reason` says how, or who.
+    """
 
     cell: Cell
     event: str
@@ -63,23 +66,24 @@ def drive(todo: Sequence[Cell], engine: Engine, tell: Callable[[News], None]) ->
             if isinstance(message, Progress):
                 tell(News(cell=cell, event="step", progress=message))
                 continue
-            if isinstance(message, Died):
+            if isinstance(message, Died) and cell.status not in DONE:
                 deaths[cell] += 1
                 if deaths[cell] <= RETRIES:
                     # Behind the others: what killed it, a lack of memory say, may be over by then.
                     waiting.append(cell)
                     tell(News(cell=cell, event="died", reason=message.how))
                     continue
-                how = f"its process ended with {message.how}, as {RETRIES} times before"
-                record_failure(cell.folder, how)
-            elif cell.run.holder:
+                record_failure(cell.folder, f"its process ended with {message.how}, as {RETRIES} times before")
+            elif holder := cell.run.holder:
                 held.append(cell)
-            elif message.reason and cell.status not in (*DONE, "failed"):
+                tell(News(cell=cell, event="held", reason=holder))
+                continue
+            elif isinstance(message, Ended) and message.reason and cell.status not in (*DONE, "failed"):
                 record_failure(cell.folder, message.reason)
             tell(News(cell=cell, event="ended"))
         if not waiting and not engine.busy:
-            # What another driver held and left, since it ended, is for this one.
-            waiting.extend(cell for cell in held if not cell.run.holder and cell.status not in DONE)
+            # What another driver held and let go of is for this one.
+            waiting.extend(cell for cell in held if not cell.run.holder)
             held = [cell for cell in held if cell.run.holder]
     if held:
         names = [f"{cell.label} is being written by {cell.run.holder}" for cell in held[:_NAMED]]

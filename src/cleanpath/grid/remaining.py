@@ -51,7 +51,7 @@ class Remaining:
         self._running += 1
         self._most = max(self._most, self._running)
 
-    def died(self, cell: Cell) -> None:
+    def put_off(self, cell: Cell) -> None:
         """It waits again."""
         self._waiting[kind(cell)] += 1
         self._running -= 1
