@@ -1,15 +1,16 @@
-"""Ten thousand run folders: how long they take to list and to plan; and the driver's memory over many cells.
+"""The driver's memory over many cells; and ten thousand run folders: how long they take to list, report and plan.
 
     python -m benchmarks.many_runs --runs 10000 --cells 100000
 
-The folders are copies of a finished run but for their seed, half of them without a result. The cells of the second part
-are simulated: no process, no folder, every cell ends at once.
+The folders are those of table1 with that many seeds, half of them without a result, none with weights. The cells of the
+first part are simulated: no process, no folder, every cell ends at once; what is shown of them goes to stderr.
 """
 
 import argparse
 import json
 import os
 import platform
+import resource
 import subprocess
 import sys
 import tempfile
@@ -25,6 +26,7 @@ from cleanpath.grid.driver import drive
 from cleanpath.grid.plan import Cell
 from cleanpath.grid.pool import Ended
 from cleanpath.machine import peak_memory, processor, resident_memory
+from cleanpath.reproduction import Reproduction, reproduction
 from cleanpath.watch import Watch
 
 _LINES = 50
@@ -47,20 +49,33 @@ def main() -> None:
     each = f"{memory / len(many):,.0f} bytes and {1000 * took / len(many):.2f} ms each"
     print(f"a driver of {len(many):,} cells: {memory / 1e6:.0f} MB more than before, {each}")
     with tempfile.TemporaryDirectory() as place:
-        root = Path(place)
-        cells = plan.cells(trivial(asked.runs), root)
-        for cell in cells:
-            _write(cell, finished=cell.experiment.seed % 2 == 0)
-        for words in (["list", "runs", "--runs", str(root)], ["list", "runs", "--json", "--runs", str(root)]):
-            began = time.monotonic()
-            done = subprocess.run([sys.executable, "-m", "cleanpath", *words], check=True, capture_output=True)
-            print(f"{' '.join(words[:-2])}: {time.monotonic() - began:.2f} s, {len(done.stdout):,} bytes")
-        began = time.monotonic()
-        again = plan.cells(trivial(asked.runs), root)
-        made = time.monotonic()
-        todo = plan.to_do(again)
-        print(f"cells of {len(again):,} experiments: {made - began:.2f} s")
-        print(f"which of them are to do, {len(todo):,}: {time.monotonic() - made:.2f} s")
+        root, page = Path(place) / "runs", str(Path(place) / "page.html")
+        count = len(_job(root, 1).cells())
+        seeds = max(1, asked.runs // count)
+        job = _job(root, seeds)
+        for at, cell in enumerate(job.cells()):
+            _write(cell, finished=at % 2 == 0)
+        again = ("--runs", str(root), "--json")
+        _timed("list", "runs", "--runs", str(root))
+        _timed("list", "runs", *again)
+        _timed("report", "table1", "--seeds", str(seeds), "--page", page, *again)
+        began, used = time.monotonic(), time.process_time()
+        todo = plan.to_do(_job(root, seeds).cells())
+        took, used = time.monotonic() - began, time.process_time() - used
+        print(f"planned, {len(todo):,} of {count * seeds:,} to do: {took:.2f} s, {used:.2f} of a processor")
+
+
+def _job(root: Path, seeds: int) -> Reproduction:
+    return reproduction(["table1"], scale="quick", seeds=seeds, all_columns=True, changes=[], root=root)
+
+
+def _timed(*words: str) -> None:
+    """A command in a process of its own: how long it takes, with the start of Python."""
+    began, before = time.monotonic(), resource.getrusage(resource.RUSAGE_CHILDREN)
+    done = subprocess.run([sys.executable, "-m", "cleanpath", *words], check=True, capture_output=True)
+    took, after = time.monotonic() - began, resource.getrusage(resource.RUSAGE_CHILDREN)
+    used = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
+    print(f"{' '.join(words[:2])}: {took:.2f} s, {used:.2f} of a processor, {len(done.stdout):,} bytes", flush=True)
 
 
 def _write(cell: Cell, *, finished: bool) -> None:

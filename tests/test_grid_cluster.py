@@ -37,27 +37,33 @@ from tests.pool_jobs import die_once_saved, finish
 PAGE = Path(__file__).parents[1] / "docs" / "cluster.md"
 
 
+@pytest.fixture(autouse=True)
+def installed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Ray counts as installed; tests that need it skip themselves."""
+    monkeypatch.setattr(cluster, "find_spec", lambda name: name)
+
+
 @pytest.mark.parametrize(
     "address", ["10.0.0.5:6379", "head.example.org:6379", "0.0.0.0:6379", "[2001:db8::1]:6379", "127.0.0.1.evil.org:1"]
 )
 def test_cluster_beyond_this_machine_needs_a_token(address: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("RAY_AUTH_MODE", raising=False)
     with pytest.raises(UserError, match=re.escape(f"refusing {address} without RAY_AUTH_MODE=token")):
-        cluster.check_address(address)
+        cluster.check(address)
     monkeypatch.setenv("RAY_AUTH_MODE", "token")
-    cluster.check_address(address)
+    cluster.check(address)
 
 
 @pytest.mark.parametrize("address", ["127.0.0.1:6379", "127.3.2.1:1", "localhost:6379", "[::1]:6379"])
 def test_cluster_on_this_machine_needs_none(address: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("RAY_AUTH_MODE", raising=False)
-    cluster.check_address(address)
+    cluster.check(address)
 
 
 @pytest.mark.parametrize("address", ["auto", "ray://10.0.0.5:10001", "10.0.0.5", ":6379", "10.0.0.5:port"])
 def test_address_is_host_and_port(address: str) -> None:
     with pytest.raises(UserError, match="give HOST:PORT"):
-        cluster.check_address(address)
+        cluster.check(address)
 
 
 def test_refusals_come_before_anything_is_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -69,9 +75,9 @@ def test_refusals_come_before_anything_is_written(tmp_path: Path, monkeypatch: p
 
 
 def test_without_ray_the_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(sys.modules, "ray", None)
+    monkeypatch.setattr(cluster, "find_spec", lambda _: None)
     with pytest.raises(UserError, match=r"pip install 'cleanpath\[cluster\]'"):
-        cluster.Cluster("127.0.0.1:6379", None, finish)
+        cluster.check("127.0.0.1:6379")
 
 
 # What a node sends; without Ray.

@@ -239,7 +239,7 @@ def run(
     all is checked, before anything is written.
     """
     if cluster is not None:
-        on_cluster.check_address(cluster)
+        on_cluster.check(cluster)
     cells = job.cells()
     todo = list(cells) if fresh else plan.to_do(cells)
     cores = workers or local.cores()

@@ -14,6 +14,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from importlib.util import find_spec
 from multiprocessing.connection import Connection
 from pathlib import Path
 from types import TracebackType
@@ -128,8 +129,8 @@ class Cluster:
             return Died(type(error).__name__)
 
 
-def check_address(address: str) -> None:
-    """Raise `UserError` for what is no HOST:PORT, and for a cluster beyond this machine that asks for no token."""
+def check(address: str) -> None:
+    """Raise `UserError` without Ray, for what is no HOST:PORT, and for a cluster elsewhere that asks for no token."""
     host, _, port = address.rpartition(":")
     if not host or not port.isdecimal() or "/" in address:
         raise UserError(f"--cluster {address}: give HOST:PORT of the cluster's head, and run this on one of its nodes")
@@ -138,6 +139,8 @@ def check_address(address: str) -> None:
             f"refusing {address} without RAY_AUTH_MODE=token: whoever reaches a Ray cluster that asks for no token can "
             "run programs on it; give its nodes and this command one token, as docs/cluster.md says"
         )
+    if find_spec("ray") is None:
+        raise UserError("Ray is not installed: pip install 'cleanpath[cluster]'")
 
 
 def _is_loopback(host: str) -> bool:
@@ -148,12 +151,10 @@ def _is_loopback(host: str) -> bool:
 
 
 def _connected(address: str) -> Any:
-    """Ray, once it is connected. Raises `UserError` if it is not there, or does not answer."""
-    check_address(address)
-    try:
-        import ray
-    except ImportError:
-        raise UserError("Ray is not installed: pip install 'cleanpath[cluster]'") from None
+    """Ray, once it is connected. Raises `UserError` if it does not answer, and as `check`."""
+    check(address)
+    import ray
+
     before = signal.getsignal(signal.SIGTERM)
     try:
         ray.init(address=address, log_to_driver=False, logging_level="error")
