@@ -20,7 +20,7 @@ from cleanpath import assemble, measuring
 from cleanpath.errors import RunError
 from cleanpath.experiment import Experiment
 from cleanpath.grid import local, plan
-from cleanpath.grid.local import News
+from cleanpath.grid.driver import RETRIES, News
 from cleanpath.measures import Wish
 from cleanpath.paper.scales import scale_of
 from cleanpath.paper.tables import experiments, recipe_of
@@ -267,16 +267,23 @@ def test_setting_that_no_cell_can_have_is_refused_before_any_runs(tmp_path: Path
 
 
 class Killer:
-    """Kills the process of one cell with SIGKILL when the driver hears of a step: the first, or a later one."""
+    """Kills the process of one cell with SIGKILL when the driver hears of a step, at the first or a later one on.
 
-    def __init__(self, label: str, step: int = 1) -> None:
-        self.label, self.step = label, step
+    So many times; without a number, whenever it is tried again.
+    """
+
+    def __init__(self, label: str, step: int = 1, times: int | None = None) -> None:
+        self.label, self.step, self.times = label, step, times
         self.ended: list[str] = []
+        self.died: list[str] = []
 
     def __call__(self, news: News) -> None:
         if news.event == "ended":
             self.ended.append(news.cell.label)
-        if news.progress is not None and news.progress.iteration >= self.step and news.cell.label == self.label:
+        if news.event == "died":
+            self.died.append(news.reason)
+        at_it = news.progress is not None and news.progress.iteration >= self.step and news.cell.label == self.label
+        if at_it and (self.times is None or len(self.died) < self.times):
             for process in multiprocessing.active_children():
                 assert process.pid is not None
                 with contextlib.suppress(ProcessLookupError):
@@ -290,15 +297,59 @@ def test_killed_worker_costs_its_cell_only_and_the_next_call_trains_it(tmp_path:
     todo = [made[1], long, made[2]]
     killer = Killer(long.label)
     local.run_cells(todo, workers=1, tell=killer)
-    assert killer.ended == [cell.label for cell in todo]
+    assert killer.ended == [made[1].label, made[2].label, long.label]
+    assert killer.died == ["SIGKILL"] * RETRIES
     assert [cell.status for cell in todo] == ["finished", "failed", "finished"]
-    assert long.run.failure is not None
-    assert "SIGKILL" in long.run.failure
+    assert long.run.failure == "its process ended with SIGKILL, as 3 times before"
     assert plan.to_do(todo) == [long]
     local.run_cells(plan.to_do(todo), workers=1, tell=lambda _: None)
     assert long.status == "finished"
     assert Run(long.folder).failure is None
     assert_same_run(made[1].folder, cells_below(calm[0])["bn_after_addition"].folder)
+
+
+def test_killed_cell_is_tried_again_within_the_same_call(tmp_path: Path) -> None:
+    killed, alone = (plan.cell(tiny(iterations=200), tmp_path / name) for name in ("killed", "alone"))
+    killer = Killer(killed.label, times=2)
+    local.run_cells([killed], workers=1, tell=killer)
+    assert (killer.died, killed.status) == (["SIGKILL"] * 2, "finished")
+    local.run_cells([alone], workers=1, tell=lambda _: None)
+    assert_same_run(killed.folder, alone.folder)
+
+
+LIKE_NO_OTHER = (
+    tiny(),
+    tiny("network.shortcut.kind=dropout", "network.shortcut.rate=0.3"),
+    tiny("training.optimizer=adamw", "training.lr=0.001", "training.average=0.9"),
+    tiny("training.precision=bf16", "training.mixup=0.2"),
+    tiny("training.memory=recompute", "training.clip=1.0"),
+    tiny("training.lr=1e38"),
+    tiny(seed=1),
+)
+
+
+def test_cells_of_one_process_are_what_each_is_in_its_own(tmp_path: Path) -> None:
+    """Nothing that one leaves behind (random states, precision, averages, a crash) is in the numbers of the next."""
+    together = plan.cells(LIKE_NO_OTHER, tmp_path / "together")
+    apart = plan.cells(LIKE_NO_OTHER, tmp_path / "apart")
+    local.run_cells(together, workers=1, tell=lambda _: None)
+    for cell in apart:
+        local.run_cells([cell], workers=1, tell=lambda _: None)  # a pool, and so a process, of its own
+    assert [cell.status for cell in together].count("diverged") == 1
+    for one, other in zip(together, apart, strict=True):
+        assert one.status == other.status
+        if one.status == "finished":
+            assert_same_run(one.folder, other.folder)
+
+
+def test_peak_of_memory_is_the_cell_s_own(tmp_path: Path) -> None:
+    """A small run behind a large one does not have the peak of that."""
+    large = tiny("network.width=64", "training.batch_size=512", iterations=2)
+    first, small, again = plan.cells([large, tiny(), large], tmp_path / "large"), tiny(seed=3), tiny(seed=4)
+    cells = [first[0], plan.cell(small, tmp_path), plan.cell(again, tmp_path)]
+    local.run_cells(cells, workers=1, tell=lambda _: None)
+    peaks = [(cell.run.result or {})["peak_memory"] for cell in cells]
+    assert max(peaks[1:]) < peaks[0] - 20_000_000
 
 
 def test_failed_cell_is_shown_with_its_reason_and_the_next_call_mends_it(
@@ -371,10 +422,8 @@ def test_run_whose_unit_raises_while_it_is_measured_leaves_the_others_measured(
             raise error
 
     monkeypatch.setattr(measuring, "measure", measured)
-    monkeypatch.setattr(signal, "signal", lambda *_: None)
-    ours, theirs = multiprocessing.Pipe(duplex=False)
-    local._observe([(cell, Wish()) for cell in cells], theirs)
-    told = [ours.recv()[1] for _ in cells]
+    _, theirs = multiprocessing.Pipe(duplex=False)
+    told = [local._observe((cell, Wish()), theirs).reason for cell in cells]
     assert told == ["ZeroDivisionError: my unit", "", "no weights"]
 
 
@@ -389,7 +438,7 @@ def test_cells_outside_their_grid_keep_their_experiment(tmp_path: Path) -> None:
 def test_cell_that_is_killed_again_and_again_ends_as_if_it_had_not_been(tmp_path: Path) -> None:
     calm, often = (plan.cell(tiny(iterations=120), tmp_path / name) for name in ("calm", "often"))
     local.run_cells([calm], workers=1, tell=lambda _: None)
-    for step in (1, *range(2, 120, 6), 120):
+    for step in (1, *range(2, 120, 20), 120):
         killer = Killer(often.label, step)
         local.run_cells([often], workers=1, tell=killer)
         assert often.status in ("failed", "finished")

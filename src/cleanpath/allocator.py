@@ -4,6 +4,7 @@ import ctypes
 from contextlib import suppress
 
 _M_TRIM_THRESHOLD, _M_TOP_PAD, _M_MMAP_THRESHOLD, _M_MMAP_MAX = -1, -2, -3, -4
+_USUAL = {_M_TRIM_THRESHOLD: 128 << 10, _M_TOP_PAD: 128 << 10, _M_MMAP_MAX: 65_536}
 _MOST, _MOST_IN_HEAP, _AHEAD = 2**31 - 1, 32 << 20, 64 << 20
 
 
@@ -21,3 +22,12 @@ def keep_what_is_freed(*, sparing: bool = False) -> None:
         else:
             mallopt(_M_TOP_PAD, _AHEAD)
             mallopt(_M_MMAP_MAX, 0)
+
+
+def hand_back() -> None:
+    """Give what is free back to the system, and let glibc go on as it does by itself."""
+    with suppress(AttributeError, OSError):
+        libc = ctypes.CDLL(None)
+        for parameter, usual in _USUAL.items():
+            libc.mallopt(parameter, usual)
+        libc.malloc_trim(0)

@@ -17,6 +17,7 @@ from cleanpath.errors import CleanpathError, UserError
 from cleanpath.launched import PATIENCE, check_alone, processes, speaks
 from cleanpath.options import (
     AsJson,
+    ClusterAddress,
     ColumnChoice,
     Columns,
     Device,
@@ -187,6 +188,7 @@ def reproduce(
         str, typer.Option(metavar="cpu|cuda|cuda:N|auto", help="Where the runs compute; auto: a GPU if there is one.")
     ] = "cpu",
     workers: Annotated[int | None, typer.Option(min=1, help="Runs at a time; default: one per core.")] = None,
+    cluster: ClusterAddress = None,
     runs: Root = Path("runs"),
     page: PageFile = Path("reports/reproduction.html"),
     strict: Strict = False,
@@ -218,7 +220,14 @@ def reproduce(
         return
     command = this_command(without="--fresh")
     with stoppable(f"finished cells are kept; go on with: {command}"):
-        reproduction.run(job, workers=workers, fresh=fresh, device=device, ready=lambda: recorded.record(job, command))
+        reproduction.run(
+            job,
+            workers=workers,
+            device=device,
+            cluster=cluster,
+            fresh=fresh,
+            ready=lambda: recorded.record(job, command),
+        )
     found = job.outcome()
     Page(job=job, path=page, command=command).write(found)
     options.show(found.to_data(), as_json, lambda: terminal.print_tables(found.tables, found.verdicts))

@@ -2,7 +2,10 @@
 
 import platform
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
+
+from cleanpath import allocator
 
 _GROUPS = {
     "": ("memory.max", "memory.current", "inactive_file"),
@@ -20,6 +23,13 @@ def peak_memory() -> int:
         return 0
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak if platform.system() == "Darwin" else peak * 1024
+
+
+def forget_peak() -> None:
+    """Hand back memory that is free, and count the peak from now on, where the system lets a process do so."""
+    allocator.hand_back()
+    with suppress(OSError):
+        Path("/proc/self/clear_refs").write_text("5", encoding="ascii")
 
 
 def resident_memory() -> int:

@@ -31,11 +31,12 @@ from cleanpath.experiment import Experiment
 from cleanpath.locking import acquire, holder_of
 from cleanpath.nn import catalog
 
-_EXPERIMENT, _ENVIRONMENT, _METRICS, _RESULT = "experiment.json", "environment.json", "metrics.jsonl", "result.json"
+_EXPERIMENT, _ENVIRONMENT, _METRICS, RESULT = "experiment.json", "environment.json", "metrics.jsonl", "result.json"
 _WEIGHTS, _FAILURE, _LOCK = "weights.safetensors", "failure.txt", "lock"
 _PREPARATION, _POST_MORTEM = "preparation.safetensors", "post-mortem.safetensors"
 
 
+_ENDED = ("finished", "diverged")
 _NUMERIC = ("processes", "threads", "torch", "device", "cuda", "cudnn", "processor", "instructions")
 
 
@@ -72,7 +73,7 @@ class Run:
     @property
     def result(self) -> dict[str, Any] | None:
         """How it ended; None while it has not."""
-        path = self.folder / _RESULT
+        path = self.folder / RESULT
         result = _read_json(path)
         if result is not None and result.get("status") not in ("finished", "diverged"):
             raise RunError(f"{path} is damaged (no status); remove the run's folder and train again")
@@ -166,7 +167,8 @@ def recent(run: Run, *, size: int = 32_768) -> list[dict[str, Any]]:
 class Writer:
     """The one process that writes a run: opens the folder, appends measurements, writes the result last.
 
-    Raises `RunError` if the folder holds something else, another experiment, or is held by another process.
+    Raises `RunError` if the folder holds something else, another experiment, a run that has ended (`forget` it first),
+    or is held by another process.
     """
 
     def __init__(
@@ -186,7 +188,8 @@ class Writer:
         except OSError as error:
             raise RunError(f"{folder} cannot be written: {error.strerror}; choose another place with --out") from None
         try:
-            for stale in (_RESULT, _FAILURE, _WEIGHTS, _PREPARATION, _POST_MORTEM):
+            self._check_goes_on()
+            for stale in (RESULT, _FAILURE, _WEIGHTS, _PREPARATION, _POST_MORTEM):
                 (folder / stale).unlink(missing_ok=True)
             _write_json(folder / _EXPERIMENT, settings.to_data(self._experiment))
             _write_json(folder / _ENVIRONMENT, self._environment)
@@ -209,6 +212,11 @@ class Writer:
                 raise
         finally:
             self._lock.unlink(missing_ok=True)
+
+    def _check_goes_on(self) -> None:
+        """Only with the lock in hand: another process may have brought the run to its end a moment ago."""
+        if self.run.status in _ENDED:
+            raise RunError(f"{self.run.folder} has ended; there is nothing to do (--fresh trains it again)")
 
     def append(self, line: Mapping[str, float]) -> None:
         """Add one measurement."""
@@ -261,7 +269,7 @@ class Writer:
         """Write how the run ended; from now on it counts as done."""
         self._metrics.flush()
         os.fsync(self._metrics.fileno())
-        _write_json(self.run.folder / _RESULT, result)
+        _write_json(self.run.folder / RESULT, result)
         if result["status"] == "finished":
             _remove_checkpoints(self.run.folder)
 
@@ -277,7 +285,7 @@ def forget(runs: Iterable[Run]) -> None:
         if run.holder:
             raise RunError(f"{run.folder} is being written by {run.holder}; wait for it, or end it")
     for run in runs:
-        for name in (_RESULT, _FAILURE):
+        for name in (RESULT, _FAILURE):
             (run.folder / name).unlink(missing_ok=True)
         _remove_checkpoints(run.folder)
 

@@ -12,6 +12,7 @@ from typing import Any
 from cleanpath import estimate, machine_speed
 from cleanpath.errors import SettingError, UserError
 from cleanpath.experiment import Experiment, Network, Shortcut
+from cleanpath.grid import cluster as on_cluster
 from cleanpath.grid import local, plan
 from cleanpath.grid.plan import Cell
 from cleanpath.measures import Wish, wanting
@@ -74,6 +75,10 @@ class Reproduction:
 
     def cells(self) -> tuple[Cell, ...]:
         """What runs: the cells of the chosen columns; one that two tables share comes once."""
+        return self._cells
+
+    @cached_property
+    def _cells(self) -> tuple[Cell, ...]:
         found = [one for recipe in self.recipes for one in self.experiments(recipe).values()]
         return plan.cells(found, self.root)
 
@@ -247,29 +252,38 @@ def run(
     workers: int | None,
     fresh: bool,
     device: str = "cpu",
+    cluster: str | None = None,
     ready: Callable[[], None] = lambda: None,
 ) -> None:
     """Run the cells that have not ended (with `fresh`, all of them), and measure what the tables print of them.
 
-    The runs share a device; they are measured on the processor. `ready` is called when all is checked, before anything
-    is written.
+    On a device of this machine, which all share, or on the Ray `cluster` whose head is at that address; runs are
+    measured on the processor. `ready` is called when all is checked, before anything is written.
     """
+    if cluster is not None:
+        if device != "cpu":
+            raise UserError(f"--device {device} is for this machine; the cells of a cluster run on its processors")
+        on_cluster.check(cluster)
     cells = job.cells()
     todo = list(cells) if fresh else plan.to_do(cells)
-    workers = workers or local.cores()
+    cores = workers or local.cores()
     if todo:
         local.check_cells(todo, device)
     ready()
     if todo:
         _say_what_seeds_can(job)
-        say(f"{len(todo)} of {len(cells)} cells to do, {workers} at a time")
+        where = f"{cores} at a time" if cluster is None else f"on the cluster at {cluster}"
+        say(f"{len(todo)} of {len(cells)} cells to do, {where}")
         if job.scale.name not in _MEASURED_ON_STEPS:
             say(f"an estimate: {_gpu_hours(todo)}")
         if fresh:
             forget(cell.run for cell in todo)
         with Watch(todo, done=len(cells) - len(todo)) as watch:
-            local.run_cells(todo, workers=workers, tell=watch.tell, device=device)
-    _measure(job, workers, again=fresh)
+            if cluster is None:
+                local.run_cells(todo, workers=cores, tell=watch.tell, device=device)
+            else:
+                on_cluster.run_cells(todo, address=cluster, workers=workers, tell=watch.tell)
+    _measure(job, cores, again=fresh)
 
 
 def _say_what_seeds_can(job: Reproduction) -> None:
@@ -312,18 +326,18 @@ def measured_plan(job: Reproduction, *, workers: int | None, fresh: bool) -> dic
         local.check_cells(todo)
     _say_what_seeds_can(job)
     if job.scale.name in _MEASURED_ON_STEPS:
-        kinds = {_kind(cell): cell for cell in todo}
+        kinds = {plan.kind(cell): cell for cell in todo}
         measured = local.measure_cells(list(kinds.values()), workers=workers)
         costs = {kind: measured[cell.folder.name] for kind, cell in kinds.items()}
         how = "measured from a few steps just now"
     else:
         speed = machine_speed.measured().speed if todo else None
-        costs = {_kind(c): (estimate.seconds(c.experiment, speed), 0) for c in todo if speed is not None}
+        costs = {plan.kind(c): (estimate.seconds(c.experiment, speed), 0) for c in todo if speed is not None}
         how = f"an estimate from multiply-adds; {_gpu_hours(todo)}"
-    rows = []
+    rows, folders = [], {cell.folder for cell in todo}
     for cell in cells:
-        seconds, memory = costs[_kind(cell)] if cell in todo else (0.0, 0)
-        status = "to do" if cell in todo else cell.status
+        seconds, memory = costs[plan.kind(cell)] if cell.folder in folders else (0.0, 0)
+        status = "to do" if cell.folder in folders else cell.status
         rows.append(
             {"cell": cell.label, "run": cell.folder.name, "status": status, "seconds": seconds, "memory": memory}
         )
@@ -334,12 +348,7 @@ def measured_plan(job: Reproduction, *, workers: int | None, fresh: bool) -> dic
         "how": how,
         "cells": rows,
         "to_do": len(todo),
-        "seconds": plan.makespan([costs[_kind(cell)][0] for cell in todo], workers),
-        "memory": sum(sorted((costs[_kind(cell)][1] for cell in todo), reverse=True)[:workers]),
+        "seconds": plan.makespan([costs[plan.kind(cell)][0] for cell in todo], workers),
+        "memory": sum(sorted((costs[plan.kind(cell)][1] for cell in todo), reverse=True)[:workers]),
         "left_out": _NOT_TIMED,
     }
-
-
-def _kind(cell: Cell) -> Experiment:
-    """What decides the cost of a cell: all but its seed and its label."""
-    return plan.apart(cell.experiment, seed=0)

@@ -8,7 +8,7 @@ import tomllib
 import types
 import typing
 from collections.abc import Iterable, Iterator, Mapping
-from functools import cache
+from functools import cache, lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -55,21 +55,32 @@ def digest(experiment: Experiment) -> str:
 
     Without `source`, settings on which no bit depends, and those that came later and are at their default.
     """
-    data = to_data(experiment)
-    data.pop("source", None)
-    groups = [(getattr(experiment, name), data[name]) for name in ("network", "data", "training")]
-    if isinstance(experiment.network, Network):
-        groups.append((experiment.network.shortcut, data["network"]["shortcut"]))
-    for part, group in groups:
-        for each in dataclasses.fields(part):
-            at_default = getattr(part, each.name) == each.default
-            if each.metadata.get("same_bits") or (each.metadata.get("later") and at_default):
-                group.pop(each.name, None)
-    if isinstance(experiment.network, Network) and own.is_own(experiment.network.shortcut.kind):
-        # The file's content is `code`; from which folder it was given decides nothing.
-        data["network"]["shortcut"]["kind"] = own.split(experiment.network.shortcut.kind)[1]
-    canonical = json.dumps(data, sort_keys=True, separators=(",", ":"), ensure_ascii=True)
+    init = f'"init":{json.dumps(experiment.init)},' if experiment.init else ""
+    data, network, training = map(_canonical, (experiment.data, experiment.network, experiment.training))
+    canonical = (
+        f'{{"data":{data},"format":{FORMAT},{init}"network":{network},"seed":{experiment.seed},"training":{training}}}'
+    )
     return hashlib.sha256(canonical.encode()).hexdigest()[:12]
+
+
+@lru_cache(maxsize=4096)  # parts are shared by the cells of a grid, which may be ten thousand
+def _canonical(part: Any) -> str:
+    """A part of an experiment, as its digest has it: JSON with sorted keys, without what is left out there."""
+    data = _to_plain(part)
+    _leave_out(part, data)
+    if isinstance(part, Network):
+        _leave_out(part.shortcut, data["shortcut"])
+        if own.is_own(part.shortcut.kind):
+            # The file's content is `code`; from which folder it was given decides nothing.
+            data["shortcut"]["kind"] = own.split(part.shortcut.kind)[1]
+    return json.dumps(data, sort_keys=True, separators=(",", ":"), ensure_ascii=True)
+
+
+def _leave_out(part: Any, data: dict[str, Any]) -> None:
+    for each in dataclasses.fields(part):
+        at_default = getattr(part, each.name) == each.default
+        if each.metadata.get("same_bits") or (each.metadata.get("later") and at_default):
+            data.pop(each.name, None)
 
 
 def to_toml(experiment: Experiment) -> str:

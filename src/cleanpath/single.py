@@ -11,7 +11,7 @@ import torch
 from cleanpath import assemble, costs, devices, networks, settings
 from cleanpath.errors import Request, UserError
 from cleanpath.experiment import Experiment, Network
-from cleanpath.grid.local import News
+from cleanpath.grid.driver import News
 from cleanpath.grid.plan import DONE, Cell
 from cleanpath.logs import callbacks
 from cleanpath.nn import catalog, own

@@ -9,13 +9,15 @@ from rich.console import Console, Group
 from rich.live import Live
 from rich.text import Text
 
-from cleanpath.grid.local import News
+from cleanpath.grid.driver import News
 from cleanpath.grid.plan import Cell
+from cleanpath.grid.remaining import Attempt, Remaining
 from cleanpath.report.table import clock
 from cleanpath.training.progress import Progress
 
 _SECONDS_BETWEEN_LINES = 30.0
 _SECONDS_BEFORE_COUNTING = 2.0
+_SECONDS_BETWEEN_ESTIMATES = 1.0
 
 
 class Watch:
@@ -23,11 +25,13 @@ class Watch:
 
     def __init__(self, todo: Sequence[Cell], *, done: int) -> None:
         self._console = Console(stderr=True, highlight=False)
-        self._todo, self._done = todo, done
-        self._ended = self._failed = self._ended_work = 0
+        self._count, self._done = len(todo), done
+        self._ended = self._failed = 0
         self._running: dict[Cell, Progress | None] = {}
+        self._attempts: dict[Cell, Attempt] = {}
         self._said: dict[Cell, float] = {}
         self._began = time.monotonic()
+        self._remaining, self._left, self._counted = Remaining(todo), math.nan, -math.inf
         self._live = Live(console=self._console, refresh_per_second=4, get_renderable=self._screen, transient=True)
 
     def __enter__(self) -> "Watch":
@@ -42,20 +46,41 @@ class Watch:
 
     def tell(self, news: News) -> None:
         """Take note of what happened, and show it."""
-        if news.event == "ended":
-            self._running.pop(news.cell, None)
-            self._ended += 1
-            self._ended_work += news.cell.work
-            self._failed += news.cell.status == "failed"
-            self._say(f"{self._total()}  {_outcome(news.cell)}")
-            return
-        self._running[news.cell] = news.progress
-        now = time.monotonic()
+        cell, now = news.cell, time.monotonic()
         if news.event == "started":
-            self._said[news.cell] = now
-        elif not self._console.is_terminal and now - self._said[news.cell] >= _SECONDS_BETWEEN_LINES:
-            self._said[news.cell] = now
-            self._say(_line(news.cell, news.progress))
+            self._remaining.started(cell)
+            self._attempts[cell], self._running[cell] = Attempt(began=now), None
+            self._said[cell] = now
+        elif news.progress is not None:
+            self._stepped(cell, news.progress, now)
+        else:
+            self._over(news, now)
+
+    def _stepped(self, cell: Cell, progress: Progress, now: float) -> None:
+        attempt = self._attempts[cell]
+        if self._running[cell] is None:
+            attempt.first = (progress.iteration - 1) / progress.total
+        attempt.share = progress.iteration / progress.total
+        self._running[cell] = progress
+        if not self._console.is_terminal and now - self._said[cell] >= _SECONDS_BETWEEN_LINES:
+            self._said[cell] = now
+            self._say(_line(cell, progress))
+
+    def _over(self, news: News, now: float) -> None:
+        """A cell ended, or waits again."""
+        cell, attempt = news.cell, self._attempts.pop(news.cell)
+        self._running.pop(cell)
+        del self._said[cell]
+        if news.event != "ended":
+            self._remaining.put_off(cell)
+            told = f"its process died ({news.reason}), it is tried again behind the others"
+            self._say(f"{cell.label}: {told if news.event == 'died' else f'{news.reason} has it'}")
+            return
+        self._ended += 1
+        status = cell.status
+        self._failed += status == "failed"
+        self._remaining.ended(cell, attempt.whole(now) if status == "finished" else None)
+        self._say(f"{self._total()}  {_outcome(cell)}")
 
     def _say(self, line: str) -> None:
         self._console.print(Text(line), soft_wrap=True)
@@ -65,14 +90,12 @@ class Watch:
         return Group(*(Text(line, no_wrap=True, overflow="ellipsis") for line in [*lines, self._total()]))
 
     def _total(self) -> str:
-        elapsed = time.monotonic() - self._began
-        shares = [p.iteration / p.total * cell.work for cell, p in self._running.items() if p is not None]
-        all_work = sum(cell.work for cell in self._todo)
-        done_work = self._ended_work + sum(shares)
-        left = elapsed * (all_work / done_work - 1) if done_work else math.nan
-        count = f"{self._done + self._ended}/{self._done + len(self._todo)} done"
+        now = time.monotonic()
+        if now - self._counted >= _SECONDS_BETWEEN_ESTIMATES:
+            self._left, self._counted = self._remaining.seconds(list(self._attempts.items()), now), now
+        count = f"{self._done + self._ended}/{self._done + self._count} done"
         failed = f", {self._failed} failed" if self._failed else ""
-        return f"{count}{failed}, {clock(elapsed)} gone, {clock(left)} left"
+        return f"{count}{failed}, {clock(now - self._began)} gone, {clock(self._left)} left"
 
 
 class Counting:

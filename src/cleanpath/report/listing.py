@@ -84,5 +84,5 @@ def _run(run: Any) -> Row:
         "error": result.get("error"),
         "iterations": result.get("iterations"),
         "seconds": result.get("seconds"),
-        "minutes_ago": round(age / 60),
+        "minutes_ago": max(0, round(age / 60)),
     }

@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from itertools import groupby
 from typing import Any
 
+from rich.cells import cell_len, set_cell_size
 from rich.console import Console, RenderableType
 from rich.markup import escape
 from rich.table import Table as Grid
@@ -17,7 +18,7 @@ from cleanpath.records import Run
 from cleanpath.report import claimed, table_text
 from cleanpath.report.table import Table, clock, count, number, spread
 
-_LEAST_WIDTH, _WIDE, _ANY_WIDTH = 160, 100, 100_000
+_LEAST_WIDTH, _WIDE, _MOST_FITTED = 160, 100, 1000
 _COLOURS = {
     "ok": "green",
     "fail": "red",
@@ -229,17 +230,18 @@ def print_rows(rows: Sequence[dict[str, Any]]) -> None:
     if not rows:
         console.print("none")
         return
-    grid = _grid(*(key.replace("_", " ") for key in rows[0]))
-    for row in rows:
-        grid.add_row(*("–" if value is None else escape(_short(value)) for value in row.values()))
-    if console.is_terminal:
+    heads = [key.replace("_", " ") for key in rows[0]]
+    texts = [["–" if value is None else _short(value) for value in row.values()] for row in rows]
+    if console.is_terminal and len(rows) <= _MOST_FITTED:
+        grid = _grid(*heads)
+        for cells in texts:
+            grid.add_row(*map(escape, cells))
         # A name that is short enough to be copied whole is not cut.
         grid.columns[0].no_wrap = max(len(str(next(iter(row.values())))) for row in rows) <= console.width // 2
         console.print(grid)
         return
-    with (wide := Console(highlight=False, width=_ANY_WIDTH)).capture() as captured:
-        wide.print(grid)
-    lines = (line.rstrip() for line in captured.get().splitlines())
+    widths = [max(map(cell_len, column)) for column in zip(heads, *texts, strict=True)]
+    lines = ("  ".join(map(set_cell_size, cells, widths)).rstrip() for cells in (heads, *texts))
     console.print("\n".join(lines), soft_wrap=True, markup=False, emoji=False)
 
 

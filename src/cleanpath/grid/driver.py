@@ -1,0 +1,91 @@
+"""The driver of a grid: which cell is next, and what becomes of one whose process dies.
+
+What does the cells is somewhere else, a pool of processes (`pool`) or a cluster (`cluster`). The state of a grid is its
+run folders; nothing of it depends on a clock.
+"""
+
+from collections import Counter, deque
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from cleanpath.errors import RunError
+from cleanpath.grid.plan import DONE, Cell
+from cleanpath.grid.pool import Died, Ended
+from cleanpath.records import record_failure
+from cleanpath.training.progress import Progress
+
+RETRIES = 3
+"""How often a cell is begun again whose process died; it goes on from its last checkpoint."""
+_NAMED = 5
+
+
+@dataclass(frozen=True, kw_only=True)
+class News:
+    """What happened to a cell: it `started`, made a `step`, or `ended`.
+
+    Or it waits again: its process `died`, or another driver has it `held`; the `reason` says how, or who.
+    """
+
+    cell: Cell
+    event: str
+    progress: Progress | None = None
+    reason: str = ""
+
+
+class Engine(Protocol):
+    """What does cells, several at a time."""
+
+    @property
+    def busy(self) -> bool:
+        """Whether a cell is being done."""
+
+    @property
+    def has_room(self) -> bool:
+        """Whether another cell can start."""
+
+    def start(self, cell: Cell) -> None:
+        """Begin a cell, or go on with it."""
+
+    def news(self) -> Iterable[tuple[Cell, Any]]:
+        """Wait until something happens: `Progress` of cells, and last of each `Ended` or `Died`."""
+
+
+def drive(todo: Sequence[Cell], engine: Engine, tell: Callable[[News], None]) -> None:
+    """Have an engine do all cells; what became of each stands in its run folder.
+
+    A cell that another driver holds is left to it. Raises `RunError` at the end, which names those, if there are any.
+    """
+    waiting, deaths, held = deque(todo), Counter[Cell](), list[Cell]()
+    while waiting or engine.busy:
+        while waiting and engine.has_room:
+            cell = waiting.popleft()
+            tell(News(cell=cell, event="started"))
+            engine.start(cell)
+        for cell, message in engine.news():
+            if isinstance(message, Progress):
+                tell(News(cell=cell, event="step", progress=message))
+                continue
+            if isinstance(message, Died) and cell.status not in DONE:
+                deaths[cell] += 1
+                if deaths[cell] <= RETRIES:
+                    # Behind the others: what killed it, a lack of memory say, may be over by then.
+                    waiting.append(cell)
+                    tell(News(cell=cell, event="died", reason=message.how))
+                    continue
+                record_failure(cell.folder, f"its process ended with {message.how}, as {RETRIES} times before")
+            elif holder := cell.run.holder:
+                held.append(cell)
+                tell(News(cell=cell, event="held", reason=holder))
+                continue
+            elif isinstance(message, Ended) and message.reason and cell.status not in (*DONE, "failed"):
+                record_failure(cell.folder, message.reason)
+            tell(News(cell=cell, event="ended"))
+        if not waiting and not engine.busy:
+            # What another driver held and let go of is for this one.
+            waiting.extend(cell for cell in held if not cell.run.holder)
+            held = [cell for cell in held if cell.run.holder]
+    if held:
+        names = [f"{cell.label} is being written by {cell.run.holder}" for cell in held[:_NAMED]]
+        more = f" and {len(held) - _NAMED} more" if len(held) > _NAMED else ""
+        raise RunError(f"{', '.join(names)}{more}; wait for it, and give this command again")

@@ -1,0 +1,215 @@
+"""A grid on a Ray cluster: what is refused, what a node sends, and, slowly, several nodes of which one is removed."""
+
+import contextlib
+import math
+import os
+import re
+import shlex
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from cleanpath.errors import UserError
+from cleanpath.grid import cluster, local, plan, pool
+from cleanpath.grid.cluster import Files
+from cleanpath.grid.driver import News
+from cleanpath.grid.local import train_cell
+from cleanpath.grid.plan import Cell
+from cleanpath.grid.pool import Died, Ended
+from tests.helpers import (
+    ONE,
+    TINY,
+    assert_same_run,
+    assert_user_error,
+    here,
+    nothing_written,
+    outside,
+    tiny,
+    wait_until,
+)
+from tests.pool_jobs import die_once_saved, finish
+
+PAGE = Path(__file__).parents[1] / "docs" / "cluster.md"
+
+
+@pytest.fixture(autouse=True)
+def installed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Ray counts as installed; tests that need it skip themselves."""
+    monkeypatch.setattr(cluster, "find_spec", lambda name: name)
+
+
+@pytest.mark.parametrize(
+    "address", ["10.0.0.5:6379", "head.example.org:6379", "0.0.0.0:6379", "[2001:db8::1]:6379", "127.0.0.1.evil.org:1"]
+)
+def test_cluster_beyond_this_machine_needs_a_token(address: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("RAY_AUTH_MODE", raising=False)
+    with pytest.raises(UserError, match=re.escape(f"refusing {address} without RAY_AUTH_MODE=token")):
+        cluster.check(address)
+    monkeypatch.setenv("RAY_AUTH_MODE", "token")
+    cluster.check(address)
+
+
+@pytest.mark.parametrize("address", ["127.0.0.1:6379", "127.3.2.1:1", "localhost:6379", "[::1]:6379"])
+def test_cluster_on_this_machine_needs_none(address: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("RAY_AUTH_MODE", raising=False)
+    cluster.check(address)
+
+
+@pytest.mark.parametrize("address", ["auto", "ray://10.0.0.5:10001", "10.0.0.5", ":6379", "10.0.0.5:port"])
+def test_address_is_host_and_port(address: str) -> None:
+    with pytest.raises(UserError, match="give HOST:PORT"):
+        cluster.check(address)
+
+
+def test_refusals_come_before_anything_is_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("RAY_AUTH_MODE", raising=False)
+    with nothing_written(tmp_path):
+        outcome = here("reproduce", "table2", *TINY, *ONE, "--cluster", "10.0.0.5:6379")
+    assert_user_error(outcome, "refusing 10.0.0.5:6379", "docs/cluster.md")
+
+
+def test_without_ray_the_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cluster, "find_spec", lambda _: None)
+    with pytest.raises(UserError, match=r"pip install 'cleanpath\[cluster\]'"):
+        cluster.check("127.0.0.1:6379")
+
+
+# What a node sends; without Ray.
+
+
+def on_a_node(cell: Cell, work: pool.Work[Cell]) -> list[Any]:
+    """What the task sends for a cell, with what its folder holds."""
+    held = {path.name: path.read_bytes() for path in cell.folder.iterdir()} if cell.folder.is_dir() else {}
+    return list(cluster._elsewhere(cell, held, str(Path.cwd()), work))
+
+
+def gathered(cell: Cell, sent: list[Any]) -> None:
+    cell.folder.mkdir(parents=True, exist_ok=True)
+    for message in sent:
+        if isinstance(message, Files):
+            cluster._gather(cell.folder, message)
+
+
+def test_node_sends_the_files_before_the_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(pool, "_PRELOAD", [])
+    cell = plan.cell(tiny(), tmp_path)
+    sent = on_a_node(cell, finish)
+    assert [type(message) for message in sent] == [Files, Ended]
+    assert not cell.folder.exists()
+    gathered(cell, sent)
+    assert cell.status == "finished"
+
+
+def test_gathering_makes_the_folder_what_the_node_has(tmp_path: Path) -> None:
+    (tmp_path / "checkpoint-1").write_text("old")
+    (tmp_path / "failure.txt").write_text("old")
+    (tmp_path / "lock").write_text("mine")
+    files = Files(
+        frozenset({"checkpoint-2", "metrics.jsonl", "result.json"}), {"metrics.jsonl": b"2", "result.json": b"3"}
+    )
+    (tmp_path / "checkpoint-2").write_text("sent before")
+    cluster._gather(tmp_path, files)
+    assert {path.name: path.read_text() for path in tmp_path.iterdir()} == {
+        "checkpoint-2": "sent before",
+        "metrics.jsonl": "2",
+        "result.json": "3",
+        "lock": "mine",
+    }
+
+
+def test_result_is_written_behind_all_else(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    order: list[str] = []
+    monkeypatch.setattr(cluster, "write", lambda path, _: order.append(path.name))
+    cluster._gather(tmp_path, Files(frozenset(), {"result.json": b"", "weights.safetensors": b"", "a": b""}))
+    assert order[-1] == "result.json"
+
+
+@pytest.mark.slow
+def test_cell_that_dies_on_a_node_goes_on_elsewhere_to_the_same_bits(tmp_path: Path) -> None:
+    alone, moved = (plan.cell(tiny(iterations=200), tmp_path / name) for name in ("alone", "moved"))
+    local.run_cells([alone], workers=1, tell=lambda _: None)
+    first = on_a_node(moved, die_once_saved)
+    assert first[-1] == Died("SIGKILL")
+    gathered(moved, first)
+    assert moved.status == "interrupted"
+    kept = max(moved.folder.glob("checkpoint-*"))
+    second = on_a_node(moved, train_cell)
+    assert second[-1] == Ended()
+    assert kept.name not in {name for message in second if isinstance(message, Files) for name in message.new}
+    gathered(moved, second)
+    assert_same_run(moved.folder, alone.folder)
+    assert {path.name for path in moved.folder.iterdir()} == {path.name for path in alone.folder.iterdir()}
+
+
+# A cluster of several nodes on loopback.
+
+
+@pytest.fixture
+def nodes(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
+    """A cluster of a head without cores, to which nodes can be added; no dashboard."""
+    monkeypatch.setenv("RAY_USAGE_STATS_ENABLED", "0")
+    monkeypatch.setenv("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
+    pytest.importorskip("ray")
+    from ray.cluster_utils import Cluster
+
+    head = {"num_cpus": 0, "include_dashboard": False, "node_ip_address": "127.0.0.1"}
+    made = Cluster(initialize_head=True, head_node_args=head)
+    try:
+        yield made
+    finally:
+        made.shutdown()
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("default")  # Ray's own
+def test_node_that_is_removed_in_the_middle_costs_nothing_but_time(tmp_path: Path, nodes: Any) -> None:
+    made = [tiny(seed=seed, iterations=400) for seed in range(4)]
+    calm, hunted = plan.cells(made, tmp_path / "calm"), plan.cells(made, tmp_path / "hunted")
+    local.run_cells(calm, workers=1, tell=lambda _: None)
+    nodes.add_node(num_cpus=1)
+    lost = nodes.add_node(num_cpus=1)
+    told: list[News] = []
+
+    def tell(news: News) -> None:
+        told.append(news)
+        if news.progress is not None and sum(one.progress is not None for one in told) == 4:
+            nodes.remove_node(lost, allow_graceful=False)
+            nodes.add_node(num_cpus=1)
+
+    cluster.run_cells(hunted, address=nodes.address, workers=2, tell=tell)
+    assert "died" in {news.event for news in told}
+    assert {cell.status for cell in hunted} == {"finished"}
+    for one, other in zip(calm, hunted, strict=True):
+        assert_same_run(one.folder, other.folder)
+        assert not (other.folder / "lock").exists()
+    steps = [news.progress for news in told if news.progress is not None]
+    assert all(not math.isnan(progress.loss) for progress in steps)
+
+
+@pytest.mark.slow
+def test_commands_of_the_page_run(tmp_path: Path) -> None:
+    """The first of them starts Ray; it is ended by its own processes' numbers, not by `ray stop`, which ends all."""
+    pytest.importorskip("ray")
+    text = PAGE.read_text(encoding="utf-8")
+    (block,) = re.findall(r"<!-- run -->\n```sh\n(.*?)```", text, re.DOTALL)
+    start, run = (shlex.split(line) for line in block.strip().splitlines())
+    assert (start[:2], run[:2]) == (["ray", "start"], ["cleanpath", "reproduce"])
+    ray = [sys.executable, "-c", "from ray.scripts.scripts import main; main()", *start[1:], "--block"]
+    with (tmp_path / "ray").open("wb") as out:
+        process = subprocess.Popen(ray, stdout=out, stderr=out, start_new_session=True)
+    try:
+        wait_until(lambda: "Ray runtime started" in (tmp_path / "ray").read_text(), "Ray")
+        outcome = outside(*run[1:], *TINY, "--json", cwd=tmp_path)
+    finally:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGTERM)
+        process.wait(60)
+    assert outcome.code == 0, outcome.err
+    found = {row["status"] for row in outcome.json()["tables"][0]["rows"] if row["column"] == "ResNet-110"}
+    assert found <= {"ok", "fail"}
