@@ -7,7 +7,7 @@ from torch.nn import functional
 
 from cleanpath.experiment import Training
 from cleanpath.training.grouped import BnGroups
-from cleanpath.training.optimizers import optimizer_of
+from cleanpath.training.optimizers import CaffeSGD, optimizer_of
 from cleanpath.training.schedule import learning_rate
 from cleanpath.training.state import Learner
 
@@ -91,3 +91,12 @@ def test_cosine_falls_from_the_rate_to_nothing_after_a_linear_rise() -> None:
     assert rates[99] < 0.001
     assert rates[:11] == sorted(rates[:11])
     assert rates[10:] == sorted(rates[10:], reverse=True)
+
+
+def test_caffe_s_form_leaves_a_group_without_gradients_alone() -> None:
+    one, other = (torch.nn.Parameter(torch.ones(2)) for _ in range(2))
+    optimizer = CaffeSGD([{"params": [one]}, {"params": [other]}], lr=0.5, momentum=0.9)
+    one.grad = torch.full((2,), 0.25)
+    optimizer.step()
+    assert one.tolist() == [0.875, 0.875]
+    assert other.tolist() == [1.0, 1.0]

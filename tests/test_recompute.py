@@ -321,6 +321,10 @@ class Looked:
         self.seen += len(indices)
         return self.split.drawn(self.chosen[indices], epochs, seed)
 
+    def on(self, device: torch.device) -> "Looked":
+        assert device.type == "cpu"
+        return self
+
 
 def test_a_run_that_cannot_fit_is_refused_with_what_fits(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(costs, "free_memory", lambda: 700_000_000)

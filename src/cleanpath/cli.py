@@ -24,6 +24,7 @@ from cleanpath.options import (
     DryRun,
     Form,
     Fresh,
+    GridDevice,
     Mode,
     OwnUnits,
     PageFile,
@@ -184,10 +185,10 @@ def reproduce(
     columns: ColumnChoice = Columns.all,
     own_units: OwnUnits = None,
     settings: Settings = None,
-    device: Annotated[
-        str, typer.Option(metavar="cpu|cuda|cuda:N|auto", help="Where the runs compute; auto: a GPU if there is one.")
-    ] = "cpu",
-    workers: Annotated[int | None, typer.Option(min=1, help="Runs at a time; default: one per core.")] = None,
+    device: GridDevice = "cpu",
+    workers: Annotated[
+        int | None, typer.Option(min=1, help="Runs at a time; default: one per core, 3 on a GPU.")
+    ] = None,
     cluster: ClusterAddress = None,
     runs: Root = Path("runs"),
     page: PageFile = Path("reports/reproduction.html"),
@@ -215,7 +216,7 @@ def reproduce(
     )
     if dry_run:
         with stoppable("nothing was started"):
-            plan = reproduction.measured_plan(job, workers=workers, fresh=fresh)
+            plan = reproduction.measured_plan(job, workers=workers, fresh=fresh, device=device)
         options.show(plan, as_json, lambda: terminal.print_plan(plan))
         return
     command = this_command(without="--fresh")

@@ -11,6 +11,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from cleanpath import assemble, devices, networks
+from cleanpath.allocator import keep_what_is_freed
 from cleanpath.data.images import Split
 from cleanpath.data.sources import load
 from cleanpath.errors import UserError
@@ -25,6 +26,7 @@ from cleanpath.training.progress import Stepped
 from cleanpath.training.ranks import ALONE, Ranks
 from cleanpath.training.schedule import length
 
+_NOTHING = torch.empty(0)
 _STEPS, _STEPS_ON_GPU, _TESTED = 5, 12, 512
 """On a GPU the first ones are slower than those that are replayed."""
 _LINE = 150
@@ -72,7 +74,8 @@ def cost(experiment: Experiment, ranks: Ranks = ALONE, here: int = 1, device: to
             way: counted.largest_batch(one, int(room / _HELD[way]), images=count, processes=ranks.count)
             for way, one in ways.items()
         }
-    needed = _FIRST + round(_HELD[training.memory] * counted.of(training, len(ranks.share(training))))
+    pixels = sum(getattr(split, "pixels", _NOTHING).nbytes for split in (images.train, images.held_out)) if gpu else 0
+    needed = _FIRST + pixels + round(_HELD[training.memory] * counted.of(training, len(ranks.share(training))))
     return Cost(
         memory=resident + needed,
         needed=needed,
@@ -130,6 +133,7 @@ def told(found: Cost, processes: int = 1) -> str:
 
 def probe() -> tuple[Probe, Probe]:
     """Seconds of a step on one thread, on images of 8 pixels and of 32."""
+    keep_what_is_freed()
     found = []
     for side, batch in ((8, 64), (32, 32)):
         with assemble.threads_of_torch(1), torch.random.fork_rng(devices=[]):
@@ -161,6 +165,8 @@ def measure(experiment: Experiment, *, threads: int, device: torch.device = devi
         train=_First(images.train, min(count, (steps + 1) * training.batch_size)),
         held_out=_First(images.held_out, min(len(images.held_out.labels), _TESTED)),
     )
+    if training.memory == "plain":
+        keep_what_is_freed()
     moments: list[float] = []
     on_step = Stepped(lambda _: moments.append(time.perf_counter()))
     with assemble.threads_of_torch(threads), torch.random.fork_rng(devices=[]):
@@ -190,6 +196,9 @@ class _First:
 
     def plain(self, indices: Tensor) -> Tensor:
         return self.split.plain(indices)
+
+    def on(self, device: torch.device) -> "_First":
+        return replace(self, split=self.split.on(device))
 
     def drawn(self, indices: Tensor, epochs: Tensor, seed: int) -> Tensor:
         return self.split.drawn(indices, epochs, seed)

@@ -30,11 +30,16 @@ def chosen(name: str, *, beside: int = 0) -> torch.device:
     found = torch.cuda.device_count()
     if kind == "cpu" or (kind == "auto" and not found):
         return CPU
+    if number and beside:
+        raise SettingError(
+            f"--device {name} is one GPU for all processes of this run; give --device cuda: one for each"
+        )
     at = int(number or beside)
     if at >= found:
-        told = f"torch {torch.__version__} sees {found} GPU{'' if found == 1 else 's'}"
-        remedy = "" if torch.version.cuda else "; it is built for the processor alone: pytorch.org has one for CUDA"
-        raise SettingError(f"--device {name}: {told} here{remedy}; `cleanpath doctor` lists the devices")
+        told = f"torch {torch.__version__} sees {found} GPU{'' if found == 1 else 's'} here"
+        why = "" if torch.version.cuda or torch.version.hip else ", as it is built for the processor alone"
+        fewer = f"{found} processes, or " if beside and found else ""
+        raise SettingError(f"--device {name}: {told}{why}; take {fewer}--device cpu; `cleanpath doctor` lists devices")
     return torch.device("cuda", at)
 
 
@@ -101,12 +106,14 @@ def exact(device: torch.device, *, tf32: bool = False, deterministic: bool = Tru
         yield
         return
     of_products, of_convolutions = torch.backends.cuda.matmul, torch.backends.cudnn.conv  # type: ignore[attr-defined]
-    before = of_products.fp32_precision, of_convolutions.fp32_precision, torch.backends.cudnn.deterministic
+    cudnn = torch.backends.cudnn
+    before = of_products.fp32_precision, of_convolutions.fp32_precision, cudnn.deterministic, cudnn.benchmark
     precision = "tf32" if tf32 else "ieee"
     try:
         of_products.fp32_precision = of_convolutions.fp32_precision = precision
-        torch.backends.cudnn.deterministic = deterministic
+        cudnn.deterministic = deterministic
+        cudnn.benchmark = False  # kernels would be chosen by their time
         with torch.cuda.device(device):
             yield
     finally:
-        of_products.fp32_precision, of_convolutions.fp32_precision, torch.backends.cudnn.deterministic = before
+        of_products.fp32_precision, of_convolutions.fp32_precision, cudnn.deterministic, cudnn.benchmark = before

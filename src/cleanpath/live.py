@@ -33,15 +33,15 @@ def follow(pages: Sequence[Page], *, every: float) -> list[Outcome]:
     """
     cells = [page.job.cells() for page in pages]
     every_cell = list({cell.folder: cell for each in cells for cell in each}.values())
-    read, shown, told, held = Reading(), "", _Told(), time.monotonic()
+    read, shown, told, alone = Reading(), "", _Told(), math.inf
     try:
         until = _Measured(pages)
         while True:
             began = time.monotonic()
             standings = [standing(each, every=max(1, round(every))) for each in cells]
             together = standings[0] if len(pages) == 1 else standing(every_cell, every=1)
-            held = began if together.underway else held
-            if together.waiting and began - held >= _SECONDS_UNTIL_IDLE:
+            alone = math.inf if together.underway else min(alone, began)  # since when nobody was seen
+            if together.waiting and began - alone >= _SECONDS_UNTIL_IDLE:
                 together, *standings = (replace(one, idle=bool(one.waiting)) for one in (together, *standings))
             told.now(together, began)
             if together.over and until.over(began):

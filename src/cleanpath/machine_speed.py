@@ -31,7 +31,7 @@ class Measured:
 
     def in_words(self) -> str:
         """One line."""
-        where = f", kept in {self.kept}: remove that to measure anew" if self.kept is not None else ""
+        where = f", kept in {self.kept}: remove that to measure anew" if self.kept is not None else " and not kept"
         return f"speed of this machine: measured on {self.on}{where}"
 
 
@@ -56,8 +56,12 @@ def measured() -> Measured:
 
 
 def _cache() -> Path:
-    named = os.environ.get("CLEANPATH_CACHE")
-    return Path(named) if named else Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "cleanpath"
+    if named := os.environ.get("CLEANPATH_CACHE"):
+        return Path(named)
+    if named := os.environ.get("XDG_CACHE_HOME"):
+        return Path(named) / "cleanpath"
+    # Where nobody has a home, as in some containers, nothing can be written there, and nothing is kept.
+    return Path(os.path.expanduser("~")) / ".cache" / "cleanpath"  # noqa: PTH111 (`Path.home` raises then)
 
 
 def _key() -> str:

@@ -331,14 +331,14 @@ def check_folder(folder: Path, experiment: Experiment) -> None:
         raise RunError(f"{folder} holds another experiment: {listed}; choose another --out, or drop the change")
 
 
-def default_name(experiment: Experiment, *, threads: int = 1, ranks: bool = False) -> str:
-    """A run's name: network, data, seed, digest, and on what its bits depend: threads, and whether `ranks` share it.
+def default_name(experiment: Experiment, *, threads: int = 1, ranks: bool = False, gpu: bool = False) -> str:
+    """A run's name: network, data, seed, digest, and on what its bits depend: threads or a GPU, and several ranks.
 
-    Not how many: a run goes on with another number of them.
+    Not how many of these: a run goes on with another number of them.
     """
     network, data = _plain(catalog.name_of(experiment.network)), _plain(experiment.data.name)
     name = f"{network}-{data}-s{experiment.seed}-{settings.digest(experiment)}"
-    name = name if threads == 1 else f"{name}-t{threads}"
+    name = f"{name}-gpu" if gpu else name if threads == 1 else f"{name}-t{threads}"
     return f"{name}-ranks" if ranks else name
 
 

@@ -27,8 +27,11 @@ if TYPE_CHECKING:
     from cleanpath.reproduction import Outcome
 
 # What a folder of runs says of itself.
-_RECORDED = {"scale": "--scale", "seeds": "--seeds", "columns": "--columns", "own_units": "--with", "settings": "--set"}
-_RECORDED |= {"runs": "--runs"}
+_RECORDED = {
+    **{name: f"--{name}" for name in ("scale", "seeds", "columns", "runs")},
+    "own_units": "--with",
+    "settings": "--set",
+}
 
 
 def report(

@@ -34,6 +34,7 @@ from cleanpath.watch import Counting, Watch, say
 _MEASURED_ON_STEPS = ("quick", "laptop")
 """Scales of which a few steps can be tried here; the paper's networks may not fit into this machine."""
 
+_ON_A_GPU = 3
 _NOT_TIMED = "the start of torch and of a process for every run; what is measured on the runs when they have finished"
 """What a plan leaves out: no record says what it takes."""
 
@@ -120,14 +121,13 @@ class Reproduction:
 
     def other_versions(self) -> list[str]:
         """A line for every file of the user's of whose units `root` has runs with another content of that file."""
+        found = [_shortcut_of(run) for run in runs_below(self.root)] if self.own else []
         told = []
         for path in self.own:
             now = own.code_of(path)
             kinds = {row.shortcut.kind for row in own.rows_of(path)}
-            settings = [_shortcut_of(run) for run in runs_below(self.root)]
-            others = [one.code for one in settings if one is not None and one.kind in kinds and one.code != now]
-            if others:
-                runs = "1 run is" if len(others) == 1 else f"{len(others)} runs are"
+            if count := sum(one is not None and one.kind in kinds and one.code != now for one in found):
+                runs = "1 run is" if count == 1 else f"{count} runs are"
                 told.append(f"{runs} of another version of {path} and not shown: the file has changed since")
         return told
 
@@ -188,7 +188,10 @@ def reproduction(  # noqa: PLR0913 (keyword options)
 
 
 def _shortcut_of(run: Run) -> Shortcut | None:
-    network = run.experiment.network
+    try:
+        network = run.experiment.network
+    except UserError:  # damaged, or of another version of cleanpath
+        return None
     return network.shortcut if isinstance(network, Network) else None
 
 
@@ -266,7 +269,7 @@ def run(
         on_cluster.check(cluster)
     cells = job.cells()
     todo = list(cells) if fresh else plan.to_do(cells)
-    cores = workers or local.cores()
+    cores = workers or _workers(device)
     if todo:
         local.check_cells(todo, device)
     ready()
@@ -284,6 +287,11 @@ def run(
             else:
                 on_cluster.run_cells(todo, address=cluster, workers=workers, tell=watch.tell)
     _measure(job, cores, again=fresh)
+
+
+def _workers(device: str) -> int:
+    """How many runs at a time; on a GPU fewer than cores, where they would wait for each other."""
+    return local.cores() if device == "cpu" else min(_ON_A_GPU, local.cores())
 
 
 def _say_what_seeds_can(job: Reproduction) -> None:
@@ -314,20 +322,20 @@ def _gpu_hours(cells: Sequence[Cell]) -> str:
     return f"{estimate.gpu_hours(known):,.0f} GPU-hours of the paper's time"
 
 
-def measured_plan(job: Reproduction, *, workers: int | None, fresh: bool) -> dict[str, Any]:
+def measured_plan(job: Reproduction, *, workers: int | None, fresh: bool, device: str = "cpu") -> dict[str, Any]:
     """The cells with their status, and time and memory of the rest.
 
     From a few steps measured on this machine; at scale paper from multiply-adds, whose networks may not fit into it.
     """
     cells = job.cells()
-    workers = workers or local.cores()
+    workers = workers or _workers(device)
     todo = list(cells) if fresh else plan.to_do(cells)
     if job.scale.name in _MEASURED_ON_STEPS and todo:
-        local.check_cells(todo)
+        local.check_cells(todo, device)
     _say_what_seeds_can(job)
     if job.scale.name in _MEASURED_ON_STEPS:
         kinds = {plan.kind(cell): cell for cell in todo}
-        measured = local.measure_cells(list(kinds.values()), workers=workers)
+        measured = local.measure_cells(list(kinds.values()), workers=workers, device=device)
         costs = {kind: measured[cell.folder.name] for kind, cell in kinds.items()}
         how = "measured from a few steps just now"
     else:

@@ -48,12 +48,12 @@ def _sets_kind(changes: Sequence[str]) -> bool:
 
 def plan_run(experiment: Experiment, out: Path | None, *, threads: int, device: torch.device) -> dict[str, Any]:
     """What the run would be, with its time and memory from a few steps measured now."""
-    folder = _folder(experiment, out, threads)
+    gpu = device.type == "cuda"
+    folder = _folder(experiment, out, threads, gpu=gpu)
     check_folder(folder, experiment)
     found = costs.cost(experiment, device=device)
     tried = costs.fits(found)
-    measured = costs.measure(experiment, threads=threads, device=device) if tried else (None, found.memory)
-    seconds, memory = measured
+    seconds, memory = costs.measure(experiment, threads=threads, device=device) if tried else (None, found.memory)
     return {
         "schema": "cleanpath.run_plan",
         "version": 1,
@@ -61,6 +61,7 @@ def plan_run(experiment: Experiment, out: Path | None, *, threads: int, device: 
         "digest": settings.digest(experiment),
         "experiment": settings.to_data(experiment),
         "toml": settings.to_toml(experiment),
+        "device": device.type,
         "seconds": seconds,
         "memory": memory,
         "memory_counted": found.memory,
@@ -89,7 +90,7 @@ def train(  # noqa: PLR0913 (keyword options)
 
     Of several `ranks`, so many of which are `here`, the first one alone looks at the folder, writes and speaks.
     """
-    folder = _folder(experiment, out, threads, ranks=ranks.count > 1)
+    folder = _folder(experiment, out, threads, ranks=ranks.count > 1, gpu=device.type == "cuda")
     cell = Cell(experiment=experiment, folder=folder, label=folder.name)
     if ranks.shared(ranks.led(lambda: _is_done(cell, fresh=fresh))):
         return cell.run
@@ -143,5 +144,5 @@ def _tell_cost(cell: Cell, ranks: Ranks, here: int, device: torch.device) -> Non
         say(f"{cell.label}: {line}")
 
 
-def _folder(experiment: Experiment, out: Path | None, threads: int, *, ranks: bool = False) -> Path:
-    return out if out is not None else Path("runs") / default_name(experiment, threads=threads, ranks=ranks)
+def _folder(experiment: Experiment, out: Path | None, threads: int, *, ranks: bool = False, gpu: bool = False) -> Path:
+    return out if out is not None else Path("runs") / default_name(experiment, threads=threads, ranks=ranks, gpu=gpu)

@@ -285,7 +285,7 @@ def test_single_runs_take_hardly_more_room_where_there_are_many() -> None:
     (panel,) = many.panels
     words = ("median", "least", "greatest")
     assert panel.head == ("iteration", *(f"{what}, {word}" for what in ("error %", "loss") for word in words))
-    assert "Of more than 5 runs these tables have the median and the range." in many.notes
+    assert "Of more than 5 runs these tables have the median and the range of those that ended." in many.notes
     ends = [run(2.0, seed).error or 0.0 for seed in range(12)]
     middle = statistics.median(ends)
     assert panel.rows[-1][1:4] == tuple(f"{end:.1f}" for end in (middle, min(ends), max(ends)))

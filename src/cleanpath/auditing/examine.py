@@ -37,6 +37,7 @@ from cleanpath.auditing.trace import Traced, trace
 from cleanpath.auditing.unseen import unreached, unseen
 from cleanpath.auditing.values import NotSeen, UnitRow
 from cleanpath.auditing.verdict import verdict
+from cleanpath.devices import exact, of
 from cleanpath.errors import SettingError, UserError
 from cleanpath.kernels import sound
 
@@ -97,7 +98,7 @@ def audit(  # noqa: PLR0913 (keyword options of the one public function)
     refusal = refusal_of(parts, batch)
     if refusal is not None:
         return unread(parts, refusal)
-    with Patient(parts) as patient, warnings.catch_warnings(), uncollected(), sound(model):
+    with Patient(parts) as patient, warnings.catch_warnings(), uncollected(), sound(model), exact(of(model)):
         warnings.simplefilter("ignore")
         seeds = [
             (each, seed + draw + 1000 * at)

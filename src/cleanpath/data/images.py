@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass, replace
 from functools import lru_cache
-from typing import Protocol
+from typing import Protocol, Self
 
 import numpy as np
 import numpy.typing as npt
@@ -28,6 +28,10 @@ class Split(Protocol):
         """As they are trained on: augmented by random numbers of (seed, epoch, index) alone."""
         ...
 
+    def on(self, device: torch.device) -> Self:
+        """With what is kept in memory on a device; itself where that is nothing."""
+        ...
+
 
 @dataclass(frozen=True, kw_only=True)
 class Images:
@@ -45,8 +49,7 @@ class Images:
 
     def on(self, device: torch.device) -> "Images":
         """With the images that are kept in memory on a device."""
-        moved = {name: getattr(self, name) for name in ("train", "held_out")}
-        return replace(self, **{name: split.on(device) for name, split in moved.items() if hasattr(split, "on")})
+        return replace(self, train=self.train.on(device), held_out=self.held_out.on(device))
 
     @property
     def side(self) -> int:

@@ -80,6 +80,10 @@ class OnDisk:
             found.append(way.colour(self.preparation.pixels(part).float().div_(255), row))
         return self.preparation.normalised(torch.stack(found))
 
+    def on(self, device: torch.device) -> "OnDisk":  # noqa: ARG002 (files are decoded by the processor)
+        """Itself: nothing is kept in memory."""
+        return self
+
     def ten(self, indices: Tensor) -> Tensor:
         """(N, 10, C, H, W): the corners and the middle of the image less its border, and all of them mirrored.
 

@@ -7,6 +7,7 @@ next, and how often it is tried again, is `driver`'s as on one machine. Whoever 
 
 import contextlib
 import ipaddress
+import logging
 import os
 import signal
 import tempfile
@@ -157,7 +158,7 @@ def _connected(address: str) -> Any:
 
     before = signal.getsignal(signal.SIGTERM)
     try:
-        ray.init(address=address, log_to_driver=False, logging_level="error")
+        ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR)
     except (ConnectionError, RuntimeError, ValueError, ray.exceptions.RayError) as error:
         said = " ".join(str(error).split())[:200]
         raise UserError(f"no Ray cluster answers at {address}: {said}; docs/cluster.md says how to start one") from None

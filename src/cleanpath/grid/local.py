@@ -49,11 +49,13 @@ def check_cells(cells: Sequence[Cell], device: str = "cpu") -> None:
         raise SettingError(trouble)
 
 
-def measure_cells(kinds: Sequence[Cell], *, workers: int) -> dict[str, tuple[float, int]]:
+def measure_cells(kinds: Sequence[Cell], *, workers: int, device: str = "cpu") -> dict[str, tuple[float, int]]:
     """Seconds and peak bytes of one run of each cell, from a few steps of it, with all workers busy."""
     found = defaultdict[str, list[tuple[float, int]]](list)
     copies = max(1, workers // max(1, len(kinds)))
-    for cell, message in each(_measure, [cell for cell in kinds for _ in range(copies)], workers):
+    for cell, message in each(
+        partial(_measure, device=device), [cell for cell in kinds for _ in range(copies)], workers
+    ):
         if not isinstance(message, Ended | Died):
             found[cell.folder.name].append(message)
     if silent := [cell.label for cell in kinds if cell.folder.name not in found]:
@@ -159,21 +161,26 @@ def _runs_code_of_others(cell: Cell) -> bool:
 def _check(asked: tuple[tuple[Experiment, ...], str], news: Connection) -> None:
     from cleanpath import assemble, devices
 
-    experiments, device = asked
+    experiments, name = asked
+    try:
+        device = devices.chosen(name)
+    except UserError as error:
+        news.send(str(error))
+        return
     for experiment in experiments:
         try:
             assemble.check(experiment)
-            devices.check(devices.chosen(device), experiment.training.precision)
+            devices.check(device, experiment.training.precision)
         except UserError as error:
             news.send(f"{experiment.source}: {error}")
             return
     news.send("")
 
 
-def _measure(cell: Cell, news: Connection) -> Ended:
-    from cleanpath import costs
+def _measure(cell: Cell, news: Connection, *, device: str) -> Ended:
+    from cleanpath import costs, devices
 
-    news.send(costs.measure(cell.experiment, threads=1))
+    news.send(costs.measure(cell.experiment, threads=1, device=devices.chosen(device)))
     return Ended(spent=_runs_code_of_others(cell))
 
 

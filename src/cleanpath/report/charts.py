@@ -133,8 +133,12 @@ def _panel(table: Table, cell: Cell, axes: _Axes) -> Panel:
 
 
 def _lines(cell: Cell, reference: Cell | None, curve: str, group: int) -> _Lines:
-    coarser = _coarser(cell) if curve == "loss_curve" else 1
-    drawn = [points for _, points in _curves(cell, curve, group * coarser)]
+    coarser = _coarser(cell, group) if curve == "loss_curve" else 1
+    drawn = [
+        means(points, group * (coarser if len(_finite(points)) == len(points) else 1))  # it ends where it is not finite
+        for points in (getattr(seed, curve) for seed in cell.seeds)
+        if points
+    ]
     median = median_line(cell, curve, group)
     behind = median_line(reference, curve, group) if reference else []
     alone = len(drawn) == 1 and bool(median)
@@ -145,9 +149,11 @@ def _lines(cell: Cell, reference: Cell | None, curve: str, group: int) -> _Lines
     )
 
 
-def _coarser(cell: Cell) -> int:
-    """Over how many points of the median a single run of the cell is averaged."""
-    return min(MOST_SINGLE, max(1, len(cell.seeds)))
+def _coarser(cell: Cell, group: int) -> int:
+    """Over how many points of the median a single run of the cell is averaged: all runs together have few points."""
+    curves = [seed.loss_curve for seed in cell.seeds if seed.loss_curve]
+    longest = math.ceil(max(map(len, curves), default=0) / group)
+    return min(MOST_SINGLE, max(1, math.ceil(longest * len(curves) / POINTS)))
 
 
 def _curves(cell: Cell, curve: str, group: int) -> list[tuple[SeedResult, Curve]]:
@@ -296,13 +302,13 @@ def _notes(table: Table, drawn: Sequence[Cell], group: int) -> list[str]:
     notes = []
     if group > 1:
         notes.append(f"Each point of the training loss is the mean of {group} recorded values, at the last of them.")
-    if (coarser := max(map(_coarser, drawn), default=1)) > 1:
+    if (coarser := max((_coarser(cell, group) for cell in drawn), default=1)) > 1:
         notes.append(f"Single runs are averaged further, over {group * coarser} values where a row has most of them.")
     values = [v for cell in drawn for seed in cell.seeds for _, v in means(seed.loss_curve, group)]
     if group > 1 or any(len(seed.loss_curve) > ROWS for cell in drawn for seed in cell.seeds):
         notes.append("The tables behind the panels have some of these points; metrics.jsonl in a run's folder has all.")
-    if any(len(cell.seeds) > MOST_SINGLE for cell in drawn):
-        notes.append(f"Of more than {MOST_SINGLE} runs these tables have the median and the range.")
+    if any(len(_curves(cell, "loss_curve", group)) > MOST_SINGLE for cell in drawn):
+        notes.append(f"Of more than {MOST_SINGLE} runs these tables have the median and the range of those that ended.")
     if any(not LOSS_LIMITS[0] <= value <= LOSS_LIMITS[1] for value in values if math.isfinite(value)):
         notes.append(f"A loss outside {LOSS_LIMITS[0]:g} to {LOSS_LIMITS[1]:g} is drawn at the edge.")
     if any(math.isinf(value) for value in values):
@@ -332,13 +338,14 @@ def _data(cell: Cell, group: int) -> tuple[tuple[str, ...], tuple[tuple[str, ...
 
 
 def _columns(cell: Cell, curve: str, group: int) -> list[tuple[str, dict[int, float]]]:
-    single = [(f"seed {seed.seed}", dict(points)) for seed, points in _curves(cell, curve, group)]
-    if len(single) <= MOST_SINGLE:
-        return single
+    curves = _curves(cell, curve, group)
+    if len(curves) <= MOST_SINGLE:
+        return [(f"seed {seed.seed}", dict(points)) for seed, points in curves]
     at: dict[int, list[float]] = {}
-    for _, line in single:
-        for place, value in line.items():
-            at.setdefault(place, []).append(value)
+    for seed, points in curves:
+        if seed.status in (FINISHED, DIVERGED):
+            for place, value in points:
+                at.setdefault(place, []).append(value)
     least, greatest = ({place: of(values) for place, values in at.items()} for of in (min, max))
     median = dict(median_line(cell, curve, group))
     return [(word, line) for word, line in (("median", median), ("least", least), ("greatest", greatest)) if line]

@@ -151,7 +151,7 @@ def environment(root: Path, tables: Sequence[Table]) -> dict[str, str]:
     """Versions, threads and machine of the runs behind some tables."""
     found: dict[str, set[str]] = {}
     for name in {seed.run for seed in _ended(tables)}:
-        for key, value in Run(root / name).environment.items():
+        for key, value in {"device": "cpu", **Run(root / name).environment}.items():
             found.setdefault(key, set()).add(str(value))
     return {key: " / ".join(sorted(values)) for key, values in sorted(found.items())}
 

@@ -135,14 +135,12 @@ def print_run_plan(plan: dict[str, Any]) -> None:
     """The experiment as TOML, and its cost."""
     console = _console()
     console.print(escape(plan["toml"]), highlight=False)
-    disk = f"{plan['disk'] / 1e6:,.1f} MB on disk"
+    disk, what = f"{plan['disk'] / 1e6:,.1f} MB on disk", "memory" if plan["device"] == "cpu" else "GPU memory"
+    memory = f"{_gigabytes(plan['memory'])} of {what}"
     if plan["seconds"] is None:
-        free = _gigabytes(plan["free_memory"])
-        found = f"{_gigabytes(plan['memory'])} of memory, and {free} are free: not tried; {disk}"
+        found = f"{memory}, and {_gigabytes(plan['free_memory'])} are free: not tried; {disk}"
     else:
-        found = (
-            f"about {clock(plan['seconds'])}, {_gigabytes(plan['memory'])} of memory (a few steps, just now), {disk}"
-        )
+        found = f"about {clock(plan['seconds'])}, {memory} (a few steps, just now), {disk}"
     console.print(f"run {escape(plan['folder'])}: {found}; nothing was written", soft_wrap=True)
     if plan["largest_batch"] is not None:
         batches = ", ".join(f"{batch:,} with training.memory={way}" for way, batch in plan["largest_batch"].items())

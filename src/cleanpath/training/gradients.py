@@ -31,7 +31,7 @@ class Gradients:
 
         Raises `NonFiniteError` if one of them is not finite, with the place where that began.
         """
-        if self._graph.ready:
+        if self._graph.replays():
             return self._replayed(drawn, iteration)
         with self._passes():
             return self._made(drawn, iteration)

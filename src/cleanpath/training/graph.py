@@ -3,8 +3,13 @@
 The kernels are those of an ordinary step, and so are the bits.
 """
 
+from collections.abc import Iterator
+from typing import Any
+
 import torch
-from torch import Tensor, nn
+from torch import Tensor, fx, nn
+from torch.nn.modules import module as of_all_modules
+from torch.nn.modules.batchnorm import _NormBase
 from torch.nn.utils import get_total_norm
 
 from cleanpath.experiment import Training
@@ -14,47 +19,39 @@ from cleanpath.training.passes import Passes
 _ORDINARY = 3
 """Steps that are made as ever before one is recorded: libraries choose their kernels in them, units are compiled."""
 _KNOWN = ("cleanpath", "torch")
+_HOOKS = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
+_GLOBAL_HOOKS = tuple(f"_global{name}" for name in _HOOKS)
 
 
 class Graph:
     """Loss and gradients of a batch, from the fourth step on by replaying one recorded step.
 
-    For networks made of our modules and torch's, with one micro-batch, on one GPU. Whatever watches a module (a hook)
-    makes the step an ordinary one. Where gradients are accumulated, images mixed, units computed again, or processes
-    wait for each other, every step is ordinary; so too with modules of anybody else's, which may look at values while
-    they run.
+    A step is an ordinary one wherever `can_be_recorded` says so, and while something watches a module or a weight (a
+    hook). What is changed in the network meanwhile, a mode or a frozen weight, has the next step recorded anew.
     """
 
     def __init__(self, passes: Passes, training: Training, loss_of: Loss) -> None:
-        network = passes.network
-        ours = all(type(each).__module__.partition(".")[0] in _KNOWN for each in network.modules())
-        alone = passes.ranks.count == 1 and passes.parts == 1
-        self._usable = (
-            passes.device.type == "cuda"
-            and training.graph
-            and training.memory == "plain"
-            and not training.mixup
-            and ours
-            and alone
-        )
+        alone = passes.ranks.count == 1 and passes.device.type == "cuda"
+        self._usable = alone and can_be_recorded(passes.network, training)
         self._passes, self._loss_of = passes, loss_of
-        self._modules = list(network.modules())
-        self._steps = 0
+        self._modules, self._weights = list(passes.network.modules()), list(passes.network.parameters())
+        self._made, self._state = 0, list[Any]()
         self._graph: torch.cuda.CUDAGraph | None = None
         self._gradients = list[tuple[nn.Parameter, Tensor]]()
 
-    @property
-    def ready(self) -> bool:
-        """Whether the next step is to be made by `__call__`."""
-        if not self._usable or any(map(_is_watched, self._modules)):
+    def replays(self) -> bool:
+        """Whether the next step is to be made by `__call__`; asked once before each."""
+        if not self._usable or is_watched(self._modules, self._weights):
             return False
-        self._steps += 1
-        return self._steps > _ORDINARY
+        self._made += 1
+        return self._made > _ORDINARY
 
     def __call__(self, drawn: Batch) -> tuple[float, float]:
         """Loss and norm of the gradient, which is left in the parameters."""
-        if self._graph is None:
+        state = list(_state(self._modules, self._weights))
+        if self._graph is None or state != self._state:
             self._record(drawn)
+            self._state = state
         assert self._graph is not None
         self._images.copy_(drawn.images)
         self._labels.copy_(drawn.labels)
@@ -66,6 +63,7 @@ class Graph:
 
     def _record(self, drawn: Batch) -> None:
         passes = self._passes
+        self._graph, self._gradients = None, []  # the memory of an earlier one
         self._images, self._labels = drawn.images.clone(), drawn.labels.clone()
         graph = torch.cuda.CUDAGraph()
         # Threads of a loader may talk to the GPU meanwhile.
@@ -78,5 +76,38 @@ class Graph:
         self._graph, self._gradients = graph, list(zip(learning, gradients, strict=True))
 
 
-def _is_watched(module: nn.Module) -> bool:
-    return bool(module._forward_hooks or module._forward_pre_hooks or module._backward_hooks)  # noqa: SLF001
+def can_be_recorded(network: nn.Module, training: Training) -> bool:
+    """Whether every step does the same, without a look at a value.
+
+    So it is with networks made of our modules and torch's, with one micro-batch; not where images are mixed or units
+    computed again, with modules of anybody else's, whose code may look at values, and with a BN without momentum, which
+    looks at its count.
+    """
+    as_ever = training.graph and training.memory == "plain" and not training.mixup and training.accumulation == 1
+    return as_ever and all(map(_is_known, network.modules()))
+
+
+def _is_known(module: nn.Module) -> bool:
+    if isinstance(module, torch.jit.ScriptModule | fx.GraphModule) or "forward" in vars(module):
+        return False  # anybody's code under a name of torch's
+    counts = isinstance(module, _NormBase) and module.track_running_stats and module.momentum is None
+    return type(module).__module__.partition(".")[0] in _KNOWN and not counts
+
+
+def is_watched(modules: list[nn.Module], weights: list[nn.Parameter]) -> bool:
+    """Whether somebody is told of a module or a weight while a step is made."""
+    return (
+        any(getattr(of_all_modules, name) for name in _GLOBAL_HOOKS)
+        or any(getattr(module, name) for module in modules for name in _HOOKS)
+        or any(weight._backward_hooks or weight._post_accumulate_grad_hooks for weight in weights)  # noqa: SLF001
+    )
+
+
+def _state(modules: list[nn.Module], weights: list[nn.Parameter]) -> Iterator[Any]:
+    """What may be changed between two steps, and is a part of what was recorded."""
+    for module in modules:
+        yield module.training
+        yield getattr(module, "p", None)
+    for weight in weights:
+        yield weight.requires_grad
+        yield weight.data_ptr()

@@ -50,10 +50,10 @@ def train(  # noqa: PLR0913 (keyword options of the one loop)
     Raises `NonFiniteError` before the optimizer step in which a loss or a gradient is not finite.
     """
     keeper, device = keeper or NoKeeper(), devices.of(network)
-    # Processes that prepare batches cannot use a GPU.
     learner, mixing = Learner(network, training), Mixing(training, seed, ranks)
     gradients = Gradients(Passes(network, training, ranks), Loss(training, images.train.labels, ranks), training)
-    images, drawn_from = images.on(device), images if loaders else images.on(device)
+    given, images = images, images.on(device)
+    drawn_from = given if loaders else images  # processes that prepare batches cannot use a GPU
     test = partial(tested, learner, images, training, seed=seed, keeper=keeper, ranks=ranks)
     count, size = len(images.train.labels), training.batch_size
     total = length(training, count)

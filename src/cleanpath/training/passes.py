@@ -40,7 +40,7 @@ class Passes:
     def __init__(self, network: nn.Module, training: Training, ranks: Ranks = ALONE) -> None:
         ranks.same("weights and buffers", _outline(network))
         self.network, self.ranks, self.device = network, ranks, devices.of(network)
-        self.parts, self.clip = training.accumulation, training.clip
+        self.parts = training.accumulation
         self._groups = BnGroups(network, training, ranks)
         self._saving = Recompute(network) if training.memory == "recompute" else nullcontext
         self._bf16 = training.precision == "bf16"

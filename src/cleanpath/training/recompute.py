@@ -23,7 +23,6 @@ from cleanpath.errors import SettingError
 LEAST = 2
 """Members that are made of modules themselves, as units are, from which on a chain is cut into segments."""
 _INSIDE = 3.0
-"""In bytes: the largest that the one takes, and the other."""
 
 Run = Callable[[Sequence[nn.Module], Tensor], Tensor]
 
