@@ -6,11 +6,13 @@ import pytest
 import torch
 
 import cleanpath
-from cleanpath import devices
-from cleanpath.errors import SettingError
+from cleanpath import costs, devices, settings
+from cleanpath.data.sources import load
+from cleanpath.errors import SettingError, UserError
 from cleanpath.experiment import Training
+from cleanpath.records import default_name
 from cleanpath.training.passes import Passes
-from tests.helpers import assert_user_error, here
+from tests.helpers import assert_user_error, here, tiny
 
 no_gpu = pytest.mark.skipif(torch.cuda.is_available(), reason="a GPU is here")
 
@@ -38,18 +40,11 @@ def test_without_a_gpu_auto_is_the_processor_and_cuda_is_refused(tmp_path: Path)
 
 
 @no_gpu
-def test_a_grid_on_a_gpu_that_is_not_there_writes_nothing(tmp_path: Path) -> None:
-    words = [
-        "reproduce",
-        "table1",
-        "--seeds",
-        "1",
-        "--runs",
-        str(tmp_path / "runs"),
-        "--page",
-        str(tmp_path / "page.html"),
-    ]
-    assert_user_error(here(*words, "--device", "cuda"), "sees 0 GPUs")
+@pytest.mark.parametrize("words", [(), ("--dry-run",)], ids=str)
+def test_a_grid_on_a_gpu_that_is_not_there_writes_nothing(tmp_path: Path, words: tuple[str, ...]) -> None:
+    places = ["--runs", str(tmp_path / "runs"), "--page", str(tmp_path / "page.html")]
+    asked = ["reproduce", "table1", "--seeds", "1", *words, *places]
+    assert_user_error(here(*asked, "--device", "cuda"), "sees 0 GPUs")
     assert list(tmp_path.iterdir()) == []
 
 
@@ -80,3 +75,24 @@ def test_a_network_is_where_its_weights_are() -> None:
     assert devices.of(torch.nn.ReLU()) == devices.CPU
     assert devices.of(torch.nn.Linear(1, 1, device="meta")).type == "meta"
     assert Passes(torch.nn.Linear(1, 1), Training(epochs=1)).device == devices.CPU
+
+
+def test_a_run_s_name_says_that_it_was_on_a_gpu() -> None:
+    experiment = tiny()
+    usual = default_name(experiment, threads=4)
+    assert default_name(experiment, threads=4, gpu=True) == f"{usual.removesuffix('-t4')}-gpu"
+
+
+def test_memory_is_counted_against_the_gpus(monkeypatch: pytest.MonkeyPatch) -> None:
+    gpu = torch.device("cuda", 0)
+    monkeypatch.setattr(devices, "free_memory", lambda _: 3_000_000_000)
+    experiment = settings.override(tiny(), ["network.width=64", "training.batch_size=1024"])
+    found = costs.cost(experiment, device=gpu)
+    images = load(experiment.data)
+    pixels = images.train.pixels.nbytes + images.held_out.pixels.nbytes  # type: ignore[attr-defined]
+    elsewhere = costs.cost(experiment)
+    assert (found.free, found.memory) == (3_000_000_000, found.needed)
+    assert found.needed == elsewhere.needed + pixels
+    monkeypatch.setattr(devices, "free_memory", lambda _: 100_000_000)
+    with pytest.raises(UserError, match=r"GB are free on the GPU; (what fits|nothing fits)"):
+        costs.told(costs.cost(experiment, device=gpu))

@@ -311,6 +311,8 @@ def test_report_tells_of_runs_of_another_version_of_the_file(place: Path) -> Non
     assert "version" not in here(*asked).err
     (place / "my_unit.py").write_text(f"{SOURCE}\n# another\n")
     told = "4 runs are of another version of my_unit.py and not shown: the file has changed since\n"
+    Path("runs/foreign").mkdir()
+    Path("runs/foreign/experiment.json").write_text("somebody's")
     assert here(*asked).err.count(told) == 1
     assert "version" not in here("report", "table1").err
 
