@@ -7,7 +7,6 @@ _M_TRIM_THRESHOLD, _M_TOP_PAD, _M_MMAP_THRESHOLD, _M_MMAP_MAX = -1, -2, -3, -4
 _USUAL = {_M_TRIM_THRESHOLD: 128 << 10, _M_TOP_PAD: 128 << 10, _M_MMAP_MAX: 65_536}
 _MOST, _MOST_IN_HEAP, _AHEAD = 2**31 - 1, 32 << 20, 64 << 20
 """In bytes: whatever is freed at the end of the heap, the largest block in it, and what it grows by."""
-_USUAL_PAD, _USUAL_MMAPS = 128 << 10, 65_536
 
 
 def keep_what_is_freed(*, sparing: bool = False) -> None:
@@ -21,8 +20,8 @@ def keep_what_is_freed(*, sparing: bool = False) -> None:
         if sparing:
             # Setting the first one stops glibc from raising the second by itself.
             mallopt(_M_MMAP_THRESHOLD, _MOST_IN_HEAP)
-            mallopt(_M_TOP_PAD, _USUAL_PAD)
-            mallopt(_M_MMAP_MAX, _USUAL_MMAPS)
+            for parameter in (_M_TOP_PAD, _M_MMAP_MAX):  # an earlier run of the process may have set them
+                mallopt(parameter, _USUAL[parameter])
         else:
             mallopt(_M_TOP_PAD, _AHEAD)
             mallopt(_M_MMAP_MAX, 0)
