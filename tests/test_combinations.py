@@ -63,7 +63,7 @@ def test_what_does_not_go_together_is_refused() -> None:
         Training(iterations=1, optimizer="caffe_sgd", fused=True)
     with pytest.raises(SettingError, match=r"training.clip is 0.0; must be finite and > 0"):
         Training(iterations=1, clip=0.0)
-    with pytest.raises(SettingError, match=r"training.precision is 'fp16'; choose one of fp32, bf16"):
+    with pytest.raises(SettingError, match=r"training.precision is 'fp16'; choose one of fp32, tf32, bf16"):
         Training(iterations=1, precision="fp16")
 
 

@@ -86,7 +86,7 @@ def test_cell_that_crashed_stopped_or_is_damaged_is_to_do(tmp_path: Path) -> Non
                 writer.finish({"status": "finished"})
     (damaged.folder / "result.json").write_text("{")
     assert [cell.status for cell in (crashed, stopped, damaged)] == ["failed", "interrupted", "damaged"]
-    assert plan.to_do(cells) == list(cells)
+    assert set(plan.to_do(cells)) == set(cells)
 
 
 def test_branches_of_more_layers_and_longer_runs_are_more_work(tmp_path: Path) -> None:

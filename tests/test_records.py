@@ -16,7 +16,7 @@ from cleanpath import locking, records, settings
 from cleanpath.errors import RunError
 from cleanpath.experiment import Experiment
 from cleanpath.records import Run, Writer, check_folder, default_name, remove_bare, runs_below
-from tests.helpers import assert_same_run, nothing_written, tiny
+from tests.helpers import assert_same_run, nothing_written, tiny, tree
 
 RESULT = {"status": "finished", "error": 1.5, "iterations": 6}
 
@@ -203,8 +203,17 @@ def test_status_follows_the_life_of_a_run(tmp_path: Path) -> None:
         _ = run.result
 
 
+def test_run_that_has_ended_is_not_written_again_unasked(tmp_path: Path) -> None:
+    run = finished(tmp_path / "run")
+    before = tree(run.folder)
+    with pytest.raises(RunError, match="has ended; there is nothing to do"), Writer(run.folder, tiny(), {}):
+        pass
+    assert tree(run.folder) == before
+
+
 def test_run_that_is_trained_again_does_not_count_as_done_meanwhile(tmp_path: Path) -> None:
     run = finished(tmp_path / "run")
+    records.forget([run])
     with Writer(run.folder, tiny(), {}):
         assert (run.result, run.status, run.weights.exists()) == (None, "running", False)
         assert list(run.metrics()) == []

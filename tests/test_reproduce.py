@@ -346,7 +346,7 @@ def test_file_that_makes_no_good_unit_is_refused_before_anything_runs(
 
 def test_wrong_name_among_right_ones_is_refused() -> None:
     assert_user_error(here("reproduce", "table1", "figur1"), "no table 'figur1'", "figure1")
-    assert_user_error(here("report", "everything"), "no table 'everything'")
+    assert_user_error(here("report", "everything"), "no table and no folder of runs 'everything'")
 
 
 def test_plan_of_all_has_shared_cells_once(monkeypatch: pytest.MonkeyPatch) -> None:
