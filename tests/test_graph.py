@@ -9,7 +9,7 @@ from torch import fx, nn
 
 import cleanpath
 from cleanpath.experiment import Shortcut, Training
-from cleanpath.training.graph import can_be_recorded, is_watched
+from cleanpath.training.graph import can_be_recorded, hooks_of, is_watched
 
 PLAIN = Training(iterations=4, batch_size=32)
 
@@ -76,8 +76,10 @@ def nothing(*_: Any) -> None:
 def test_whoever_watches_is_told_of_every_step(watch: Callable[[nn.Sequential], Any]) -> None:
     network = nn.Sequential(nn.Linear(2, 2))
 
+    hooks = hooks_of(list(network.modules()))
+
     def watched() -> bool:
-        return is_watched(list(network.modules()), list(network.parameters()))
+        return is_watched(hooks, list(network.parameters()))
 
     assert not watched()
     handle = watch(network)

@@ -37,14 +37,15 @@ class Measured:
 
 def measured() -> Measured:
     """The speed as it was kept, else measured now; then kept, unless the machine is too busy to tell."""
-    path = _cache() / "speed.json"
-    every, key = _read(path), _key()
+    cache, key = _cache(), _key()
+    path = None if cache is None else cache / "speed.json"
+    every = {} if path is None else _read(path)
     if key in every:
         return every[key]
-    busy = _busy()
+    busy = path is None or _busy()
     small, large = local.probe()
     found = Measured(speed=speed_of(small, large), on=time.strftime("%Y-%m-%d"), kept=None if busy else path)
-    if busy:
+    if found.kept is None or path is None:
         return found
     probes = {"small": asdict(small), "large": asdict(large), "on": found.on}
     try:
@@ -55,13 +56,16 @@ def measured() -> Measured:
     return found
 
 
-def _cache() -> Path:
+def _cache() -> Path | None:
+    """The folder for what is kept; None where nobody has a home, as in some containers."""
     if named := os.environ.get("CLEANPATH_CACHE"):
         return Path(named)
     if named := os.environ.get("XDG_CACHE_HOME"):
         return Path(named) / "cleanpath"
-    # Where nobody has a home, as in some containers, nothing can be written there, and nothing is kept.
-    return Path(os.path.expanduser("~")) / ".cache" / "cleanpath"  # noqa: PTH111 (`Path.home` raises then)
+    try:
+        return Path.home() / ".cache" / "cleanpath"
+    except RuntimeError:
+        return None
 
 
 def _key() -> str:

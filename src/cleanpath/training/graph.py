@@ -3,7 +3,7 @@
 The kernels are those of an ordinary step, and so are the bits.
 """
 
-from collections.abc import Iterator
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -35,20 +35,21 @@ class Graph:
         self._usable = alone and can_be_recorded(passes.network, training)
         self._passes, self._loss_of = passes, loss_of
         self._modules, self._weights = list(passes.network.modules()), list(passes.network.parameters())
-        self._made, self._state = 0, list[Any]()
+        self._hooks = hooks_of(self._modules)
+        self._made, self._state = 0, tuple[list[Any], ...]()
         self._graph: torch.cuda.CUDAGraph | None = None
         self._gradients = list[tuple[nn.Parameter, Tensor]]()
 
     def replays(self) -> bool:
         """Whether the next step is to be made by `__call__`; asked once before each."""
-        if not self._usable or is_watched(self._modules, self._weights):
+        if not self._usable or is_watched(self._hooks, self._weights):
             return False
         self._made += 1
         return self._made > _ORDINARY
 
     def __call__(self, drawn: Batch) -> tuple[float, float]:
         """Loss and norm of the gradient, which is left in the parameters."""
-        state = list(_state(self._modules, self._weights))
+        state = _state(self._modules, self._weights)
         if self._graph is None or state != self._state:
             self._record(drawn)
             self._state = state
@@ -94,20 +95,22 @@ def _is_known(module: nn.Module) -> bool:
     return type(module).__module__.partition(".")[0] in _KNOWN and not counts
 
 
-def is_watched(modules: list[nn.Module], weights: list[nn.Parameter]) -> bool:
+def hooks_of(modules: Sequence[nn.Module]) -> list[Mapping[int, Any]]:
+    """Where the hooks of modules are put: looked up once, since looking takes longer than a kernel."""
+    own = [vars(module)[name] for module in modules for name in _HOOKS]
+    return own + [getattr(of_all_modules, name) for name in _GLOBAL_HOOKS]
+
+
+def is_watched(hooks: Sequence[Mapping[int, Any]], weights: Sequence[nn.Parameter]) -> bool:
     """Whether somebody is told of a module or a weight while a step is made."""
+    return any(hooks) or any(w._backward_hooks or w._post_accumulate_grad_hooks for w in weights)  # noqa: SLF001
+
+
+def _state(modules: Sequence[nn.Module], weights: Sequence[nn.Parameter]) -> tuple[list[Any], ...]:
+    """What may be changed between two steps, and is a part of what was recorded: modes, rates of dropout, weights."""
     return (
-        any(getattr(of_all_modules, name) for name in _GLOBAL_HOOKS)
-        or any(getattr(module, name) for module in modules for name in _HOOKS)
-        or any(weight._backward_hooks or weight._post_accumulate_grad_hooks for weight in weights)  # noqa: SLF001
+        [module.training for module in modules],
+        [vars(module).get("p") for module in modules],
+        [weight.requires_grad for weight in weights],
+        [weight.data_ptr() for weight in weights],
     )
-
-
-def _state(modules: list[nn.Module], weights: list[nn.Parameter]) -> Iterator[Any]:
-    """What may be changed between two steps, and is a part of what was recorded."""
-    for module in modules:
-        yield module.training
-        yield getattr(module, "p", None)
-    for weight in weights:
-        yield weight.requires_grad
-        yield weight.data_ptr()
