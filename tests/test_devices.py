@@ -10,6 +10,7 @@ from cleanpath import costs, devices, settings
 from cleanpath.data.sources import load
 from cleanpath.errors import SettingError, UserError
 from cleanpath.experiment import Training
+from cleanpath.grid import local
 from cleanpath.records import default_name
 from cleanpath.training.passes import Passes
 from tests.helpers import assert_user_error, here, tiny
@@ -96,3 +97,10 @@ def test_memory_is_counted_against_the_gpus(monkeypatch: pytest.MonkeyPatch) -> 
     monkeypatch.setattr(devices, "free_memory", lambda _: 100_000_000)
     with pytest.raises(UserError, match=r"GB are free on the GPU; (what fits|nothing fits)"):
         costs.told(costs.cost(experiment, device=gpu))
+
+
+@no_gpu
+def test_a_grid_on_whatever_there_is_has_the_processor_s_workers() -> None:
+    assert local.device_of("auto") == "cpu"
+    with pytest.raises(SettingError, match="sees 0 GPUs"):
+        local.device_of("cuda:1")

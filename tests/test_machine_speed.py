@@ -76,3 +76,20 @@ def test_folder_that_cannot_be_written_is_done_without(probed: list[str], tmp_pa
     (tmp_path / "cache").write_text("a file")
     assert machine_speed.measured().kept is None
     assert len(probed) == 1
+
+
+def test_where_nobody_has_a_home_nothing_is_kept(
+    probed: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def nobody(_: type[Path]) -> Path:
+        raise RuntimeError("Could not determine home directory.")
+
+    for name in ("CLEANPATH_CACHE", "XDG_CACHE_HOME"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr(Path, "home", classmethod(nobody))
+    monkeypatch.chdir(tmp_path)
+    found = [machine_speed.measured() for _ in range(2)]
+    assert len(probed) == 2
+    assert found[0].kept is None
+    assert found[0].in_words().endswith("and not kept")
+    assert list(tmp_path.iterdir()) == []

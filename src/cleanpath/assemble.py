@@ -16,7 +16,6 @@ from safetensors.torch import save
 
 import cleanpath
 from cleanpath import devices, networks, settings
-from cleanpath.allocator import keep_what_is_freed
 from cleanpath.checkout import commit
 from cleanpath.data.images import Images
 from cleanpath.data.sources import load
@@ -82,8 +81,6 @@ def run(  # noqa: PLR0913 (keyword options)
 
     Raises `RankLostError` if another rank is gone or does not answer.
     """
-    if experiment.training.memory == "plain":
-        keep_what_is_freed()
     check(experiment)
     devices.check(device, experiment.training.precision)
     images = load(experiment.data)

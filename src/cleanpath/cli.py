@@ -24,7 +24,6 @@ from cleanpath.options import (
     DryRun,
     Form,
     Fresh,
-    GridDevice,
     Mode,
     OwnUnits,
     PageFile,
@@ -185,7 +184,7 @@ def reproduce(
     columns: ColumnChoice = Columns.all,
     own_units: OwnUnits = None,
     settings: Settings = None,
-    device: GridDevice = "cpu",
+    device: Device = "cpu",
     workers: Annotated[
         int | None, typer.Option(min=1, help="Runs at a time; default: one per core, 3 on a GPU.")
     ] = None,

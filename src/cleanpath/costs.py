@@ -165,8 +165,6 @@ def measure(experiment: Experiment, *, threads: int, device: torch.device = devi
         train=_First(images.train, min(count, (steps + 1) * training.batch_size)),
         held_out=_First(images.held_out, min(len(images.held_out.labels), _TESTED)),
     )
-    if training.memory == "plain":
-        keep_what_is_freed()
     moments: list[float] = []
     on_step = Stepped(lambda _: moments.append(time.perf_counter()))
     with assemble.threads_of_torch(threads), torch.random.fork_rng(devices=[]):

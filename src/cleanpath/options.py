@@ -113,10 +113,6 @@ Device = Annotated[
     str,
     typer.Option("--device", metavar="auto|cpu|cuda|cuda:N", help="Where it computes; auto: a GPU if there is one."),
 ]
-GridDevice = Annotated[
-    str,
-    typer.Option("--device", metavar="cpu|cuda|cuda:N|auto", help="Where runs compute; auto: a GPU if there is one."),
-]
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Print what would run, its time and memory; run nothing.")]
 Fresh = Annotated[bool, typer.Option("--fresh", help="Start again, also what is finished.")]
 Whats = Annotated[

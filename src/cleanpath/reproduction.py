@@ -267,7 +267,7 @@ def run(
         if device != "cpu":
             raise UserError(f"--device {device} is for this machine; the cells of a cluster run on its processors")
         on_cluster.check(cluster)
-    cells = job.cells()
+    cells, device = job.cells(), local.device_of(device)
     todo = list(cells) if fresh else plan.to_do(cells)
     cores = workers or _workers(device)
     if todo:
@@ -327,7 +327,7 @@ def measured_plan(job: Reproduction, *, workers: int | None, fresh: bool, device
 
     From a few steps measured on this machine; at scale paper from multiply-adds, whose networks may not fit into it.
     """
-    cells = job.cells()
+    cells, device = job.cells(), local.device_of(device)
     workers = workers or _workers(device)
     todo = list(cells) if fresh else plan.to_do(cells)
     if job.scale.name in _MEASURED_ON_STEPS and todo:

@@ -49,6 +49,16 @@ def check_cells(cells: Sequence[Cell], device: str = "cpu") -> None:
         raise SettingError(trouble)
 
 
+def device_of(name: str) -> str:
+    """The device that a name means here. Raises `SettingError` if there is none such."""
+    if name == "cpu":
+        return name
+    found, trouble = _one(_choose, name, "looks for devices")
+    if trouble:
+        raise SettingError(trouble)
+    return str(found)
+
+
 def measure_cells(kinds: Sequence[Cell], *, workers: int, device: str = "cpu") -> dict[str, tuple[float, int]]:
     """Seconds and peak bytes of one run of each cell, from a few steps of it, with all workers busy."""
     found = defaultdict[str, list[tuple[float, int]]](list)
@@ -158,15 +168,20 @@ def _runs_code_of_others(cell: Cell) -> bool:
     return not isinstance(network, Network) or own.is_own(network.shortcut.kind)
 
 
+def _choose(name: str, news: Connection) -> None:
+    from cleanpath import devices
+
+    try:
+        news.send((str(devices.chosen(name)), ""))
+    except SettingError as error:
+        news.send(("", str(error)))
+
+
 def _check(asked: tuple[tuple[Experiment, ...], str], news: Connection) -> None:
     from cleanpath import assemble, devices
 
     experiments, name = asked
-    try:
-        device = devices.chosen(name)
-    except UserError as error:
-        news.send(str(error))
-        return
+    device = devices.chosen(name)
     for experiment in experiments:
         try:
             assemble.check(experiment)

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from cleanpath import devices
+from cleanpath.allocator import keep_what_is_freed
 from cleanpath.errors import SettingError
 from cleanpath.experiment import Training
 from cleanpath.kernels import sound
@@ -34,6 +35,9 @@ _BUFFERS = next(
 class Passes:
     """The passes of a network as its training says; outside a step the network is the plain one.
 
+    On the processor the process keeps what it frees from now on: else a step's memory goes back to the system and is
+    had anew, a page at a time (with units computed again 1.8 times a plain step instead of 1.4 on ResNet-110).
+
     Raises `SettingError` or `RunError` for a network that several ranks cannot train together.
     """
 
@@ -41,6 +45,8 @@ class Passes:
         ranks.same("weights and buffers", _outline(network))
         self.network, self.ranks, self.device = network, ranks, devices.of(network)
         self.parts = training.accumulation
+        if self.device.type == "cpu":
+            keep_what_is_freed(sparing=training.memory == "recompute")
         self._groups = BnGroups(network, training, ranks)
         self._saving = Recompute(network) if training.memory == "recompute" else nullcontext
         self._bf16 = training.precision == "bf16"

@@ -17,7 +17,6 @@ from torch.autograd import Function
 from torch.nn.modules.batchnorm import _NormBase
 
 from cleanpath import devices
-from cleanpath.allocator import keep_what_is_freed
 from cleanpath.errors import SettingError
 
 LEAST = 2
@@ -35,14 +34,10 @@ class Recompute:
     The first computation records no graph. Torch's own `checkpoint` records one without its tensors, whose small nodes
     lie among the large blocks; glibc (to 2.37 at least) then seldom gives a freed block to a request of the same size,
     and ResNet-1001 at batch 128 held 7 GB for 1 GB in use.
-
-    The process keeps what it frees from now on: else each segment's memory goes back to the system and is had anew, a
-    page at a time (1.8 times a plain step instead of 1.4 on ResNet-110).
     """
 
     def __init__(self, network: nn.Module) -> None:
         check(network)
-        keep_what_is_freed(sparing=True)
         self._network = network
 
     @contextmanager

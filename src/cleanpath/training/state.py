@@ -76,17 +76,14 @@ class Learner:
         self.network.load_state_dict(_below("network.", tensors))
         if self.average is not None:
             self.average.load_state_dict(_below("average.", tensors))
+        # Steps are counted on a GPU only by an optimizer that works there as one operation.
+        counted = self._device if any(group.get("fused") for group in self.optimizer.param_groups) else devices.CPU
         for at, parameter in enumerate(self._parameters()):
             for name, value in _below(f"optimizer.{at}.", tensors).items():
-                of_weights, counted = value.shape == parameter.shape, self._counts_on(parameter)
-                own = torch.empty_like(parameter) if of_weights else torch.empty_like(value, device=counted)
+                alike = value.shape == parameter.shape
+                own = torch.empty_like(parameter) if alike else torch.empty_like(value, device=counted)
                 self.optimizer.state[parameter][name] = own.detach().copy_(value)
         devices.set_random_state(tensors["random"], self._device)
-
-    def _counts_on(self, parameter: nn.Parameter) -> torch.device:
-        """Where the optimizer counts its steps: on a GPU only if it counts there itself."""
-        fused = any(group.get("fused") for group in self.optimizer.param_groups)
-        return parameter.device if fused else devices.CPU
 
     def _parameters(self) -> list[nn.Parameter]:
         return [parameter for group in self.optimizer.param_groups for parameter in group["params"]]
