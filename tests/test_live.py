@@ -233,6 +233,18 @@ def test_page_and_terminal_say_when_nobody_trains_any_more(
     ]
 
 
+def test_a_single_look_at_a_grid_between_two_runs_does_not_mean_that_nobody_trains(seen: Seen, half: Path) -> None:
+    def left() -> None:
+        (cells(half)["bn_after_addition"].folder / "lock").unlink()
+
+    def goes_on() -> None:
+        begun(cells(half)["bn_after_addition"], 180, held=True)
+
+    seen.clock.then = [left, goes_on, lambda: end_all(half)]
+    live.follow([seen.page], every=20.0)
+    assert not any("Nobody trains" in text for text in seen.texts)
+
+
 def test_ends_of_runs_are_said_twice_a_minute_at_most(
     seen: Seen, half: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
