@@ -182,7 +182,7 @@ def test_foreign_network_trains() -> None:
 
 
 def test_gradient_norm_is_that_of_all_gradients(tmp_path: Path) -> None:
-    first = next(assemble.run(PARITY, tmp_path / "run", threads=1).metrics())
+    first = assemble.run(PARITY, tmp_path / "run", threads=1).metrics()[0]
     torch.manual_seed(PARITY.seed)
     network = resnet.build(network_of(PARITY))
     images = load(PARITY.data)

@@ -19,7 +19,7 @@ import hashlib
 import json
 import os
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -134,19 +134,20 @@ class Run:
             "result": self.result,
         }
 
-    def metrics(self) -> Iterator[dict[str, Any]]:
+    def metrics(self) -> list[dict[str, Any]]:
         """The measurements in the order of their making; a line that was cut off by a crash ends them."""
         path = self.folder / _METRICS
         if not path.is_file():
-            return
-        with path.open(encoding="utf-8") as lines:
-            for line in lines:
-                if not line.endswith("\n"):
-                    return
-                try:
-                    yield json.loads(line)
-                except json.JSONDecodeError:
-                    raise RunError(f"{path} is damaged; remove the run's folder and train again") from None
+            return []
+        lines = path.read_bytes().split(b"\n")[:-1]
+        try:
+            # At once: a line at a time takes five times as long, and a report reads those of all runs.
+            found: list[dict[str, Any]] = json.loads(b"[" + b",".join(lines) + b"]")
+        except ValueError:
+            found = []
+        if len(found) != len(lines):
+            raise RunError(f"{path} is damaged; remove the run's folder and train again")
+        return found
 
 
 def recent(run: Run, *, size: int = 32_768) -> list[dict[str, Any]]:

@@ -20,6 +20,7 @@ from cleanpath.nn import own
 
 LARGEST_FILE = 1_000_000
 _SEE = "cleanpath list settings"
+_PARTS: dict[tuple[str, str], Any] = {}  # groups that were built: the runs of a folder share them
 # Two ways to say one thing: setting the first clears the second.
 _ALTERNATIVES = {"training.epochs": "training.iterations", "training.iterations": "training.epochs"}
 
@@ -269,8 +270,11 @@ def _typed(value: Any, kind: Any, key: str, where: str) -> Any:
     if groups := _groups(kind):
         if not isinstance(value, dict):
             raise SettingError(f"{where}: {key} is {value!r}; a table of settings is needed")
-        nearest = min(groups, key=lambda group: len(set(value) - {each.name for each in dataclasses.fields(group)}))
-        return _build(nearest, value, f"{key}.", where)
+        text = (key, json.dumps(value))
+        if text not in _PARTS:
+            nearest = min(groups, key=lambda group: len(set(value) - {each.name for each in dataclasses.fields(group)}))
+            _PARTS[text] = _build(nearest, value, f"{key}.", where)
+        return _PARTS[text]
     if typing.get_origin(kind) is tuple:
         if not isinstance(value, list):
             raise SettingError(f"{where}: {key} is {value!r}; a list is needed")

@@ -272,6 +272,21 @@ def test_coordinates_are_to_a_tenth_and_how_opaque_a_line_is_to_a_hundredth(char
         assert not re.search(r"\d\.\d{3,}", drawn)
 
 
+def test_of_very_many_runs_the_least_and_the_greatest_are_drawn() -> None:
+    """As many lines as of two runs, through the same points as the extremes of all; and it is said."""
+    n = charts.MOST_LINES + 1
+    results = [run(2.0, seed) for seed in range(n)]
+    few, many = (curves(table(cell("original", *results[:count]))) for count in (n - 1, n))
+    assert counts(few.panels[0])[OK, THIN, False] == n - 1
+    assert counts(many.panels[0])[OK, THIN, False] == 2
+    ends = sorted(line[3][-1][1] for line in lines(many.panels[0]) if line[:3] == (OK, THIN, False))
+    errors = [result.error_curve[-1][1] for result in results]
+    drawn = sorted(100 * (1 - end / HEIGHT) for end in ends)
+    assert drawn == pytest.approx([min(errors), max(errors)], abs=0.1)
+    assert not any("least" in note and "thin" in note for note in few.notes)
+    assert f"Of more than {charts.MOST_LINES} runs of a row, the thin lines are the least and the greatest." in many.notes
+
+
 def test_single_runs_take_hardly_more_room_where_there_are_many() -> None:
     """Each is averaged further than the median; the table behind the panel has median and range in place of all."""
     few, many = (curves(table(cell("original", *(run(2.0, seed) for seed in range(n))))) for n in (3, 12))

@@ -63,9 +63,10 @@ def ranks_around_median(n: int, *, confidence: float = 0.95) -> tuple[int, float
     That is exact whatever the distribution, and at most so where values tie. k is 1 where even the least and the
     greatest hold it less often than `confidence`, below six for 95%.
     """
-    missed = [2 * sum(math.comb(n, i) for i in range(k)) / 2**n for k in range(1, (n + 1) // 2 + 1)]
-    k = max((k for k, share in enumerate(missed, start=1) if share <= 1 - confidence), default=1)
-    return k, 1 - missed[k - 1] if n else 0.0
+    k, fewer, more = 1, 1, n + 1  # 2^n P(B < k), and P(B < k + 1)
+    while k < (n + 1) // 2 and 2 * more / 2**n <= 1 - confidence:
+        k, fewer, more = k + 1, more, more + math.comb(n, k + 1)
+    return k, 1 - 2 * fewer / 2**n if n else 0.0
 
 
 def median(numbers: Sequence[float]) -> float:

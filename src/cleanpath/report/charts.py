@@ -34,6 +34,7 @@ POINTS = 80  # a loss curve has no more; a longer one is averaged
 # Single runs have as many points together as their median, as long as each has a fifth of them; with more runs than
 # that, the table behind a panel has their median and their range: twelve seeds take hardly more room than three.
 MOST_SINGLE = 5
+MOST_LINES = 30  # of more runs the least and the greatest are drawn, place by place
 ROWS = 20  # that the table behind a panel has of a curve, where the error was not measured more often
 LOSS_LIMITS = (1e-5, 1e3)  # what lies beyond is drawn at the edge
 _WIDTH, _HEIGHT, _MARGIN = 262, 92, 40  # the margin has room for 0.0001
@@ -133,13 +134,8 @@ def _panel(table: Table, cell: Cell, axes: _Axes) -> Panel:
 
 
 def _lines(cell: Cell, reference: Cell | None, curve: str, group: int) -> _Lines:
-    coarser = _coarser(cell, group) if curve == "loss_curve" else 1
-    drawn = [
-        means(points, group * (coarser if len(_finite(points)) == len(points) else 1))  # it ends where it is not finite
-        for points in (getattr(seed, curve) for seed in cell.seeds)
-        if points
-    ]
     median = median_line(cell, curve, group)
+    drawn = _single(cell, curve, group)
     behind = median_line(reference, curve, group) if reference else []
     alone = len(drawn) == 1 and bool(median)
     return _Lines(
@@ -147,6 +143,31 @@ def _lines(cell: Cell, reference: Cell | None, curve: str, group: int) -> _Lines
         seeds=[] if alone else [points for points in map(_finite, drawn) if points],
         median=[median] if median else [],
     )
+
+
+def _single(cell: Cell, curve: str, group: int) -> list[Curve]:
+    if _are_many(cell, curve):
+        return [sorted(line.items()) for line in _range(_curves(cell, curve, group))]
+    coarser = _coarser(cell, group) if curve == "loss_curve" else 1
+    return [
+        means(points, group * (coarser if len(_finite(points)) == len(points) else 1))  # it ends where it is not finite
+        for points in (getattr(seed, curve) for seed in cell.seeds)
+        if points
+    ]
+
+
+def _are_many(cell: Cell, curve: str) -> bool:
+    return sum(bool(getattr(seed, curve)) for seed in cell.seeds) > MOST_LINES
+
+
+def _range(curves: Sequence[tuple[SeedResult, Curve]]) -> list[dict[int, float]]:
+    """The least and the greatest value of the runs that ended, by iteration."""
+    at: dict[int, list[float]] = {}
+    for seed, points in curves:
+        if seed.status in (FINISHED, DIVERGED):
+            for place, value in points:
+                at.setdefault(place, []).append(value)
+    return [{place: of(values) for place, values in at.items()} for of in (min, max)]
 
 
 def _coarser(cell: Cell, group: int) -> int:
@@ -162,6 +183,8 @@ def _curves(cell: Cell, curve: str, group: int) -> list[tuple[SeedResult, Curve]
 
 def means(curve: Curve, group: int) -> list[tuple[int, float]]:
     """Means over `group` neighbours, each at the last of them; what is not a number counts as infinite."""
+    if group == 1:
+        return [(at, math.inf if math.isnan(value) else value) for at, value in curve]
     parts = [curve[start : start + group] for start in range(0, len(curve), group)]
     values = [(part[-1][0], sum(value for _, value in part) / len(part)) for part in parts]
     return [(at, math.inf if math.isnan(value) else value) for at, value in values]
@@ -302,7 +325,10 @@ def _notes(table: Table, drawn: Sequence[Cell], group: int) -> list[str]:
     notes = []
     if group > 1:
         notes.append(f"Each point of the training loss is the mean of {group} recorded values, at the last of them.")
-    if (coarser := max((_coarser(cell, group) for cell in drawn), default=1)) > 1:
+    if any(_are_many(cell, "loss_curve") for cell in drawn):
+        notes.append(f"Of more than {MOST_LINES} runs of a row, the thin lines are the least and the greatest.")
+    single = [cell for cell in drawn if not _are_many(cell, "loss_curve")]
+    if (coarser := max((_coarser(cell, group) for cell in single), default=1)) > 1:
         notes.append(f"Single runs are averaged further, over {group * coarser} values where a row has most of them.")
     values = [v for cell in drawn for seed in cell.seeds for _, v in means(seed.loss_curve, group)]
     if group > 1 or any(len(seed.loss_curve) > ROWS for cell in drawn for seed in cell.seeds):
@@ -341,12 +367,7 @@ def _columns(cell: Cell, curve: str, group: int) -> list[tuple[str, dict[int, fl
     curves = _curves(cell, curve, group)
     if len(curves) <= MOST_SINGLE:
         return [(f"seed {seed.seed}", dict(points)) for seed, points in curves]
-    at: dict[int, list[float]] = {}
-    for seed, points in curves:
-        if seed.status in (FINISHED, DIVERGED):
-            for place, value in points:
-                at.setdefault(place, []).append(value)
-    least, greatest = ({place: of(values) for place, values in at.items()} for of in (min, max))
+    least, greatest = _range(curves)
     median = dict(median_line(cell, curve, group))
     return [(word, line) for word, line in (("median", median), ("least", least), ("greatest", greatest)) if line]
 

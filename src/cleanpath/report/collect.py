@@ -169,7 +169,7 @@ def seed_result(run: Run, seed: int, view: str = "") -> SeedResult:
         return SeedResult(seed=seed, status=MISSING)
     damaged = run.status == "damaged"
     result = None if damaged else run.result
-    lines = [] if damaged else list(run.metrics())
+    lines = [] if damaged else run.metrics()
     losses = tuple((line["iteration"], line["loss"]) for line in lines if "loss" in line)
     errors = tuple((line["iteration"], line["error"]) for line in lines if "error" in line)
     if result is None:
