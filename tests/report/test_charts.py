@@ -285,7 +285,8 @@ def test_of_very_many_runs_the_least_and_the_greatest_are_drawn() -> None:
     assert drawn == pytest.approx([min(errors), max(errors)], abs=0.1)
     assert not any("least" in note and "thin" in note for note in few.notes)
     said = "Of more than 30 runs of a row, the thin lines are the least and the greatest."
-    assert charts.MOST_LINES == 30 and said in many.notes
+    assert charts.MOST_LINES == 30
+    assert said in many.notes
 
 
 def test_single_runs_take_hardly_more_room_where_there_are_many() -> None:
