@@ -1,7 +1,7 @@
 """Kills of the processes of a grid at random instants: a worker, the driver, on Ray a node; and the same command again.
 
     python -m benchmarks.grid_kills --cells 20           on this machine; appends a line to results/grid-kills.jsonl
-    python -m benchmarks.grid_kills --cells 10 --ray     on a cluster of two nodes on loopback
+    python -m benchmarks.grid_kills --cells 10 --ray     on a Ray cluster of two nodes on this machine
 
 A driver that is killed, or that ends with cells that died too often, is started anew until all cells are finished. Each
 is then compared with one that was left alone: metrics (but for the clock), weights and result, bit for bit; and no
@@ -12,6 +12,7 @@ import argparse
 import json
 import os
 import random
+import secrets
 import subprocess
 import sys
 import tempfile
@@ -157,14 +158,15 @@ def _command(process: psutil.Process) -> list[str]:
 
 @contextmanager
 def _nodes(wanted: bool) -> Iterator[Any]:  # noqa: FBT001
-    """Two nodes on loopback and a head without cores, or nothing."""
+    """Two nodes on this machine and a head without cores, which asks for a token; or nothing."""
     if not wanted:
         yield None
         return
+    told = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": secrets.token_hex(32), "RAY_USAGE_STATS_ENABLED": "0"}
+    os.environ.update(told)  # before Ray is imported, which looks at them once
     from ray.cluster_utils import Cluster  # type: ignore[import-not-found]
 
-    head = {"num_cpus": 0, "include_dashboard": False, "node_ip_address": "127.0.0.1"}
-    made = Cluster(initialize_head=True, head_node_args=head)
+    made = Cluster(initialize_head=True, head_node_args={"num_cpus": 0, "include_dashboard": False})
     try:
         for _ in range(2):
             made.add_node(num_cpus=1)
