@@ -5,6 +5,7 @@ import hashlib
 import io
 import json
 import os
+import shutil
 import subprocess
 import sys
 import time
@@ -15,6 +16,7 @@ from typing import Any
 from unittest.mock import patch
 
 import hypothesis
+import pytest
 import torch
 
 from cleanpath import settings
@@ -126,6 +128,15 @@ def wait_until(holds: Callable[[], bool], what: str) -> None:
     while not holds():
         assert time.monotonic() < deadline, f"waited in vain for: {what}"
         time.sleep(0.02)
+
+
+def small_disk(place: Path) -> list[str]:
+    """Words before a command that may then mount a file system there, in a namespace of its own; else skip."""
+    unshare = ["unshare", "--map-root-user", "--mount"]
+    mount = [*unshare, "mount", "-t", "tmpfs", "tmpfs", str(place)]
+    if shutil.which("unshare") is None or subprocess.run(mount, capture_output=True, check=False).returncode:
+        pytest.skip("no file system can be mounted here")
+    return unshare
 
 
 @contextlib.contextmanager

@@ -5,6 +5,7 @@ import copy
 import json
 import multiprocessing
 import os
+import re
 import shutil
 import signal
 from collections.abc import Iterator, Sequence
@@ -254,8 +255,25 @@ def test_plan_names_the_cells_and_their_cost_and_writes_nothing(calm: tuple[Path
     assert [row["status"] for row in rest["cells"]].count("finished") == 5
     assert whole["seconds"] > 0
     assert whole["memory"] > 1e8
-    assert (nothing["seconds"], nothing["memory"]) == (0, 0)
+    assert whole["seconds"] <= whole["worker_seconds"] <= 2 * whole["seconds"]
+    kept = sum(path.stat().st_size for cell in cells_below(folder).values() for path in cell.folder.iterdir())
+    assert kept < whole["disk"] == sum(row["disk"] for row in whole["cells"]) < whole["free_disk"]
+    assert [nothing[key] for key in ("seconds", "worker_seconds", "memory", "disk")] == [0, 0, 0, 0]
     assert {row["run"] for row in whole["cells"]} == {cell.folder.name for cell in cells_below(folder).values()}
+
+
+def test_plan_says_when_the_disk_is_too_small(calm: tuple[Path, Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("cleanpath.reproduction.free_disk", lambda _: 2_000)
+    words = (*TINY, *ONE, "--workers", "2", "--dry-run", "--fresh", "--runs", str(calm[0] / "runs"))
+    told = here("reproduce", "table2", *words).out
+    assert re.search(r"5 of 5 to do on 2 workers: about \d+:\d\d \(until .* if begun now\), 0\.\d core-hours", told)
+    assert "only 0.0 MB are free where the runs go: choose another --runs" in told
+
+
+def test_plan_for_a_cluster_needs_its_number_of_cores(tmp_path: Path) -> None:
+    with nothing_written(tmp_path), inside(tmp_path):
+        outcome = here("reproduce", "table2", *TINY, *ONE, "--dry-run", "--cluster", "127.0.0.1:6379")
+    assert_user_error(outcome, "--dry-run asks no cluster: give --workers")
 
 
 def test_setting_that_no_cell_can_have_is_refused_before_any_runs(tmp_path: Path) -> None:

@@ -4,7 +4,6 @@ import itertools
 import json
 import multiprocessing
 import os
-import shutil
 import signal
 import subprocess
 import sys
@@ -22,7 +21,7 @@ from cleanpath.experiment import Experiment
 from cleanpath.keeping import RunKeeper, checkpoints
 from cleanpath.records import Run
 from cleanpath.training.progress import Progress, Stepped
-from tests.helpers import PATIENCE, measured, tiny, wait_until
+from tests.helpers import PATIENCE, measured, small_disk, tiny, wait_until
 
 # An epoch of the digits is 40.5 batches of 32: the run is tested in the middle and at its end.
 LENGTH = 50
@@ -339,14 +338,7 @@ def test_a_disk_that_fills_up_is_named_and_the_run_goes_on_once_there_is_room(tm
     words = [sys.executable, "-m", "cleanpath", "train", "preresnet20", "--threads", "1"]
     words += ["--set", "network.width=4", "--set", "training.iterations=30"]
     (tmp_path / "disk").mkdir()
-    unshare = ["unshare", "--map-root-user", "--mount"]
-    if (
-        shutil.which("unshare") is None
-        or subprocess.run(
-            [*unshare, "mount", "-t", "tmpfs", "tmpfs", str(tmp_path / "disk")], capture_output=True, check=False
-        ).returncode
-    ):
-        pytest.skip("no file system can be mounted here")
+    unshare = small_disk(tmp_path / "disk")
     whole = subprocess.run([*words, "--out", "whole"], cwd=tmp_path, capture_output=True, check=False, timeout=PATIENCE)
     assert whole.returncode == 0
     done = subprocess.run(

@@ -215,7 +215,7 @@ def reproduce(
     )
     if dry_run:
         with stoppable("nothing was started"):
-            plan = reproduction.measured_plan(job, workers=workers, fresh=fresh, device=device)
+            plan = reproduction.measured_plan(job, workers=workers, fresh=fresh, device=device, cluster=cluster)
         options.show(plan, as_json, lambda: terminal.print_plan(plan))
         return
     command = this_command(without="--fresh")

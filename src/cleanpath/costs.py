@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from itertools import pairwise
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional
 
 from cleanpath import assemble, devices, networks
@@ -15,7 +15,7 @@ from cleanpath.allocator import keep_what_is_freed
 from cleanpath.data.images import Split
 from cleanpath.data.sources import load
 from cleanpath.errors import UserError
-from cleanpath.estimate import PROBED, Probe, probe_of
+from cleanpath.estimate import PROBED, Probe, Tried, probe_of
 from cleanpath.experiment import Experiment, Network
 from cleanpath.keeping import KEPT
 from cleanpath.machine import free_memory, peak_memory, resident_memory
@@ -31,6 +31,8 @@ _STEPS, _STEPS_ON_GPU, _TESTED = 5, 12, 512
 """On a GPU the first ones are slower than those that are replayed."""
 _LINE = 150
 """Bytes of a line of metrics."""
+_AUDITED = 4_600
+"""Bytes of two audits for each convolution: 246 kB for the 54 of ResNet-56's units."""
 _TOLD_FROM = 2e9
 _HELD, _FIRST = {"plain": 1.1, "recompute": 1.6}, 350_000_000
 """The allocator holds more than is in use, and libraries take their own at the first step (docs/memory.md)."""
@@ -151,10 +153,24 @@ def probe() -> tuple[Probe, Probe]:
     return small, large
 
 
-def measure(experiment: Experiment, *, threads: int, device: torch.device = devices.CPU) -> tuple[float, int]:
-    """Seconds that a run of the experiment takes, from a few steps of it, and the peak memory in bytes.
+def disk(network: nn.Module) -> int:
+    """What a finished run of a grid keeps on disk, with its measurements and the audits beside its curves."""
+    weights = sum(value.numel() * value.element_size() for value in network.state_dict().values())
+    convolutions = sum(isinstance(module, nn.Conv2d) for module in network.modules())
+    return weights + MOST_LINES * _LINE + convolutions * _AUDITED
 
-    The memory is this process's, on a GPU what its tensors took there.
+
+def shaped(experiment: Experiment) -> int:
+    """The same, from shapes alone."""
+    assert isinstance(experiment.network, Network)
+    with torch.device("meta"):
+        return disk(resnet.build(experiment.network))
+
+
+def measure(experiment: Experiment, *, threads: int, device: torch.device = devices.CPU) -> Tried:
+    """What a run of the experiment takes, from a few steps of it.
+
+    The memory is this process's peak, on a GPU what its tensors took there.
     """
     images = load(experiment.data)
     training, count = experiment.training, len(images.train.labels)
@@ -178,7 +194,7 @@ def measure(experiment: Experiment, *, threads: int, device: torch.device = devi
     total = length(training, count)
     tested = math.ceil(total * training.batch_size / count) * len(images.held_out.labels) + count
     memory = devices.peak_memory(device).get("gpu_memory", 0) or peak_memory()
-    return total * step + tested * of_one, memory
+    return Tried(seconds=total * step + tested * of_one, memory=memory, disk=disk(network))
 
 
 @dataclass(frozen=True)

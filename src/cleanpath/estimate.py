@@ -46,6 +46,15 @@ class Probe:
     seconds: float
 
 
+@dataclass(frozen=True, kw_only=True)
+class Tried:
+    """Of a run, from a few steps of it: seconds of all, and bytes of memory and on disk."""
+
+    seconds: float
+    memory: int
+    disk: int
+
+
 PROBED = Experiment(network=catalog.network("resnet20"), training=Training(iterations=1))
 """What the speed of a machine is measured with."""
 

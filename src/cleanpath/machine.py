@@ -1,6 +1,7 @@
 """What this machine has: memory, processor; without torch."""
 
 import platform
+import shutil
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
@@ -49,6 +50,12 @@ def free_memory(root: Path = Path("/")) -> int | None:
     """
     found = [value for value in (_available(root), *_below_groups(root), _below_addresses()) if value is not None]
     return min(found, default=None)
+
+
+def free_disk(folder: Path) -> int:
+    """Bytes that are free where a folder is, or will be."""
+    there = next(path for path in (folder.absolute(), *folder.absolute().parents) if path.exists())
+    return shutil.disk_usage(there).free
 
 
 def _available(root: Path) -> int | None:

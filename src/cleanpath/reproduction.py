@@ -15,6 +15,7 @@ from cleanpath.experiment import Experiment, Network, Shortcut
 from cleanpath.grid import cluster as on_cluster
 from cleanpath.grid import local, plan
 from cleanpath.grid.plan import Cell
+from cleanpath.machine import free_disk
 from cleanpath.measures import Wish, wanting
 from cleanpath.nn import own
 from cleanpath.paper.claims import cells_of
@@ -322,11 +323,15 @@ def _gpu_hours(cells: Sequence[Cell]) -> str:
     return f"{estimate.gpu_hours(known):,.0f} GPU-hours of the paper's time"
 
 
-def measured_plan(job: Reproduction, *, workers: int | None, fresh: bool, device: str = "cpu") -> dict[str, Any]:
-    """The cells with their status, and time and memory of the rest.
+def measured_plan(
+    job: Reproduction, *, workers: int | None, fresh: bool, device: str = "cpu", cluster: str | None = None
+) -> dict[str, Any]:
+    """The cells with their status, and time, memory and disk of the rest.
 
-    From a few steps measured on this machine; at scale paper from multiply-adds, whose networks may not fit into it.
+    From a few steps measured on this machine; at scale paper from shapes, whose networks may not fit into it.
     """
+    if cluster is not None and workers is None:
+        raise UserError("--dry-run asks no cluster: give --workers, the cores that it has; a step is measured here")
     cells, device = job.cells(), local.device_of(device)
     workers = workers or _workers(device)
     todo = list(cells) if fresh else plan.to_do(cells)
@@ -335,20 +340,34 @@ def measured_plan(job: Reproduction, *, workers: int | None, fresh: bool, device
     _say_what_seeds_can(job)
     if job.scale.name in _MEASURED_ON_STEPS:
         kinds = {plan.kind(cell): cell for cell in todo}
-        measured = local.measure_cells(list(kinds.values()), workers=workers, device=device)
-        costs = {kind: measured[cell.folder.name] for kind, cell in kinds.items()}
+        busy = workers if cluster is None else local.cores()
+        with Counting("kinds of cells tried for a few steps") as counting:
+            measured = local.measure_cells(list(kinds.values()), workers=busy, device=device, tell=counting.tell)
+        costs = {
+            kind: (tried.seconds, tried.memory, tried.disk)
+            for kind, tried in ((kind, measured[cell.folder.name]) for kind, cell in kinds.items())
+        }
         how = "measured from a few steps just now"
     else:
-        speed = machine_speed.measured().speed if todo else None
-        costs = {plan.kind(c): (estimate.seconds(c.experiment, speed), 0) for c in todo if speed is not None}
+        speed, kinds = machine_speed.measured().speed if todo else None, {plan.kind(cell): cell for cell in todo}
+        disks = dict(zip(kinds, local.disk_of(list(kinds.values())), strict=True)) if todo else {}
+        costs = {kind: (estimate.seconds(kind, speed), 0, disks[kind]) for kind in kinds if speed is not None}
         how = f"an estimate from multiply-adds; {_gpu_hours(todo)}"
     rows, folders = [], {cell.folder for cell in todo}
     for cell in cells:
-        seconds, memory = costs[plan.kind(cell)] if cell.folder in folders else (0.0, 0)
+        seconds, memory, disk = costs[plan.kind(cell)] if cell.folder in folders else (0.0, 0, 0)
         status = "to do" if cell.folder in folders else cell.status
         rows.append(
-            {"cell": cell.label, "run": cell.folder.name, "status": status, "seconds": seconds, "memory": memory}
+            {
+                "cell": cell.label,
+                "run": cell.folder.name,
+                "status": status,
+                "seconds": seconds,
+                "memory": memory,
+                "disk": disk,
+            }
         )
+    waiting = [costs[plan.kind(cell)] for cell in todo]
     return {
         "schema": "cleanpath.plan",
         "version": 1,
@@ -356,7 +375,11 @@ def measured_plan(job: Reproduction, *, workers: int | None, fresh: bool, device
         "how": how,
         "cells": rows,
         "to_do": len(todo),
-        "seconds": plan.makespan([costs[plan.kind(cell)][0] for cell in todo], workers),
-        "memory": sum(sorted((costs[plan.kind(cell)][1] for cell in todo), reverse=True)[:workers]),
+        "seconds": plan.makespan([seconds for seconds, _, _ in waiting], workers),
+        "worker_seconds": sum(seconds for seconds, _, _ in waiting),
+        "device": device,
+        "memory": sum(sorted((memory for _, memory, _ in waiting), reverse=True)[:workers]),
+        "disk": sum(disk for _, _, disk in waiting),
+        "free_disk": free_disk(job.root),
         "left_out": _NOT_TIMED,
     }

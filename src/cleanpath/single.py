@@ -53,7 +53,7 @@ def plan_run(experiment: Experiment, out: Path | None, *, threads: int, device: 
     check_folder(folder, experiment)
     found = costs.cost(experiment, device=device)
     tried = costs.fits(found)
-    seconds, memory = costs.measure(experiment, threads=threads, device=device) if tried else (None, found.memory)
+    measured = costs.measure(experiment, threads=threads, device=device) if tried else None
     return {
         "schema": "cleanpath.run_plan",
         "version": 1,
@@ -62,8 +62,8 @@ def plan_run(experiment: Experiment, out: Path | None, *, threads: int, device: 
         "experiment": settings.to_data(experiment),
         "toml": settings.to_toml(experiment),
         "device": device.type,
-        "seconds": seconds,
-        "memory": memory,
+        "seconds": measured.seconds if measured else None,
+        "memory": measured.memory if measured else found.memory,
         "memory_counted": found.memory,
         "free_memory": found.free,
         "disk": found.disk,

@@ -9,6 +9,7 @@ import sys
 import time
 from collections import defaultdict
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from functools import partial
 from multiprocessing.connection import Connection
 from types import FrameType
@@ -16,7 +17,7 @@ from typing import Any
 
 from cleanpath.auditing.values import UnitRow
 from cleanpath.errors import CleanpathError, Request, RunError, SettingError, UserError
-from cleanpath.estimate import Probe
+from cleanpath.estimate import Probe, Tried
 from cleanpath.experiment import Experiment, Network
 from cleanpath.grid import plan
 from cleanpath.grid.driver import News, drive
@@ -59,18 +60,30 @@ def device_of(name: str) -> str:
     return str(found)
 
 
-def measure_cells(kinds: Sequence[Cell], *, workers: int, device: str = "cpu") -> dict[str, tuple[float, int]]:
-    """Seconds and peak bytes of one run of each cell, from a few steps of it, with all workers busy."""
-    found = defaultdict[str, list[tuple[float, int]]](list)
+def measure_cells(
+    kinds: Sequence[Cell], *, workers: int, device: str = "cpu", tell: Callable[[int, int], None] = lambda *_: None
+) -> dict[str, Tried]:
+    """What one run of each cell takes, from a few steps of it, with all workers busy; told how many of all are done."""
+    found = defaultdict[str, list[Tried]](list)
     copies = max(1, workers // max(1, len(kinds)))
     for cell, message in each(
         partial(_measure, device=device), [cell for cell in kinds for _ in range(copies)], workers
     ):
         if not isinstance(message, Ended | Died):
             found[cell.folder.name].append(message)
+            tell(len(found), len(kinds))
     if silent := [cell.label for cell in kinds if cell.folder.name not in found]:
         raise _died(f"measures {silent[0]}")
-    return {name: (max(s for s, _ in many), max(b for _, b in many)) for name, many in found.items()}
+    return {
+        name: replace(many[0], seconds=max(one.seconds for one in many), memory=max(one.memory for one in many))
+        for name, many in found.items()
+    }
+
+
+def disk_of(cells: Sequence[Cell]) -> list[int]:
+    """What a finished run of each cell keeps on disk, from its shapes; in a process that has torch."""
+    found: list[int] = _one(_shaped, tuple(cell.experiment for cell in cells), "counts weights")
+    return found
 
 
 def observe_cells(wishes: Sequence[tuple[Cell, Wish]], *, workers: int, tell: Callable[[Cell], None]) -> list[str]:
@@ -197,6 +210,12 @@ def _measure(cell: Cell, news: Connection, *, device: str) -> Ended:
 
     news.send(costs.measure(cell.experiment, threads=1, device=devices.chosen(device)))
     return Ended(spent=_runs_code_of_others(cell))
+
+
+def _shaped(experiments: tuple[Experiment, ...], news: Connection) -> None:
+    from cleanpath import costs
+
+    news.send([costs.shaped(one) for one in experiments])
 
 
 def _observe(wish: tuple[Cell, Wish], news: Connection) -> Ended:  # noqa: ARG001 (as a pool calls it)

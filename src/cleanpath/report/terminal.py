@@ -3,6 +3,7 @@
 import sys
 from collections import Counter
 from collections.abc import Callable, Sequence
+from datetime import datetime, timedelta
 from itertools import groupby
 from typing import Any
 
@@ -19,6 +20,7 @@ from cleanpath.report import claimed, table_text
 from cleanpath.report.table import Table, clock, count, number, spread
 
 _LEAST_WIDTH, _WIDE, _MOST_FITTED = 160, 100, 1000
+_LONGEST, _A_GIGABYTE = 3e9, 1e9  # seconds of a century; bytes
 _COLOURS = {
     "ok": "green",
     "fail": "red",
@@ -118,17 +120,33 @@ def show_tables(found: Sequence[tuple[Sequence[Table], Sequence[Verdict]]], form
 def print_plan(plan: dict[str, Any]) -> None:
     """The cells of a grid, and what is left to do."""
     console = _console()
-    grid = _grid("cell", "status", "time", "memory", right=(2, 3))
+    grid = _grid("cell", "status", "time", "memory", "disk", right=(2, 3, 4))
     for row in plan["cells"]:
-        cost = (clock(row["seconds"]), _gigabytes(row["memory"])) if row["status"] == "to do" else ("–", "–")
+        cost = (clock(row["seconds"]), _gigabytes(row["memory"]), _megabytes(row["disk"]))
+        cost = cost if row["status"] == "to do" else ("–", "–", "–")
         grid.add_row(escape(row["cell"]), row["status"], *cost)
     console.print(grid)
+    hours = f"{plan['worker_seconds'] / 3600:,.1f} {'core' if plan['device'] == 'cpu' else 'GPU worker'}-hours"
     console.print(
-        f"{plan['to_do']} of {len(plan['cells'])} to do on {plan['workers']} workers: about {clock(plan['seconds'])}, "
-        f"{_gigabytes(plan['memory'])} of memory ({plan['how']}); nothing was written"
+        f"{plan['to_do']} of {len(plan['cells'])} to do on {plan['workers']} workers: about {clock(plan['seconds'])}"
+        f"{_until(plan['seconds'])}, {hours}, {_gigabytes(plan['memory'])} of memory, {_megabytes(plan['disk'])} on "
+        f"disk ({plan['how']}); nothing was written"
     )
+    if plan["disk"] > plan["free_disk"]:
+        console.print(f"only {_megabytes(plan['free_disk'])} are free where the runs go: choose another --runs")
     if plan["to_do"]:
         console.print(f"not in these times: {plan['left_out']}")
+
+
+def _until(seconds: float) -> str:
+    """When that will be, begun now; nothing where nothing is to be done or beyond the calendar."""
+    if not 0 < seconds < _LONGEST:
+        return ""
+    return f" (until {datetime.now().astimezone() + timedelta(seconds=seconds):%a %-d %b %Y %H:%M} if begun now)"
+
+
+def _megabytes(count: float) -> str:
+    return f"{count / 1e6:,.1f} MB" if count < _A_GIGABYTE else _gigabytes(count)
 
 
 def print_run_plan(plan: dict[str, Any]) -> None:
