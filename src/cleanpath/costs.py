@@ -155,7 +155,7 @@ def probe() -> tuple[Probe, Probe]:
 
 def disk(network: nn.Module) -> int:
     """What a finished run of a grid keeps on disk, with its measurements and the audits beside its curves."""
-    weights = sum(value.numel() * value.element_size() for value in network.state_dict().values())
+    weights: int = sum(value.numel() * value.element_size() for value in network.state_dict().values())
     convolutions = sum(isinstance(module, nn.Conv2d) for module in network.modules())
     return weights + MOST_LINES * _LINE + convolutions * _AUDITED
 
