@@ -8,7 +8,7 @@ from collections.abc import Callable
 from multiprocessing.connection import Connection
 
 from cleanpath.grid.plan import Cell
-from cleanpath.grid.pool import Ended
+from cleanpath.grid.pool import Ended, place
 from cleanpath.training.progress import Callback, Progress
 
 
@@ -22,6 +22,12 @@ def act(job: str, news: Connection) -> Ended | None:
     if job == "sleep":
         time.sleep(600)
     return Ended(spent=True) if job == "spend" else None
+
+
+def where(job: tuple[str, str], news: Connection) -> None:  # noqa: ARG001
+    """Say the place of the process, and stay."""
+    news.send(place())
+    time.sleep(600)
 
 
 def finish(cell: Cell, news: Connection) -> None:  # noqa: ARG001

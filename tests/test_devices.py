@@ -1,6 +1,7 @@
 """Devices by name, and what is refused where there is no GPU; what holds on one is in test_gpu.py."""
 
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -10,7 +11,7 @@ from cleanpath import costs, devices, settings
 from cleanpath.data.sources import load
 from cleanpath.errors import SettingError, UserError
 from cleanpath.experiment import Training
-from cleanpath.grid import local
+from cleanpath.grid import local, plan
 from cleanpath.records import default_name
 from cleanpath.training.passes import Passes
 from tests.helpers import assert_user_error, here, tiny
@@ -100,7 +101,32 @@ def test_memory_is_counted_against_the_gpus(monkeypatch: pytest.MonkeyPatch) -> 
 
 
 @no_gpu
-def test_a_grid_on_whatever_there_is_has_the_processor_s_workers() -> None:
-    assert local.device_of("auto") == "cpu"
+def test_a_grid_on_whatever_there_is_has_the_processor_s_workers(tmp_path: Path) -> None:
+    assert local.devices_of("auto") == ("cpu",)
+    assert local.check_cells([plan.cell(tiny(), tmp_path)]) == local.cores()
     with pytest.raises(SettingError, match="sees 0 GPUs"):
-        local.device_of("cuda:1")
+        local.devices_of("cuda:1")
+
+
+@pytest.mark.parametrize(
+    ("free", "cores", "expected"),
+    [((10.0, 10.0), 16, 6), ((2.5, 1.2), 16, 3), ((0.1, 0.1), 16, 2), ((10.0, 10.0), 4, 4), ((2.5,), 16, 2)],
+)
+def test_gpus_hold_as_many_runs_as_fit_into_their_memory_and_no_more_than_three(
+    free: tuple[float, ...], cores: int, expected: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """`free` is in units of what the larger of the two runs needs; a GPU has one run at least."""
+    small, large = (settings.override(tiny(), [f"training.batch_size={size}"]) for size in (8, 64))
+    of_these = {small: 1_000, large: 1_000_000}
+    monkeypatch.setattr(costs, "cost", lambda one, **_: SimpleNamespace(needed=of_these[one]))
+    monkeypatch.setattr(devices, "chosen", torch.device)
+    monkeypatch.setattr(devices, "free_memory", lambda device: int(free[device.index] * 1_000_000))
+    monkeypatch.setattr(local, "cores", lambda: cores)
+    assert local._on_gpus((small, large), [f"cuda:{at}" for at in range(len(free))]) == expected
+
+
+def test_a_grid_shares_all_gpus_where_none_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 3)
+    for name, expected in (("cuda", [0, 1, 2]), ("auto", [0, 1, 2]), ("cuda:1", [1])):
+        assert devices.shared(name) == [torch.device("cuda", at) for at in expected]
+    assert devices.shared("cpu") == [devices.CPU]

@@ -25,7 +25,7 @@ from cleanpath.paper.tables import RECIPES, experiments
 from cleanpath.records import Writer, default_name
 from cleanpath.training.progress import Progress
 from tests.helpers import tiny
-from tests.pool_jobs import act, finish
+from tests.pool_jobs import act, finish, where
 
 QUICK = Path(__file__).parents[1] / "results" / "quick.json"
 
@@ -60,6 +60,33 @@ def test_error_is_told_and_its_process_does_nothing_else() -> None:
     assert [type(message) for _, message in ends] == [Ended] * 4
     numbers = [number for _, number in processes]
     assert numbers[0] != numbers[1] == numbers[2] != numbers[3]
+
+
+def test_processes_have_places_and_one_that_replaces_another_takes_its_place() -> None:
+    """With two GPUs the places take turns, so that a death does not put all runs onto one."""
+    with Pool(where, 3) as three:
+        for at in range(3):
+            three.start(("hold", str(at)))
+        places = {message for _, message in heard_of(three, 3)}
+        assert places == {0, 1, 2}
+        victim = next(worker for worker in three._busy if worker.place == 1)
+        victim.process.kill()
+        assert [message for _, message in heard_of(three, 1)] == [Died("SIGKILL")]
+        three.start(("hold", "3"))
+        assert [message for _, message in heard_of(three, 1)] == [1]
+    devices = ("cuda:0", "cuda:1")
+    assert local._mine(devices) == "cuda:0"
+    for place, expected in ((1, "cuda:1"), (2, "cuda:0"), (5, "cuda:1")):
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(pool, "_at", place)
+            assert local._mine(devices) == expected
+
+
+def heard_of(pool: Pool[Any], count: int) -> list[tuple[Any, Any]]:
+    found = list[tuple[Any, Any]]()
+    while len(found) < count:
+        found += pool.news()
+    return found
 
 
 def heard_until_idle(pool: Pool[Any]) -> list[Any]:

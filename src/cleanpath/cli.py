@@ -186,7 +186,7 @@ def reproduce(
     settings: Settings = None,
     device: Device = "cpu",
     workers: Annotated[
-        int | None, typer.Option(min=1, help="Runs at a time; default: one per core, 3 on a GPU.")
+        int | None, typer.Option(min=1, help="Runs at a time; default: one per core, up to 3 a GPU.")
     ] = None,
     cluster: ClusterAddress = None,
     runs: Root = Path("runs"),

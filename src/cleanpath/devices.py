@@ -43,6 +43,17 @@ def chosen(name: str, *, beside: int = 0) -> torch.device:
     return torch.device("cuda", at)
 
 
+def shared(name: str) -> list[torch.device]:
+    """The devices that the runs of a grid share: every GPU, where none is named.
+
+    Raises `SettingError` as `chosen`.
+    """
+    first = chosen(name)
+    if first.type == "cpu" or ":" in name:
+        return [first]
+    return [torch.device("cuda", at) for at in range(torch.cuda.device_count())]
+
+
 def check(device: torch.device, precision: str) -> None:
     """Raise `SettingError` for a precision that the device does not have."""
     if precision == "tf32" and (device.type != "cuda" or torch.cuda.get_device_capability(device) < _AMPERE):

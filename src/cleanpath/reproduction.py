@@ -35,7 +35,6 @@ from cleanpath.watch import Counting, Watch, say
 _MEASURED_ON_STEPS = ("quick", "laptop")
 """Scales of which a few steps can be tried here; the paper's networks may not fit into this machine."""
 
-_ON_A_GPU = 3
 _NOT_TIMED = "the start of torch and of a process for every run; what is measured on the runs when they have finished"
 """What a plan leaves out: no record says what it takes."""
 
@@ -268,15 +267,14 @@ def run(
         if device != "cpu":
             raise UserError(f"--device {device} is for this machine; the cells of a cluster run on its processors")
         on_cluster.check(cluster)
-    cells, device = job.cells(), local.device_of(device)
+    cells, devices = job.cells(), local.devices_of(device)
     todo = list(cells) if fresh else plan.to_do(cells)
-    cores = workers or _workers(device)
-    if todo:
-        local.check_cells(todo, device)
+    fit = local.check_cells(todo, devices) if todo else local.cores()
+    at_a_time = workers or fit
     ready()
     if todo:
         _say_what_seeds_can(job)
-        where = f"{cores} at a time" if cluster is None else f"on the cluster at {cluster}"
+        where = f"{at_a_time} at a time" if cluster is None else f"on the cluster at {cluster}"
         say(f"{len(todo)} of {len(cells)} cells to do, {where}")
         if job.scale.name not in _MEASURED_ON_STEPS:
             say(f"an estimate: {_gpu_hours(todo)}")
@@ -284,15 +282,10 @@ def run(
             forget(cell.run for cell in todo)
         with Watch(todo, done=len(cells) - len(todo)) as watch:
             if cluster is None:
-                local.run_cells(todo, workers=cores, tell=watch.tell, device=device)
+                local.run_cells(todo, workers=at_a_time, tell=watch.tell, devices=devices)
             else:
                 on_cluster.run_cells(todo, address=cluster, workers=workers, tell=watch.tell)
-    _measure(job, cores, again=fresh)
-
-
-def _workers(device: str) -> int:
-    """How many runs at a time; on a GPU fewer than cores, where they would wait for each other."""
-    return local.cores() if device == "cpu" else min(_ON_A_GPU, local.cores())
+    _measure(job, at_a_time, again=fresh)
 
 
 def _say_what_seeds_can(job: Reproduction) -> None:
@@ -332,17 +325,16 @@ def measured_plan(
     """
     if cluster is not None and workers is None:
         raise UserError("--dry-run asks no cluster: give --workers, the cores that it has; a step is measured here")
-    cells, device = job.cells(), local.device_of(device)
-    workers = workers or _workers(device)
+    cells, devices = job.cells(), local.devices_of(device)
     todo = list(cells) if fresh else plan.to_do(cells)
-    if job.scale.name in _MEASURED_ON_STEPS and todo:
-        local.check_cells(todo, device)
+    fit = local.check_cells(todo, devices) if job.scale.name in _MEASURED_ON_STEPS and todo else local.cores()
+    workers = workers or fit
     _say_what_seeds_can(job)
     if job.scale.name in _MEASURED_ON_STEPS:
         kinds = {plan.kind(cell): cell for cell in todo}
         busy = workers if cluster is None else local.cores()
         with Counting("kinds of cells tried for a few steps") as counting:
-            measured = local.measure_cells(list(kinds.values()), workers=busy, device=device, tell=counting.tell)
+            measured = local.measure_cells(list(kinds.values()), workers=busy, devices=devices, tell=counting.tell)
         costs = {
             kind: (tried.seconds, tried.memory, tried.disk)
             for kind, tried in ((kind, measured[cell.folder.name]) for kind, cell in kinds.items())
@@ -377,7 +369,7 @@ def measured_plan(
         "to_do": len(todo),
         "seconds": plan.makespan([seconds for seconds, _, _ in waiting], workers),
         "worker_seconds": sum(seconds for seconds, _, _ in waiting),
-        "device": device,
+        "devices": list(devices),
         "memory": sum(sorted((memory for _, memory, _ in waiting), reverse=True)[:workers]),
         "disk": sum(disk for _, _, disk in waiting),
         "free_disk": free_disk(job.root),

@@ -22,12 +22,14 @@ from cleanpath.experiment import Experiment, Network
 from cleanpath.grid import plan
 from cleanpath.grid.driver import News, drive
 from cleanpath.grid.plan import Cell
-from cleanpath.grid.pool import Died, Ended, Pool, Work, each
+from cleanpath.grid.pool import Died, Ended, Pool, Work, each, place
 from cleanpath.measures import Wish
 from cleanpath.nn import own
 from cleanpath.training.progress import Callback, Progress, Stepped
 
 _SECONDS_BETWEEN_NEWS = 0.2
+_ON_A_GPU = 3
+"""Runs that share one: more of them wait for each other (docs/gpu.md)."""
 
 
 def run_cells(
@@ -35,39 +37,51 @@ def run_cells(
     *,
     workers: int,
     tell: Callable[[News], None],
-    device: str = "cpu",
+    devices: Sequence[str] = ("cpu",),
     work: Work[Cell] | None = None,
 ) -> None:
-    """Run all cells, `workers` at a time on a device, as `drive` says; `work` is done instead of training, if given."""
-    with Pool(work or partial(train_cell, device=device), workers) as pool:
+    """Run all cells, `workers` at a time, as `drive` says; `work` is done instead of training, if given.
+
+    The workers take turns in the devices: with two GPUs the first and the third share one.
+    """
+    with Pool(work or partial(train_cell, devices=tuple(devices)), workers) as pool:
         drive(todo, pool, tell)
 
 
-def check_cells(cells: Sequence[Cell], device: str = "cpu") -> None:
-    """Raise `SettingError` for the first cell that cannot run there, before any does; in a process that has torch."""
+def check_cells(cells: Sequence[Cell], devices: Sequence[str] = ("cpu",)) -> int:
+    """How many of the cells can run at a time: one per core, on GPUs as many as their memory and `_ON_A_GPU` allow.
+
+    Raises `SettingError` for the first cell that cannot run there, before any does; in a process that has torch.
+    """
     kinds = {plan.kind(cell): cell.experiment for cell in reversed(cells)}
-    if trouble := _one(_check, (tuple(reversed(kinds.values())), device), "checks the cells"):
+    trouble, at_a_time = _one(_check, (tuple(reversed(kinds.values())), tuple(devices)), "checks the cells")
+    if trouble:
         raise SettingError(trouble)
+    return int(at_a_time)
 
 
-def device_of(name: str) -> str:
-    """The device that a name means here. Raises `SettingError` if there is none such."""
+def devices_of(name: str) -> tuple[str, ...]:
+    """The devices that a name means here: `cuda` all GPUs. Raises `SettingError` if there is none such."""
     if name == "cpu":
-        return name
+        return (name,)
     found, trouble = _one(_choose, name, "looks for devices")
     if trouble:
         raise SettingError(trouble)
-    return str(found)
+    return tuple(found)
 
 
 def measure_cells(
-    kinds: Sequence[Cell], *, workers: int, device: str = "cpu", tell: Callable[[int, int], None] = lambda *_: None
+    kinds: Sequence[Cell],
+    *,
+    workers: int,
+    devices: Sequence[str] = ("cpu",),
+    tell: Callable[[int, int], None] = lambda *_: None,
 ) -> dict[str, Tried]:
     """What one run of each cell takes, from a few steps of it, with all workers busy; told how many of all are done."""
     found = defaultdict[str, list[Tried]](list)
     copies = max(1, workers // max(1, len(kinds)))
     for cell, message in each(
-        partial(_measure, device=device), [cell for cell in kinds for _ in range(copies)], workers
+        partial(_measure, devices=tuple(devices)), [cell for cell in kinds for _ in range(copies)], workers
     ):
         if not isinstance(message, Ended | Died):
             found[cell.folder.name].append(message)
@@ -129,12 +143,15 @@ def _died(what_it_does: str) -> RunError:
     return RunError(f"the process that {what_it_does} died; `cleanpath doctor` tells of memory and limits")
 
 
-def train_cell(cell: Cell, news: Connection, *, device: str = "cpu", seconds_between: float | None = None) -> Ended:
+def train_cell(
+    cell: Cell, news: Connection, *, devices: Sequence[str] = ("cpu",), seconds_between: float | None = None
+) -> Ended:
     """One cell on one thread, in a process of a pool; a SIGTERM has it saved, so that it goes on from there.
 
     It is saved every `seconds_between` anyhow, as any run if that is not given.
     """
-    from cleanpath import assemble, devices
+    from cleanpath import assemble
+    from cleanpath.devices import chosen
     from cleanpath.keeping import SECONDS_BETWEEN
     from cleanpath.measuring import Moments
 
@@ -160,7 +177,7 @@ def train_cell(cell: Cell, news: Connection, *, device: str = "cpu", seconds_bet
             threads=1,
             callbacks=watchers,
             request=request,
-            device=devices.chosen(device),
+            device=chosen(_mine(devices)),
             seconds_between=SECONDS_BETWEEN if seconds_between is None else seconds_between,
         )
     except CleanpathError as error:
@@ -170,6 +187,10 @@ def train_cell(cell: Cell, news: Connection, *, device: str = "cpu", seconds_bet
     if request.signal_number is not None:
         sys.exit()
     return Ended(reason, spent=_runs_code_of_others(cell))
+
+
+def _mine(devices: Sequence[str]) -> str:
+    return devices[place() % len(devices)]
 
 
 def _runs_code_of_others(cell: Cell) -> bool:
@@ -185,30 +206,40 @@ def _choose(name: str, news: Connection) -> None:
     from cleanpath import devices
 
     try:
-        news.send((str(devices.chosen(name)), ""))
+        news.send(([str(one) for one in devices.shared(name)], ""))
     except SettingError as error:
-        news.send(("", str(error)))
+        news.send(([], str(error)))
 
 
-def _check(asked: tuple[tuple[Experiment, ...], str], news: Connection) -> None:
+def _check(asked: tuple[tuple[Experiment, ...], tuple[str, ...]], news: Connection) -> None:
     from cleanpath import assemble, devices
 
-    experiments, name = asked
-    device = devices.chosen(name)
+    experiments, names = asked
+    device = devices.chosen(names[0])
     for experiment in experiments:
         try:
             assemble.check(experiment)
             devices.check(device, experiment.training.precision)
         except UserError as error:
-            news.send(f"{experiment.source}: {error}")
+            news.send((f"{experiment.source}: {error}", 0))
             return
-    news.send("")
+    news.send(("", cores() if device.type == "cpu" else _on_gpus(experiments, names)))
 
 
-def _measure(cell: Cell, news: Connection, *, device: str) -> Ended:
+def _on_gpus(experiments: Sequence[Experiment], names: Sequence[str]) -> int:
+    """How many runs GPUs hold at a time, any of these; each holds one, which then says itself what is too much."""
     from cleanpath import costs, devices
 
-    news.send(costs.measure(cell.experiment, threads=1, device=devices.chosen(device)))
+    needed = max(costs.cost(one, device=devices.chosen(names[0])).needed for one in experiments)
+    room = (devices.free_memory(devices.chosen(name)) // needed for name in names)
+    return min(cores(), sum(max(1, min(_ON_A_GPU, held)) for held in room))
+
+
+def _measure(cell: Cell, news: Connection, *, devices: Sequence[str]) -> Ended:
+    from cleanpath import costs
+    from cleanpath.devices import chosen
+
+    news.send(costs.measure(cell.experiment, threads=1, device=chosen(_mine(devices))))
     return Ended(spent=_runs_code_of_others(cell))
 
 

@@ -31,6 +31,8 @@ _PRELOAD = [
 ]
 _SECONDS_TO_END = 5.0
 
+_at = 0
+
 Job = TypeVar("Job")
 
 
@@ -59,6 +61,7 @@ Work = Callable[[Job, Connection], Ended | None]
 class _Worker:
     process: BaseProcess
     line: Connection
+    place: int
 
 
 class Pool(Generic[Job]):
@@ -120,10 +123,11 @@ class Pool(Generic[Job]):
 
     def _started(self) -> _Worker:
         ours, theirs = self._context.Pipe()
-        process = self._context.Process(target=_serve, args=(self._work, theirs))  # type: ignore[attr-defined]
+        place = min({*range(self._most)} - {worker.place for worker in (*self._idle, *self._busy)})
+        process = self._context.Process(target=_serve, args=(self._work, theirs, place))  # type: ignore[attr-defined]
         process.start()
         theirs.close()
-        return _Worker(process, ours)
+        return _Worker(process, ours, place)
 
     def _release(self, worker: _Worker, *, spent: bool) -> None:
         del self._busy[worker]
@@ -144,8 +148,15 @@ def each(work: Work[Job], jobs: list[Job], workers: int) -> Iterator[tuple[Job, 
             yield from pool.news()
 
 
-def _serve(work: Work[Job], line: Connection) -> None:
+def place() -> int:
+    """Which of its pool's processes this is, from 0; one that replaces another has its place."""
+    return _at
+
+
+def _serve(work: Work[Job], line: Connection, place: int) -> None:
     """In a process of the pool: one job after another, until nobody sends any."""
+    global _at  # noqa: PLW0603 (of this process, as its number is)
+    _at = place
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the driver decides
     gc.collect()
     gc.freeze()  # what is there from the start is not looked through after every job

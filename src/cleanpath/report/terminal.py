@@ -126,7 +126,7 @@ def print_plan(plan: dict[str, Any]) -> None:
         cost = cost if row["status"] == "to do" else ("–", "–", "–")
         grid.add_row(escape(row["cell"]), row["status"], *cost)
     console.print(grid)
-    hours = f"{plan['worker_seconds'] / 3600:,.1f} {'core' if plan['device'] == 'cpu' else 'GPU worker'}-hours"
+    hours = f"{plan['worker_seconds'] / 3600:,.1f} {'core' if plan['devices'] == ['cpu'] else 'GPU worker'}-hours"
     console.print(
         f"{plan['to_do']} of {len(plan['cells'])} to do on {plan['workers']} workers: about {clock(plan['seconds'])}"
         f"{_until(plan['seconds'])}, {hours}, {_gigabytes(plan['memory'])} of memory, {_megabytes(plan['disk'])} on "
