@@ -327,6 +327,17 @@ def ranks() -> str:
     return "\n".join(lines) + "\n"
 
 
+def grid_kills() -> str:
+    """The campaigns of kills of grids."""
+    heads = ("on", "cells", "workers killed", "drivers killed", "nodes killed", "results written twice", "cells differing")
+    lines = [f"| {' | '.join(heads)} | date |", f"| --- | {' | '.join(['--:'] * (len(heads) - 1))} | --- |"]
+    for row in _lines("grid-kills"):
+        killed = (str(row["killed"].get(victim, 0)) for victim in ("worker", "driver", "node"))
+        wrong = (str(len(row[key])) for key in ("written twice", "differing"))
+        lines.append(f"| {' | '.join((row['on'], str(row['cells']), *killed, *wrong, row['date']))} |")
+    return "\n".join(lines) + "\n"
+
+
 def combinations() -> str:
     """How far the step of each combination is from the plain one."""
     rows = _recorded("combinations")["rows"]
@@ -632,6 +643,7 @@ BLOCKS: dict[str, Callable[[], str]] = {
     "depth_memory": depth_memory,
     "combinations": combinations,
     "ranks": ranks,
+    "grid_kills": grid_kills,
     "gpu": gpu,
     "gpu_layouts": gpu_layouts,
     "claims": claims,

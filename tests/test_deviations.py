@@ -86,6 +86,7 @@ def test_sentences_of_a_scale_are_of_its_own_settings_where_others_were_set() ->
     assert own("training.iterations=40") == {"150", "Training:", "It"}
     assert own("data.held_out=validation") == {"Data:", "It"}
     assert own("network.depth=14") == {"Networks", "It"}
+    assert own("network.width=4") == {"It"}
     first = of("table1", QUICK, "training.iterations=40").marked[0]
     assert first == (
         "c",

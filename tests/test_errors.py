@@ -68,7 +68,7 @@ def test_unknown_name_is_answered_with_those_like_it(name: str, known: tuple[str
 
 def test_unknown_name_says_where_all_names_are_listed() -> None:
     error = UnknownNameError("network", "resnet111", ["resnet110"], see="cleanpath list networks")
-    assert str(error).endswith("see `cleanpath list networks`")
+    assert str(error) == "no network 'resnet111'; did you mean resnet110? see `cleanpath list networks`"
 
 
 def test_where_nothing_is_alike_the_list_is_all_that_is_said() -> None:

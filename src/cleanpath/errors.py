@@ -100,7 +100,9 @@ def _nearest(name: str, known: list[str], see: str | None) -> str:
         answer = f"choose one of {', '.join(known)}"
     else:
         answer = "" if see else f"none of the {len(known):,} there are is like it"
-    return "; ".join(filter(None, (answer, f"see `{see}`" if see else "")))
+    listed = f"see `{see}`" if see else ""
+    # A question ends by its own mark.
+    return f"{answer} {listed}".strip() if answer.endswith("?") else "; ".join(filter(None, (answer, listed)))
 
 
 def _alike(name: str, known: list[str]) -> list[str]:

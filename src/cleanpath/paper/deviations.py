@@ -35,7 +35,13 @@ _FIELDS = {
 
 
 # What must be set for a sentence with the letter not to hold as it stands; one without a letter is of all settings.
-_SETTINGS = {NETWORK: "network.", DATA: "data.", TRAINING: "training.", DECAY: "training.", GATES: "network.shortcut."}
+_SETTINGS = {
+    NETWORK: ("network.depth", "network.branch", "network.layout"),
+    DATA: ("data.",),
+    TRAINING: ("training.",),
+    DECAY: ("training.decay_on",),
+    GATES: ("network.shortcut.",),
+}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -76,7 +82,7 @@ def deviations(
 
 def _of_the_scale(remark: Remark, changes: Sequence[str]) -> Remark:
     """A sentence of a scale's as it can be said of its runs: of its own settings, where others were set."""
-    about = _SETTINGS.get(remark.letter, "")
+    about = _SETTINGS.get(remark.letter, ("",))
     touched = any(change.strip().startswith(about) for change in changes)
     return replace(remark, text=f"With the scale's own settings: {remark.text}") if touched else remark
 
