@@ -329,7 +329,8 @@ def ranks() -> str:
 
 def grid_kills() -> str:
     """The campaigns of kills of grids."""
-    heads = ("on", "cells", "workers killed", "drivers killed", "nodes killed", "results written twice", "cells differing")
+    heads = ("on", "cells", *(f"{what} killed" for what in ("workers", "drivers", "nodes")))
+    heads += ("results written twice", "cells differing")
     lines = [f"| {' | '.join(heads)} | date |", f"| --- | {' | '.join(['--:'] * (len(heads) - 1))} | --- |"]
     for row in _lines("grid-kills"):
         killed = (str(row["killed"].get(victim, 0)) for victim in ("worker", "driver", "node"))

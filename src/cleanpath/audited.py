@@ -13,9 +13,9 @@ from cleanpath.auditing.finding import Judgement
 from cleanpath.auditing.judging import every_rule, judge
 from cleanpath.auditing.profile import Profile, plain
 from cleanpath.errors import UserError
-from cleanpath.records import write
 from cleanpath.reference import reference_for
 from cleanpath.report.audit_page import AuditPage, Side, render
+from cleanpath.writing import write
 
 _OURS = b'<meta name="generator" content="cleanpath">'
 """In the head of our pages; such a file may be written anew."""

@@ -18,7 +18,7 @@ from cleanpath.errors import RunError
 from cleanpath.estimate import Probe, Speed, speed_of
 from cleanpath.grid import local
 from cleanpath.machine import processor
-from cleanpath.records import write
+from cleanpath.writing import write
 
 
 @dataclass(frozen=True, kw_only=True)

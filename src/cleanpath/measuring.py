@@ -30,8 +30,9 @@ from cleanpath.measures import Wish
 from cleanpath.nn.asymmetric import Asymmetric
 from cleanpath.nn.resnet import ResNet
 from cleanpath.nn.unit import ResidualUnit
-from cleanpath.records import Run, write
+from cleanpath.records import Run
 from cleanpath.training.progress import Callback, Progress
+from cleanpath.writing import write
 
 IMAGES = 64
 MOMENTS = (1 / 64, 1 / 32, 1 / 16, 1 / 8, 1 / 4, 1 / 2, 3 / 4)

@@ -10,13 +10,13 @@ from cleanpath.errors import RunError, SettingError
 from cleanpath.grid import local
 from cleanpath.paper.figures import DRAWINGS, Panel
 from cleanpath.paper.parts import Recipe
-from cleanpath.records import write
 from cleanpath.report.beginnings import beginnings
 from cleanpath.report.collect import facts
 from cleanpath.report.drawing import Drawn
 from cleanpath.report.page import page
 from cleanpath.report.standing import Standing
 from cleanpath.reproduction import Outcome, Reproduction
+from cleanpath.writing import write
 
 _DRAWN_DEPTH = 14  # two units per stage, of which the second keeps the width
 

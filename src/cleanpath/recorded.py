@@ -16,8 +16,8 @@ from cleanpath.pages import Page
 from cleanpath.paper.scales import SCALES
 from cleanpath.paper.seeding import seeds_asked
 from cleanpath.paper.tables import ALL, RECIPES
-from cleanpath.records import write
 from cleanpath.reproduction import Reproduction, reproduction
+from cleanpath.writing import write
 
 _SCHEMA, _VERSION = "cleanpath.reproduction", 1
 _LONGEST_NAME = 60

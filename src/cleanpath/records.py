@@ -30,9 +30,13 @@ from cleanpath.errors import RunError
 from cleanpath.experiment import Experiment
 from cleanpath.locking import acquire, holder_of
 from cleanpath.nn import catalog
+from cleanpath.writing import write
 
 _EXPERIMENT, _ENVIRONMENT, _METRICS, RESULT = "experiment.json", "environment.json", "metrics.jsonl", "result.json"
 _WEIGHTS, _FAILURE, _LOCK = "weights.safetensors", "failure.txt", "lock"
+# What a process leaves that was killed before it wrote what it was asked, and what a grid then notes of it.
+_BEFORE = re.compile(r"lock|failure\.txt|\.(lock|failure\.txt|experiment\.json)\.\d+")
+_TORN = re.compile(r"\.(?!lock\.).+\.\d+")
 _PREPARATION, _POST_MORTEM = "preparation.safetensors", "post-mortem.safetensors"
 
 
@@ -192,6 +196,7 @@ class Writer:
             self._check_goes_on()
             for stale in (RESULT, _FAILURE, _WEIGHTS, _PREPARATION, _POST_MORTEM):
                 (folder / stale).unlink(missing_ok=True)
+            _remove_torn(folder)
             _write_json(folder / _EXPERIMENT, settings.to_data(self._experiment))
             _write_json(folder / _ENVIRONMENT, self._environment)
             if not self._resume:
@@ -304,6 +309,13 @@ def remove_bare(folder: Path, experiment: Experiment) -> None:
             folder.rmdir()
 
 
+def _remove_torn(folder: Path) -> None:
+    """Remove what killed processes did not write to its end; of locks `acquire` takes care."""
+    for path in folder.glob(".*"):
+        if _TORN.fullmatch(path.name):
+            path.unlink(missing_ok=True)
+
+
 def _remove_checkpoints(folder: Path) -> None:
     for path in folder.glob("checkpoint-*.safetensors"):
         path.unlink(missing_ok=True)
@@ -319,7 +331,7 @@ def check_folder(folder: Path, experiment: Experiment) -> None:
     """Refuse a folder that is a file, holds something that is not a run, or holds another experiment's run."""
     if folder.exists() and not folder.is_dir():
         raise RunError(f"{folder} is a file; choose another folder with --out")
-    if not folder.is_dir() or not any(folder.iterdir()):
+    if not folder.is_dir() or all(_BEFORE.fullmatch(path.name) for path in folder.iterdir()):
         return
     found = Run(folder).experiment
     if settings.digest(found) == settings.digest(experiment):
@@ -354,26 +366,6 @@ def runs_below(root: Path) -> tuple[Run, ...]:
     if not root.is_dir():
         return ()
     return tuple(Run(path.parent) for path in sorted(root.glob(f"*/{_EXPERIMENT}")))
-
-
-def write(path: Path, data: bytes) -> None:
-    """Replace a file whole and durably: a temporary file in the same folder, fsync, rename, fsync of the folder."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        with temporary.open("wb") as out:
-            out.write(data)
-            out.flush()
-            os.fsync(out.fileno())
-        temporary.replace(path)
-    except OSError as error:
-        temporary.unlink(missing_ok=True)
-        raise RunError(f"{path} cannot be written: {error.strerror}") from error
-    if os.name == "posix":
-        folder = os.open(path.parent, os.O_RDONLY)
-        try:
-            os.fsync(folder)
-        finally:
-            os.close(folder)
 
 
 def _write_json(path: Path, data: Mapping[str, Any]) -> None:

@@ -27,7 +27,8 @@ from cleanpath.grid.local import train_cell
 from cleanpath.grid.plan import DONE, Cell
 from cleanpath.grid.pool import Died, Ended, Pool, Work
 from cleanpath.locking import acquire
-from cleanpath.records import RESULT, write
+from cleanpath.records import RESULT
+from cleanpath.writing import write
 
 _CHECKPOINTS, _LOCK = "checkpoint-", "lock"
 _SECONDS_OF_WAITING, _SECONDS_BETWEEN_COUNTS = 1.0, 5.0

@@ -1,0 +1,26 @@
+"""Files that are whole or not there."""
+
+import os
+from pathlib import Path
+
+from cleanpath.errors import RunError
+
+
+def write(path: Path, data: bytes) -> None:
+    """Replace a file whole and durably: a temporary file in the same folder, fsync, rename, fsync of the folder."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        with temporary.open("wb") as out:
+            out.write(data)
+            out.flush()
+            os.fsync(out.fileno())
+        temporary.replace(path)
+    except OSError as error:
+        temporary.unlink(missing_ok=True)
+        raise RunError(f"{path} cannot be written: {error.strerror}") from error
+    if os.name == "posix":
+        folder = os.open(path.parent, os.O_RDONLY)
+        try:
+            os.fsync(folder)
+        finally:
+            os.close(folder)
