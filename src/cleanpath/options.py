@@ -138,7 +138,7 @@ OwnUnits = Annotated[
 ClusterAddress = Annotated[
     str | None,
     typer.Option(
-        "--cluster", metavar="HOST:PORT", help="Run on the Ray cluster with this head; untried (docs/cluster.md)."
+        "--cluster", metavar="HOST:PORT", help="Run on the Ray cluster with this head (docs/cluster.md)."
     ),
 ]
 Strict = Annotated[bool, typer.Option("--strict", help="Exit with 1 if a claim of the paper is contradicted.")]
