@@ -35,8 +35,8 @@ from cleanpath.nn import catalog
 from cleanpath.records import Run
 
 RESULTS = Path("results/grid-kills.jsonl")
-FIRST, LONGEST = 0.5, 6.0
-"""Seconds from one kill to the next."""
+FIRST, LONGEST, LONGEST_ON_RAY = 0.5, 6.0, 30.0
+"""Seconds from one kill to the next. On Ray a process starts for every cell: nothing but starts would be killed."""
 SAVING_OFTEN = partial(local.train_cell, seconds_between=0.2)
 """So that kills hit the writing of checkpoints too."""
 CLOCKS = {"seconds", "peak_memory"}
@@ -93,18 +93,19 @@ def _drive(cells: Sequence[Cell], address: str | None) -> None:
 def _hunt(asked: argparse.Namespace, cells: Sequence[Cell], nodes: Any) -> dict[str, Any]:
     """Drive, kill, drive again; what was killed, and what was written twice."""
     choose = random.Random(asked.seed)  # noqa: S311
+    longest = LONGEST_ON_RAY if asked.ray else LONGEST
     killed, written, drivers = Counter[str](), defaultdict[str, set[int]](set), 0
     began, driver, next_kill = time.monotonic(), None, 0.0
     while any(cell.status not in plan.DONE for cell in cells):
         if driver is None or driver.poll() is not None:
             driver = _started(cells[0].folder.parent, asked, nodes)
             drivers += 1
-            next_kill = time.monotonic() + choose.uniform(FIRST, LONGEST)
+            next_kill = time.monotonic() + choose.uniform(FIRST, longest)
         now = time.monotonic()
         if now >= next_kill and now - began < 60 * asked.minutes:
             victim = choose.choice(("worker", "worker", "worker", "node" if asked.ray else "worker", "driver"))
             killed[victim] += _kill(victim, driver, nodes, choose)
-            next_kill = now + choose.uniform(FIRST, LONGEST)
+            next_kill = now + choose.uniform(FIRST, longest)
         for cell in cells:
             with suppress(FileNotFoundError):
                 written[cell.label].add((cell.folder / "result.json").stat().st_ino)
