@@ -103,17 +103,23 @@ def test_memory_is_counted_against_the_gpus(monkeypatch: pytest.MonkeyPatch) -> 
 @no_gpu
 def test_a_grid_on_whatever_there_is_has_the_processor_s_workers(tmp_path: Path) -> None:
     assert local.devices_of("auto") == ("cpu",)
-    assert local.check_cells([plan.cell(tiny(), tmp_path)]) == local.cores()
+    assert local.check_cells([plan.cell(tiny(), tmp_path)]) == ("cpu",) * local.cores()
     with pytest.raises(SettingError, match="sees 0 GPUs"):
         local.devices_of("cuda:1")
 
 
 @pytest.mark.parametrize(
     ("free", "cores", "expected"),
-    [((10.0, 10.0), 16, 6), ((2.5, 1.2), 16, 3), ((0.1, 0.1), 16, 2), ((10.0, 10.0), 4, 4), ((2.5,), 16, 2)],
+    [
+        ((10.0, 10.0), 16, (0, 1, 0, 1, 0, 1)),
+        ((3.5, 1.2), 16, (0, 1, 0, 0)),
+        ((0.1, 0.1), 16, (0, 1)),
+        ((10.0, 10.0), 4, (0, 1, 0, 1)),
+        ((2.5,), 16, (0, 0)),
+    ],
 )
 def test_gpus_hold_as_many_runs_as_fit_into_their_memory_and_no_more_than_three(
-    free: tuple[float, ...], cores: int, expected: int, monkeypatch: pytest.MonkeyPatch
+    free: tuple[float, ...], cores: int, expected: tuple[int, ...], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """`free` is in units of what the larger of the two runs needs; a GPU has one run at least."""
     small, large = (settings.override(tiny(), [f"training.batch_size={size}"]) for size in (8, 64))
@@ -122,7 +128,8 @@ def test_gpus_hold_as_many_runs_as_fit_into_their_memory_and_no_more_than_three(
     monkeypatch.setattr(devices, "chosen", torch.device)
     monkeypatch.setattr(devices, "free_memory", lambda device: int(free[device.index] * 1_000_000))
     monkeypatch.setattr(local, "cores", lambda: cores)
-    assert local._on_gpus((small, large), [f"cuda:{at}" for at in range(len(free))]) == expected
+    found = local._on_gpus((small, large), [f"cuda:{at}" for at in range(len(free))])
+    assert found == tuple(f"cuda:{at}" for at in expected)
 
 
 def test_a_grid_shares_all_gpus_where_none_is_named(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -6,6 +6,7 @@ import os
 import re
 import shlex
 import signal
+import socket
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -105,6 +106,18 @@ def test_refusals_come_before_anything_is_written(tmp_path: Path, monkeypatch: p
     assert_user_error(outcome, "refusing 10.0.0.5:6379", "docs/cluster.md")
 
 
+def test_cluster_where_nobody_listens_is_refused_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Before the cells are checked: Ray itself tries for ten minutes."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        address = f"127.0.0.1:{free.getsockname()[1]}"
+        cluster.check(address)
+        monkeypatch.chdir(tmp_path)
+        with nothing_written(tmp_path):
+            outcome = here("reproduce", "table2", *TINY, *ONE, "--cluster", address)
+    assert_user_error(outcome, f"no Ray cluster answers at {address}", "docs/cluster.md")
+
+
 def test_without_ray_the_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(cluster, "find_spec", lambda _: None)
     with pytest.raises(UserError, match=r"pip install 'cleanpath\[cluster\]'"):
@@ -117,7 +130,7 @@ def test_without_ray_the_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> None
 def on_a_node(cell: Cell, work: pool.Work[Cell]) -> list[Any]:
     """What the task sends for a cell, with what its folder holds."""
     held = {path.name: path.read_bytes() for path in cell.folder.iterdir()} if cell.folder.is_dir() else {}
-    return list(cluster._elsewhere(cell, held, str(Path.cwd()), work))
+    return list(cluster._elsewhere(cell, held, cluster._Place(str(Path.cwd()), None), work))
 
 
 def gathered(cell: Cell, sent: list[Any]) -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from cleanpath.records import Run, runs_below
-from tests.helpers import ONE, PATIENCE, TINY, assert_same_run, outside, small_disk
+from tests.helpers import ONE, PATIENCE, TINY, assert_same_run, outside, small_disk, wait_until
 
 GRID = ("reproduce", "table2", *TINY, *ONE, "--workers", "2", "--json", "--page", "page.html")
 
@@ -72,3 +72,29 @@ def test_clock_that_jumps_changes_no_bit_and_loses_no_cell(tmp_path: Path, calm:
     shutil.rmtree(tmp_path / "runs" / runs_below(calm)[0].name)
     again = outside(*GRID, cwd=tmp_path, PYTHONPATH=str(tmp_path))
     assert "1 of 5 cells to do" in again.err
+
+
+@pytest.mark.slow
+def test_two_drivers_on_one_grid_of_which_one_is_killed_lose_nothing_and_do_nothing_twice(
+    tmp_path: Path, calm: Path
+) -> None:
+    words = [sys.executable, "-m", "cleanpath", *GRID]
+    drivers = [subprocess.Popen(words, cwd=tmp_path, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE) for _ in "ab"]
+    results = dict[str, int]()
+
+    def seen() -> int:
+        for path in tmp_path.glob("runs/*/result.json"):
+            results.setdefault(path.parent.name, path.stat().st_ino)
+        return len(results)
+
+    wait_until(lambda: seen() > 0, "the first cell")
+    drivers[0].kill()
+    for driver in drivers:
+        driver.communicate(timeout=PATIENCE)
+    assert drivers[1].returncode in (0, 2), "done, or told that the other one's workers still had a cell"
+    again = outside(*GRID, cwd=tmp_path)
+    assert again.code == 0, again.err
+    seen()
+    assert {path.parent.name: path.stat().st_ino for path in tmp_path.glob("runs/*/result.json")} == results
+    assert not list(tmp_path.glob("runs/*/failure.txt"))
+    assert_same_runs(tmp_path / "runs", calm)

@@ -4,7 +4,6 @@ import errno
 import json
 import os
 import signal
-import socket
 import subprocess
 import sys
 from collections.abc import Callable
@@ -14,7 +13,7 @@ from typing import Any
 import pytest
 
 from cleanpath import locking, records, settings, writing
-from cleanpath.errors import RunError
+from cleanpath.errors import HeldError, RunError
 from cleanpath.experiment import Experiment
 from cleanpath.records import Run, Writer, check_folder, default_name, record_failure, remove_bare, runs_below
 from tests.helpers import assert_same_run, nothing_written, tiny, tree
@@ -248,7 +247,7 @@ def test_forgotten_run_is_one_to_train(tmp_path: Path) -> None:
 def lock(folder: Path, **changes: Any) -> None:
     """Write a lock as this process would, with changes."""
     folder.mkdir(exist_ok=True)
-    mine = {"host": socket.gethostname(), "pid": os.getpid(), "started": locking.started(os.getpid())}
+    mine = {**locking._here(), "pid": os.getpid(), "started": locking.started(os.getpid())}
     (folder / "lock").write_text(json.dumps({**mine, **changes}))
 
 
@@ -287,6 +286,46 @@ def test_lock_of_another_host_is_refused_with_the_file_to_remove(tmp_path: Path)
     lock(folder, host="elsewhere", pid=4711)
     with nothing_written(tmp_path), pytest.raises(RunError, match=r"process 4711 on elsewhere .*remove .*run/lock"):
         finished(folder)
+
+
+def test_lock_of_another_container_of_this_host_is_no_dead_process_s(tmp_path: Path) -> None:
+    """Its numbers of processes are others than ours: one that we do not see may live."""
+    folder = finished(tmp_path / "run").folder
+    lock(folder, processes="pid:[1]", pid=999_999_999)
+    with nothing_written(tmp_path), pytest.raises(HeldError, match=r"process 999999999 on a container of .*run/lock"):
+        finished(folder)
+
+
+def test_lock_is_there_with_its_content_or_not_at_all(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A full disk, or a kill at any moment, leaves no empty one, which nobody could tell from a living process's."""
+    lock_file, seen = tmp_path / "lock", list[bytes]()
+    plain = os.link
+
+    def spy(one: Path, other: Path) -> None:
+        assert not lock_file.exists()
+        plain(one, other)
+        seen.append(lock_file.read_bytes())
+
+    monkeypatch.setattr(os, "link", spy)
+    locking.acquire(lock_file)
+    assert json.loads(seen[0])["pid"] == os.getpid()
+    lock_file.unlink()
+    monkeypatch.setattr(Path, "write_bytes", full_disk)
+    with pytest.raises(OSError, match="No space left"):
+        locking.acquire(lock_file)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_lock_on_a_file_system_without_links(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def none(*_: Any) -> None:
+        raise PermissionError(errno.EPERM, "Operation not permitted")
+
+    monkeypatch.setattr(os, "link", none)
+    locking.acquire(tmp_path / "lock")
+    assert locking.holder_of(tmp_path / "lock") == f"process {os.getpid()}"
+    with pytest.raises(HeldError):
+        locking.acquire(tmp_path / "lock")
+    assert [path.name for path in tmp_path.iterdir()] == ["lock"]
 
 
 def test_lock_that_was_cut_names_the_file_to_remove(tmp_path: Path) -> None:

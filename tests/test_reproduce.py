@@ -368,6 +368,9 @@ def test_plan_at_scale_paper_says_its_gpu_hours_and_tries_nothing(name: str) -> 
     assert "GPU-hours" in plan.json()["how"]
     assert "estimate" in plan.json()["how"]
     assert plan.json()["seconds"] > 1e6
+    assert plan.json()["disk"] > 1e8
+    told = " ".join(here("reproduce", name, "--scale", "paper", "--dry-run").out.split())
+    assert re.search(r"about [\d,]+ hours( \(until .*\))?, [\d,.]+ core-hours, [\d.]+ [GM]B on disk", told)
 
 
 @pytest.fixture

@@ -54,6 +54,10 @@ class RunError(UserError):
     """A run folder that is not what it should be: another experiment's, damaged, or in use."""
 
 
+class HeldError(RunError):
+    """A run that another process writes, or is just opening."""
+
+
 class NonFiniteError(CleanpathError):
     """A loss or a gradient norm that is not finite; training stopped before the optimizer step."""
 

@@ -137,9 +137,7 @@ OwnUnits = Annotated[
 ]
 ClusterAddress = Annotated[
     str | None,
-    typer.Option(
-        "--cluster", metavar="HOST:PORT", help="Run on the Ray cluster with this head (docs/cluster.md)."
-    ),
+    typer.Option("--cluster", metavar="HOST:PORT", help="Run on the Ray cluster with this head (docs/cluster.md)."),
 ]
 Strict = Annotated[bool, typer.Option("--strict", help="Exit with 1 if a claim of the paper is contradicted.")]
 PageFile = Annotated[Path, typer.Option("--page", metavar="FILE", help="Where the HTML page goes.")]

@@ -35,8 +35,9 @@ from cleanpath.writing import write
 _EXPERIMENT, _ENVIRONMENT, _METRICS, RESULT = "experiment.json", "environment.json", "metrics.jsonl", "result.json"
 _WEIGHTS, _FAILURE, _LOCK = "weights.safetensors", "failure.txt", "lock"
 # What a process leaves that was killed before it wrote what it was asked, and what a grid then notes of it.
-_BEFORE = re.compile(r"lock|failure\.txt|\.(lock|failure\.txt|experiment\.json)\.\d+")
+_BEFORE = re.compile(r"lock|failure\.txt|\.(lock|failure\.txt|experiment\.json)\.\d+(\.new)?")
 _TORN = re.compile(r"\.(?!lock\.).+\.\d+")
+_CHECKPOINT = re.compile(r"checkpoint-(\d+)-.*\.safetensors")
 _PREPARATION, _POST_MORTEM = "preparation.safetensors", "post-mortem.safetensors"
 
 
@@ -106,7 +107,7 @@ class Run:
 
     @property
     def status(self) -> str:
-        """`finished` or `diverged` once it ended, `failed` if it crashed, `running` while held, else `interrupted`.
+        """`finished` or `diverged` once it ended, `running` while held, `failed` if it crashed, else `interrupted`.
 
         A result that cannot be read makes it `damaged`: it is trained again.
         """
@@ -116,9 +117,15 @@ class Run:
             return "damaged"
         if result is not None:
             return str(result["status"])
-        if self.failure is not None:
-            return "failed"
-        return "running" if self.holder else "interrupted"
+        if self.holder:
+            return "running"
+        return "interrupted" if self.failure is None else "failed"
+
+    @property
+    def saved(self) -> int:
+        """The iteration of its newest checkpoint, going by the names; 0 without any."""
+        found = map(_CHECKPOINT.fullmatch, (path.name for path in self.folder.glob("checkpoint-*")))
+        return max((int(one[1]) for one in found if one), default=0)
 
     @property
     def holder(self) -> str | None:
@@ -196,7 +203,7 @@ class Writer:
             self._check_goes_on()
             for stale in (RESULT, _FAILURE, _WEIGHTS, _PREPARATION, _POST_MORTEM):
                 (folder / stale).unlink(missing_ok=True)
-            _remove_torn(folder)
+            remove_torn(folder)
             _write_json(folder / _EXPERIMENT, settings.to_data(self._experiment))
             _write_json(folder / _ENVIRONMENT, self._environment)
             if not self._resume:
@@ -285,15 +292,15 @@ class Writer:
 
 
 def forget(runs: Iterable[Run]) -> None:
-    """Make runs ones that have not ended; all of them, or none if a process holds one. Raises `RunError` then."""
-    runs = list(runs)
-    for run in runs:
-        if run.holder:
-            raise RunError(f"{run.folder} is being written by {run.holder}; wait for it, or end it")
-    for run in runs:
-        for name in (RESULT, _FAILURE):
-            (run.folder / name).unlink(missing_ok=True)
-        _remove_checkpoints(run.folder)
+    """Make runs ones that have not ended; all of them, or none if a process holds one. Raises `HeldError` then."""
+    with contextlib.ExitStack() as stack:
+        runs = [run for run in runs if run.folder.is_dir()]
+        for run in runs:
+            stack.callback(acquire(run.folder / _LOCK).unlink)
+        for run in runs:
+            for name in (RESULT, _FAILURE):
+                (run.folder / name).unlink(missing_ok=True)
+            _remove_checkpoints(run.folder)
 
 
 def remove_bare(folder: Path, experiment: Experiment) -> None:
@@ -309,7 +316,7 @@ def remove_bare(folder: Path, experiment: Experiment) -> None:
             folder.rmdir()
 
 
-def _remove_torn(folder: Path) -> None:
+def remove_torn(folder: Path) -> None:
     """Remove what killed processes did not write to its end; of locks `acquire` takes care."""
     for path in folder.glob(".*"):
         if _TORN.fullmatch(path.name):

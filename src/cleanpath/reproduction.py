@@ -35,6 +35,8 @@ from cleanpath.watch import Counting, Watch, say
 _MEASURED_ON_STEPS = ("quick", "laptop")
 """Scales of which a few steps can be tried here; the paper's networks may not fit into this machine."""
 
+_CHECKPOINTS = 6
+"""Times what a finished run keeps, while it goes on: two, of weights, the optimizer's state and averages."""
 _NOT_TIMED = "the start of torch and of a process for every run; what is measured on the runs when they have finished"
 """What a plan leaves out: no record says what it takes."""
 
@@ -266,11 +268,11 @@ def run(
     if cluster is not None:
         if device != "cpu":
             raise UserError(f"--device {device} is for this machine; the cells of a cluster run on its processors")
-        on_cluster.check(cluster)
+        on_cluster.check(cluster, listening=True)
     cells, devices = job.cells(), local.devices_of(device)
-    todo = list(cells) if fresh else plan.to_do(cells)
-    fit = local.check_cells(todo, devices) if todo else local.cores()
-    at_a_time = workers or fit
+    todo = plan.in_order(cells) if fresh else plan.to_do(cells)
+    places = local.check_cells(todo, devices) if todo else devices
+    at_a_time = workers or len(places)
     ready()
     if todo:
         _say_what_seeds_can(job)
@@ -282,10 +284,10 @@ def run(
             forget(cell.run for cell in todo)
         with Watch(todo, done=len(cells) - len(todo)) as watch:
             if cluster is None:
-                local.run_cells(todo, workers=at_a_time, tell=watch.tell, devices=devices)
+                local.run_cells(todo, workers=at_a_time, tell=watch.tell, devices=places)
             else:
                 on_cluster.run_cells(todo, address=cluster, workers=workers, tell=watch.tell)
-    _measure(job, at_a_time, again=fresh)
+    _measure(job, local.cores() if cluster is not None else at_a_time, again=fresh)
 
 
 def _say_what_seeds_can(job: Reproduction) -> None:
@@ -326,24 +328,36 @@ def measured_plan(
     if cluster is not None and workers is None:
         raise UserError("--dry-run asks no cluster: give --workers, the cores that it has; a step is measured here")
     cells, devices = job.cells(), local.devices_of(device)
-    todo = list(cells) if fresh else plan.to_do(cells)
-    fit = local.check_cells(todo, devices) if job.scale.name in _MEASURED_ON_STEPS and todo else local.cores()
-    workers = workers or fit
+    todo = plan.in_order(cells) if fresh else plan.to_do(cells)
+    places = local.check_cells(todo, devices) if todo and job.scale.name in _MEASURED_ON_STEPS else ()
+    workers = workers or len(places) or local.cores()
     _say_what_seeds_can(job)
     if job.scale.name in _MEASURED_ON_STEPS:
         kinds = {plan.kind(cell): cell for cell in todo}
         busy = workers if cluster is None else local.cores()
         with Counting("kinds of cells tried for a few steps") as counting:
-            measured = local.measure_cells(list(kinds.values()), workers=busy, devices=devices, tell=counting.tell)
+            measured = local.measure_cells(list(kinds.values()), workers=busy, devices=places, tell=counting.tell)
         costs = {
             kind: (tried.seconds, tried.memory, tried.disk)
             for kind, tried in ((kind, measured[cell.folder.name]) for kind, cell in kinds.items())
         }
         how = "measured from a few steps just now"
     else:
-        speed, kinds = machine_speed.measured().speed if todo else None, {plan.kind(cell): cell for cell in todo}
-        disks = dict(zip(kinds, local.disk_of(list(kinds.values())), strict=True)) if todo else {}
-        costs = {kind: (estimate.seconds(kind, speed), 0, disks[kind]) for kind in kinds if speed is not None}
+        kinds, on_gpus = {plan.kind(cell): cell for cell in todo}, devices != ("cpu",)
+        if strange := [kind.data.name for kind in kinds if not estimate.known(kind)]:
+            raise UserError(
+                f"no estimate for {strange[0]}: at scale paper --dry-run knows the tables' own data; run it"
+            )
+        of_kinds = dict(zip(kinds, local.disk_of(list(kinds.values())), strict=True)) if todo else {}
+        speed = machine_speed.measured().speed if todo and not on_gpus else None
+        costs = {
+            kind: (
+                3600 * estimate.gpu_hours([kind]) if speed is None else estimate.seconds(kind, speed),
+                0,
+                of_kinds[kind],
+            )
+            for kind in kinds
+        }
         how = f"an estimate from multiply-adds; {_gpu_hours(todo)}"
     rows, folders = [], {cell.folder for cell in todo}
     for cell in cells:
@@ -360,6 +374,7 @@ def measured_plan(
             }
         )
     waiting = [costs[plan.kind(cell)] for cell in todo]
+    disks = [disk for _, _, disk in waiting]
     return {
         "schema": "cleanpath.plan",
         "version": 1,
@@ -371,7 +386,7 @@ def measured_plan(
         "worker_seconds": sum(seconds for seconds, _, _ in waiting),
         "devices": list(devices),
         "memory": sum(sorted((memory for _, memory, _ in waiting), reverse=True)[:workers]),
-        "disk": sum(disk for _, _, disk in waiting),
+        "disk": sum(disks) + _CHECKPOINTS * sum(sorted(disks, reverse=True)[:workers]),
         "free_disk": free_disk(job.root),
         "left_out": _NOT_TIMED,
     }

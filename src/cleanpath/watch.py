@@ -78,9 +78,9 @@ class Watch:
             return
         self._ended += 1
         status = cell.status
-        self._failed += status == "failed"
+        self._failed += status == "failed" or bool(news.reason)
         self._remaining.ended(cell, attempt.whole(now) if status == "finished" else None)
-        self._say(f"{self._total()}  {_outcome(cell)}")
+        self._say(f"{self._total()}  {_outcome(cell, news.reason)}")
 
     def _say(self, line: str) -> None:
         self._console.print(Text(line), soft_wrap=True)
@@ -139,10 +139,10 @@ def _line(cell: Cell, progress: Progress | None) -> str:
     )
 
 
-def _outcome(cell: Cell) -> str:
+def _outcome(cell: Cell, reason: str) -> str:
     result = cell.run.result
     if result is None:
-        return f"{cell.label}: {cell.status}: {cell.run.failure or 'another process has it'}"
+        return f"{cell.label}: failed: {cell.run.failure or reason or 'it left no result'}"
     if result["status"] == "diverged":
         return f"{cell.label}: diverged, {result['reason']}"
     return f"{cell.label}: error {result['error']:.1f}% after {clock(result['seconds'])}"

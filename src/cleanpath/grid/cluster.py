@@ -10,6 +10,7 @@ import ipaddress
 import logging
 import os
 import signal
+import socket
 import tempfile
 import time
 from collections import deque
@@ -21,17 +22,19 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-from cleanpath.errors import RunError, UserError
+from cleanpath.errors import HeldError, RunError, UserError
 from cleanpath.grid.driver import News, drive
 from cleanpath.grid.local import train_cell
 from cleanpath.grid.plan import DONE, Cell
 from cleanpath.grid.pool import Died, Ended, Pool, Work
 from cleanpath.locking import acquire
-from cleanpath.records import RESULT
+from cleanpath.records import RESULT, remove_torn
 from cleanpath.writing import write
 
-_CHECKPOINTS, _LOCK = "checkpoint-", "lock"
-_SECONDS_OF_WAITING, _SECONDS_BETWEEN_COUNTS = 1.0, 5.0
+_CHECKPOINTS, _LOCK, _DATA = "checkpoint-", "lock", "CLEANPATH_DATA"
+_SECONDS_OF_WAITING, _SECONDS_BETWEEN_COUNTS, _SECONDS_TO_ANSWER = 1.0, 5.0, 5.0
+_TRIES = "1"
+"""Of Ray to reach a server that listens, each of half a minute; twenty by itself."""
 
 
 @dataclass(frozen=True)
@@ -40,6 +43,14 @@ class Files:
 
     names: frozenset[str]
     new: dict[str, bytes]
+
+
+@dataclass(frozen=True)
+class _Place:
+    """From where the command names units and data."""
+
+    folder: str
+    data: str | None
 
 
 def run_cells(
@@ -93,15 +104,22 @@ class Cluster:
         try:
             cell.folder.mkdir(parents=True, exist_ok=True)
             lock = acquire(cell.folder / _LOCK)
-        except RunError as error:
+        except (RunError, OSError) as error:
+            self._refused.append((cell, Ended(str(error), held=isinstance(error, HeldError))))
+            return
+        try:
+            if cell.status in DONE:  # another driver was quicker
+                self._refused.append((cell, Ended()))
+                return
+            remove_torn(cell.folder)
+            held = {path.name: path.read_bytes() for path in _files(cell.folder)}
+            place = _Place(str(Path.cwd()), os.environ.get(_DATA))
+            self._running[self._task.remote(cell, held, place, self._work)] = (cell, lock)
+        except OSError as error:
             self._refused.append((cell, Ended(str(error))))
-            return
-        if cell.status in DONE:  # another driver was quicker
-            lock.unlink()
-            self._refused.append((cell, Ended()))
-            return
-        held = {path.name: path.read_bytes() for path in _files(cell.folder)}
-        self._running[self._task.remote(cell, held, str(Path.cwd()), self._work)] = (cell, lock)
+        finally:
+            if not any(lock == mine for _, mine in self._running.values()):
+                lock.unlink()
 
     def news(self) -> Iterator[tuple[Cell, Any]]:
         """Wait until something happens; put what nodes sent into the run folders, and tell the rest."""
@@ -114,8 +132,14 @@ class Cluster:
             cell, lock = self._running[task]
             message = self._said(task)
             if isinstance(message, Files):
-                _gather(cell.folder, message)
-                continue
+                try:
+                    _gather(cell.folder, message)
+                except (RunError, OSError) as error:
+                    # The task is given up: what it goes on to make has no room here.
+                    self._ray.cancel(task, force=True)
+                    message = Ended(str(error))
+                else:
+                    continue
             if isinstance(message, Ended | Died):
                 del self._running[task]
                 lock.unlink(missing_ok=True)
@@ -126,13 +150,17 @@ class Cluster:
         try:
             return self._ray.get(next(task))
         except self._ray.exceptions.RayTaskError as error:
-            return Ended(str(error).strip().splitlines()[-1])
+            # Not the cell's own, which are told: a node without room or of another version. Another may do better.
+            return Died(str(error).strip().splitlines()[-1])
         except (self._ray.exceptions.RayError, StopIteration) as error:
             return Died(type(error).__name__)
 
 
-def check(address: str) -> None:
-    """Raise `UserError` without Ray, for what is no HOST:PORT, and for a cluster elsewhere that asks for no token."""
+def check(address: str, *, listening: bool = False) -> None:
+    """Raise `UserError` without Ray, for what is no HOST:PORT, and for a cluster elsewhere that asks for no token.
+
+    If it should be `listening`, also where nobody does.
+    """
     host, _, port = address.rpartition(":")
     if not host or not port.isdecimal() or "/" in address:
         raise UserError(f"--cluster {address}: give HOST:PORT of the cluster's head, and run this on one of its nodes")
@@ -143,6 +171,21 @@ def check(address: str) -> None:
         )
     if find_spec("ray") is None:
         raise UserError("Ray is not installed: pip install 'cleanpath[cluster]'")
+    if listening:
+        _answers(address)
+
+
+def _answers(address: str) -> None:
+    """Raise `UserError` if nobody listens there: Ray itself would try for ten minutes."""
+    host, _, port = address.rpartition(":")
+    try:
+        socket.create_connection((host.strip("[]"), int(port)), timeout=_SECONDS_TO_ANSWER).close()
+    except (OSError, OverflowError) as error:
+        raise _nobody(address, str(error)) from None
+
+
+def _nobody(address: str, said: str) -> UserError:
+    return UserError(f"no Ray cluster answers at {address}: {said}; docs/cluster.md says how to start one")
 
 
 def _is_loopback(host: str) -> bool:
@@ -154,21 +197,21 @@ def _is_loopback(host: str) -> bool:
 
 def _connected(address: str) -> Any:
     """Ray, once it is connected. Raises `UserError` if it does not answer, and as `check`."""
-    check(address)
+    check(address, listening=True)
+    os.environ.setdefault("RAY_NUM_REDIS_GET_RETRIES", _TRIES)
     import ray
 
     before = signal.getsignal(signal.SIGTERM)
     try:
         ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR)
     except (ConnectionError, RuntimeError, ValueError, ray.exceptions.RayError) as error:
-        said = " ".join(str(error).split())[:200]
-        raise UserError(f"no Ray cluster answers at {address}: {said}; docs/cluster.md says how to start one") from None
+        raise _nobody(address, " ".join(str(error).split())[:200]) from None
     finally:
         signal.signal(signal.SIGTERM, before)  # Ray has put its own in its place
     return ray
 
 
-def _elsewhere(cell: Cell, held: dict[str, bytes], place: str, work: Work[Cell]) -> Iterator[Any]:
+def _elsewhere(cell: Cell, held: dict[str, bytes], place: "_Place", work: Work[Cell]) -> Iterator[Any]:
     """On a node: one cell in a process as on one machine; what that says, and `Files` at checkpoints and at the end."""
     with tempfile.TemporaryDirectory(prefix="cleanpath-") as root, Pool(_work_in, 1) as pool:
         folder = Path(root) / cell.folder.name
@@ -186,11 +229,13 @@ def _elsewhere(cell: Cell, held: dict[str, bytes], place: str, work: Work[Cell])
                 yield message
 
 
-def _work_in(job: tuple[Cell, str, Work[Cell]], news: Connection) -> Ended | None:
+def _work_in(job: tuple[Cell, "_Place", Work[Cell]], news: Connection) -> Ended | None:
     """The work, in the folder that the command was given in if the node has it: units and data are named from there."""
     cell, place, work = job
     with contextlib.suppress(OSError):
-        os.chdir(place)
+        os.chdir(place.folder)
+    if place.data is not None:
+        os.environ[_DATA] = place.data
     return work(cell, news)
 
 

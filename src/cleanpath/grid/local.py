@@ -16,7 +16,7 @@ from types import FrameType
 from typing import Any
 
 from cleanpath.auditing.values import UnitRow
-from cleanpath.errors import CleanpathError, Request, RunError, SettingError, UserError
+from cleanpath.errors import CleanpathError, HeldError, Request, RunError, SettingError, UserError
 from cleanpath.estimate import Probe, Tried
 from cleanpath.experiment import Experiment, Network
 from cleanpath.grid import plan
@@ -42,22 +42,22 @@ def run_cells(
 ) -> None:
     """Run all cells, `workers` at a time, as `drive` says; `work` is done instead of training, if given.
 
-    The workers take turns in the devices: with two GPUs the first and the third share one.
+    The devices are those of the workers, one each; of more workers the next has the first device again.
     """
     with Pool(work or partial(train_cell, devices=tuple(devices)), workers) as pool:
         drive(todo, pool, tell)
 
 
-def check_cells(cells: Sequence[Cell], devices: Sequence[str] = ("cpu",)) -> int:
-    """How many of the cells can run at a time: one per core, on GPUs as many as their memory and `_ON_A_GPU` allow.
+def check_cells(cells: Sequence[Cell], devices: Sequence[str] = ("cpu",)) -> tuple[str, ...]:
+    """The devices of as many workers as the cells can have: one per core, on GPUs what memory and `_ON_A_GPU` allow.
 
     Raises `SettingError` for the first cell that cannot run there, before any does; in a process that has torch.
     """
     kinds = {plan.kind(cell): cell.experiment for cell in reversed(cells)}
-    trouble, at_a_time = _one(_check, (tuple(reversed(kinds.values())), tuple(devices)), "checks the cells")
+    trouble, places = _one(_check, (tuple(reversed(kinds.values())), tuple(devices)), "checks the cells")
     if trouble:
         raise SettingError(trouble)
-    return int(at_a_time)
+    return tuple(places)
 
 
 def devices_of(name: str) -> tuple[str, ...]:
@@ -169,7 +169,7 @@ def train_cell(
     watchers: list[Callback] = [Stepped(on_step)]
     if isinstance(cell.experiment.network, Network):
         watchers.append(Moments(cell.folder, cell.experiment.data))
-    reason, before = "", signal.signal(signal.SIGTERM, ask)
+    reason, held, before = "", False, signal.signal(signal.SIGTERM, ask)
     try:
         assemble.run(
             cell.experiment,
@@ -181,15 +181,16 @@ def train_cell(
             seconds_between=SECONDS_BETWEEN if seconds_between is None else seconds_between,
         )
     except CleanpathError as error:
-        reason = str(error)
+        reason, held = str(error), isinstance(error, HeldError)
     finally:
         signal.signal(signal.SIGTERM, before)
     if request.signal_number is not None:
         sys.exit()
-    return Ended(reason, spent=_runs_code_of_others(cell))
+    return Ended(reason, spent=_runs_code_of_others(cell), held=held)
 
 
 def _mine(devices: Sequence[str]) -> str:
+    """The device of this worker."""
     return devices[place() % len(devices)]
 
 
@@ -221,18 +222,22 @@ def _check(asked: tuple[tuple[Experiment, ...], tuple[str, ...]], news: Connecti
             assemble.check(experiment)
             devices.check(device, experiment.training.precision)
         except UserError as error:
-            news.send((f"{experiment.source}: {error}", 0))
+            news.send((f"{experiment.source}: {error}", ()))
             return
-    news.send(("", cores() if device.type == "cpu" else _on_gpus(experiments, names)))
+    news.send(("", ("cpu",) * cores() if device.type == "cpu" else _on_gpus(experiments, names)))
 
 
-def _on_gpus(experiments: Sequence[Experiment], names: Sequence[str]) -> int:
-    """How many runs GPUs hold at a time, any of these; each holds one, which then says itself what is too much."""
+def _on_gpus(experiments: Sequence[Experiment], names: Sequence[str]) -> tuple[str, ...]:
+    """The GPUs of the workers: each GPU once, then again as often as its free memory holds the largest of the runs.
+
+    A run that does not fit even alone says so itself.
+    """
     from cleanpath import costs, devices
 
     needed = max(costs.cost(one, device=devices.chosen(names[0])).needed for one in experiments)
-    room = (devices.free_memory(devices.chosen(name)) // needed for name in names)
-    return min(cores(), sum(max(1, min(_ON_A_GPU, held)) for held in room))
+    room = {name: devices.free_memory(devices.chosen(name)) // needed for name in names}
+    places = [name for turn in range(_ON_A_GPU) for name in names if not turn or room[name] > turn]
+    return tuple(places[: cores()])
 
 
 def _measure(cell: Cell, news: Connection, *, devices: Sequence[str]) -> Ended:

@@ -6,11 +6,15 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 
+from cleanpath import estimate
 from cleanpath.experiment import Experiment, Foreign
 from cleanpath.nn import catalog
+from cleanpath.nn.multiply_adds import layers
 from cleanpath.records import Run, default_name
 
 DONE = ("finished", "diverged")
+_TYPICAL = estimate.Speed(per_layer=2e-3, multiply_adds=3e10)
+"""Of an EPYC's core, as `machine_speed` measured it; only ratios count here."""
 _SAMPLED = 10
 
 
@@ -33,13 +37,14 @@ class Cell:
         return self.run.status if self.folder.is_dir() else "missing"
 
     @cached_property
-    def work(self) -> int:
-        """A relative cost: images seen, times weight layers."""
+    def work(self) -> float:
+        """A relative cost: the seconds of one typical core, where the shapes are known without looking at data."""
         network, training = self.experiment.network, self.experiment.training
-        images = training.batch_size * (training.iterations or 1)
-        if isinstance(network, Foreign):
-            return images
-        return sum(catalog.units_per_stage(network)) * catalog.LAYERS[network.branch] * images
+        if estimate.known(self.experiment):
+            return estimate.seconds(self.experiment, _TYPICAL)
+        images = training.batch_size * (training.iterations or training.epochs or 1)
+        count = 1 if isinstance(network, Foreign) else layers(network)
+        return images * count / _TYPICAL.multiply_adds
 
 
 def cell(experiment: Experiment, root: Path) -> Cell:
@@ -68,11 +73,16 @@ def kind(cell: Cell) -> Experiment:
 
 
 def to_do(all_cells: Iterable[Cell]) -> list[Cell]:
-    """The cells that have not ended, the costliest first so that none is left straggling.
+    """The cells that have not ended, `in_order`."""
+    return in_order(cell for cell in all_cells if cell.status not in DONE)
+
+
+def in_order(some: Iterable[Cell]) -> list[Cell]:
+    """The costliest first, so that none is left straggling.
 
     Every tenth of them comes before the others: what is left can then be estimated from cells of all sizes.
     """
-    ordered = sorted((c for c in all_cells if c.status not in DONE), key=lambda c: (-c.work, _digest(c)))
+    ordered = sorted(some, key=lambda cell: (-cell.work, _digest(cell)))
     return ordered[::_SAMPLED] + [cell for at, cell in enumerate(ordered) if at % _SAMPLED]
 
 

@@ -36,7 +36,7 @@ class Remaining:
     """
 
     def __init__(self, todo: Iterable[Cell]) -> None:
-        self._work: dict[Experiment, int] = {}
+        self._work: dict[Experiment, float] = {}
         self._waiting = Counter[Experiment]()
         self._took = defaultdict[Experiment, list[float]](list)
         self._like = _Like()
@@ -90,21 +90,21 @@ class _Like:
     """What cells took, by their work."""
 
     def __init__(self) -> None:
-        self.works: list[int] = []
-        self._took = defaultdict[int, list[float]](list)
+        self.works: list[float] = []
+        self._took = defaultdict[float, list[float]](list)
 
-    def add(self, work: int, seconds: float) -> None:
+    def add(self, work: float, seconds: float) -> None:
         """One more."""
         if work not in self._took:
             bisect.insort(self.works, work)
         self._took[work].append(seconds)
 
-    def seconds(self, work: int) -> float:
+    def seconds(self, work: float) -> float:
         """What a cell takes in proportion to the nearest in work, all of equal work together, at least so many."""
         high = bisect.bisect(self.works, work)
         low = high - 1
         found: list[float] = []
-        together = 0
+        together = 0.0
         while len(found) < _NEIGHBOURS and (low >= 0 or high < len(self.works)):
             above = math.inf if high == len(self.works) else self.works[high] / work
             below = math.inf if low < 0 else work / self.works[low]

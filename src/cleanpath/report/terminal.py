@@ -20,7 +20,7 @@ from cleanpath.report import claimed, table_text
 from cleanpath.report.table import Table, clock, count, number, spread
 
 _LEAST_WIDTH, _WIDE, _MOST_FITTED = 160, 100, 1000
-_LONGEST, _A_GIGABYTE = 3e9, 1e9  # seconds of a century; bytes
+_DAYS, _LONGEST, _A_GIGABYTE = 360_000, 3e9, 1e9  # seconds of 100 hours and of a century; bytes
 _COLOURS = {
     "ok": "green",
     "fail": "red",
@@ -122,20 +122,25 @@ def print_plan(plan: dict[str, Any]) -> None:
     console = _console()
     grid = _grid("cell", "status", "time", "memory", "disk", right=(2, 3, 4))
     for row in plan["cells"]:
-        cost = (clock(row["seconds"]), _gigabytes(row["memory"]), _megabytes(row["disk"]))
+        cost = (_long(row["seconds"]), _gigabytes(row["memory"]) if row["memory"] else "–", _megabytes(row["disk"]))
         cost = cost if row["status"] == "to do" else ("–", "–", "–")
         grid.add_row(escape(row["cell"]), row["status"], *cost)
     console.print(grid)
     hours = f"{plan['worker_seconds'] / 3600:,.1f} {'core' if plan['devices'] == ['cpu'] else 'GPU worker'}-hours"
+    memory = f", {_gigabytes(plan['memory'])} of memory" if plan["memory"] else ""
     console.print(
-        f"{plan['to_do']} of {len(plan['cells'])} to do on {plan['workers']} workers: about {clock(plan['seconds'])}"
-        f"{_until(plan['seconds'])}, {hours}, {_gigabytes(plan['memory'])} of memory, {_megabytes(plan['disk'])} on "
-        f"disk ({plan['how']}); nothing was written"
+        f"{plan['to_do']} of {len(plan['cells'])} to do on {plan['workers']} workers: about {_long(plan['seconds'])}"
+        f"{_until(plan['seconds'])}, {hours}{memory}, {_megabytes(plan['disk'])} on disk ({plan['how']}); "
+        "nothing was written"
     )
     if plan["disk"] > plan["free_disk"]:
         console.print(f"only {_megabytes(plan['free_disk'])} are free where the runs go: choose another --runs")
     if plan["to_do"]:
         console.print(f"not in these times: {plan['left_out']}")
+
+
+def _long(seconds: float) -> str:
+    return f"{seconds / 3600:,.0f} hours" if seconds > _DAYS else clock(seconds)
 
 
 def _until(seconds: float) -> str:
