@@ -270,8 +270,6 @@ def test_refusal_whose_holder_is_gone_meanwhile_is_no_failure_but_tried_again(tm
 
 def test_cell_that_is_let_go_of_between_two_looks_is_not_lost(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Whatever the moment at which the other driver leaves it: it is done here, or named."""
-    plain = Run.holder.fget
-    assert plain is not None
     for until in range(1, 6):
         cells = three(tmp_path / str(until))
         looks = Counter[Path]()
