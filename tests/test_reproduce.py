@@ -4,11 +4,12 @@ import json
 import re
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
-from cleanpath import inventory, reproduction
+from cleanpath import inventory, machine_speed, reproduction
 from cleanpath.estimate import Speed
 from cleanpath.experiment import Training
 from cleanpath.paper import scales
@@ -362,7 +363,9 @@ def test_plan_of_all_has_shared_cells_once(monkeypatch: pytest.MonkeyPatch) -> N
 
 
 @pytest.mark.parametrize("name", ["table1", "table5"])
-def test_plan_at_scale_paper_says_its_gpu_hours_and_tries_nothing(name: str) -> None:
+def test_plan_at_scale_paper_says_its_gpu_hours_and_tries_nothing(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    known = SimpleNamespace(speed=Speed(per_layer=0.001, multiply_adds=1e10))
+    monkeypatch.setattr(machine_speed, "measured", lambda: known)
     plan = here("reproduce", name, "--scale", "paper", "--dry-run", "--json")
     assert plan.code == 0, plan.err
     assert "GPU-hours" in plan.json()["how"]

@@ -6,6 +6,7 @@
     │   ├── UnknownNameError
     │   ├── DataError
     │   └── RunError
+    │       └── HeldError
     ├── NonFiniteError
     ├── RankLostError
     └── Stopped
