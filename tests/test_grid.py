@@ -287,6 +287,12 @@ def test_plan_says_when_the_disk_is_too_small(calm: tuple[Path, Any], monkeypatc
     assert "only 0.0 MB are free where the runs go: choose another --runs" in told
 
 
+@pytest.mark.parametrize("words", [(), ("--dry-run",)], ids=str)
+def test_page_that_is_a_folder_is_refused_before_anything_is_trained(tmp_path: Path, words: tuple[str, ...]) -> None:
+    with nothing_written(tmp_path):
+        assert_user_error(reproduce(tmp_path, "--page", ".", *words), "--page . is a folder; name a file")
+
+
 def test_plan_for_a_cluster_needs_its_number_of_cores(tmp_path: Path) -> None:
     with nothing_written(tmp_path), inside(tmp_path):
         outcome = here("reproduce", "table2", *TINY, *ONE, "--dry-run", "--cluster", "127.0.0.1:6379")

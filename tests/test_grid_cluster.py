@@ -9,6 +9,7 @@ import signal
 import socket
 import subprocess
 import sys
+from collections import deque
 from collections.abc import Iterator
 from importlib.util import find_spec
 from pathlib import Path
@@ -16,7 +17,7 @@ from typing import Any
 
 import pytest
 
-from cleanpath.errors import UserError
+from cleanpath.errors import RunError, UserError
 from cleanpath.grid import cluster, local, plan, pool
 from cleanpath.grid.cluster import Files
 from cleanpath.grid.driver import News
@@ -189,6 +190,51 @@ def test_cell_that_dies_on_a_node_goes_on_elsewhere_to_the_same_bits(tmp_path: P
     gathered(moved, second)
     assert_same_run(moved.folder, alone.folder)
     assert {path.name for path in moved.folder.iterdir()} == {path.name for path in alone.folder.iterdir()}
+
+
+class Stub:
+    """Of Ray's, one task that sends files, and what was cancelled; no process."""
+
+    def __init__(self) -> None:
+        self.cancelled: list[Any] = []
+
+    def wait(self, tasks: list[Any], timeout: float) -> tuple[list[Any], list[Any]]:  # noqa: ARG002
+        return tasks[:1], tasks[1:]
+
+    def cancel(self, task: Any, *, force: bool) -> None:
+        assert force
+        self.cancelled.append(task)
+
+
+def test_cell_that_cannot_be_gathered_is_given_up_with_the_reason_and_the_others_go_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As on a full disk of the driver's: no error that ends the grid, no lock that stays."""
+    engine, ray, cell = object.__new__(cluster.Cluster), Stub(), plan.cell(tiny(), tmp_path)
+    cell.folder.mkdir()
+    (cell.folder / "lock").write_text("mine")
+    engine._ray, engine._refused, engine._running = ray, deque(), {"task": (cell, cell.folder / "lock")}
+    monkeypatch.setattr(engine, "_said", lambda _: Files(frozenset(), {"metrics.jsonl": b""}))
+
+    def full(*_: Any) -> None:
+        raise RunError("metrics.jsonl cannot be written: No space left on device")
+
+    monkeypatch.setattr(cluster, "write", full)
+    assert list(engine.news()) == [(cell, Ended("metrics.jsonl cannot be written: No space left on device"))]
+    assert (ray.cancelled, engine.busy, list(cell.folder.iterdir())) == (["task"], False, [])
+
+
+def test_folder_that_cannot_be_read_is_told_and_leaves_no_lock(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    engine, cell = object.__new__(cluster.Cluster), plan.cell(tiny(), tmp_path)
+    engine._refused, engine._running = deque(), {}
+
+    def unreadable(_: Path) -> None:
+        raise PermissionError("metrics.jsonl cannot be read")
+
+    monkeypatch.setattr(cluster, "_files", unreadable)
+    engine.start(cell)
+    assert list(engine.news()) == [(cell, Ended("metrics.jsonl cannot be read"))]
+    assert list(cell.folder.iterdir()) == []
 
 
 # A cluster of several nodes on loopback.

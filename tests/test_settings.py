@@ -457,6 +457,7 @@ def test_data_may_hold_whole_numbers_where_floats_are_meant() -> None:
     [
         ("run.toml", b"format = 1\nseed = 1\nseed = 2\n", "line 3"),
         ("run.toml", b"format = 1\nseed 1\n", "line 2"),
+        ("run.toml", b"format = 1\n[network]\ndepth = 2020-01-01\n", "network.depth is datetime.date"),
         ("run.toml", b"format = 1\n\xff", "is not UTF-8 (byte 0xff at 11)"),
         ("run.toml", b"#" * (settings.LARGEST_FILE + 1), "has 1.0 MB; the limit is 1 MB"),
         ("run.json", b"[1, 2]", "holds a list; a table of settings is needed"),
@@ -464,7 +465,7 @@ def test_data_may_hold_whole_numbers_where_floats_are_meant() -> None:
         ("run.json", b"[" * 100_000, "run.json: "),
         ("run.toml", b"format = 1\nx = " + b"[" * 5_000, "run.toml: "),
     ],
-    ids=["twice", "syntax", "encoding", "large", "list", "cut", "deep json", "deep toml"],
+    ids=["twice", "syntax", "a date", "encoding", "large", "list", "cut", "deep json", "deep toml"],
 )
 def test_file_that_is_no_experiment_is_refused(tmp_path: Path, name: str, content: bytes, answer: str) -> None:
     path = tmp_path / name

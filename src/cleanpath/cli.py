@@ -201,9 +201,10 @@ def reproduce(
     Examples: cleanpath reproduce all --scale quick; cleanpath reproduce table1 --with my_unit.py --seeds 1
     """
     from cleanpath import recorded, reproduction
-    from cleanpath.pages import Page
+    from cleanpath.pages import Page, check_page
     from cleanpath.report import terminal
 
+    check_page(page)
     job = reproduction.reproduction(
         what,
         scale=scale,

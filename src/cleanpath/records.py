@@ -317,7 +317,7 @@ def remove_bare(folder: Path, experiment: Experiment) -> None:
 
 
 def remove_torn(folder: Path) -> None:
-    """Remove what killed processes did not write to its end; of locks `acquire` takes care."""
+    """Remove what killed processes did not write to its end; `acquire` may be moving a lock."""
     for path in folder.glob(".*"):
         if _TORN.fullmatch(path.name):
             path.unlink(missing_ok=True)

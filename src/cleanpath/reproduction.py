@@ -4,13 +4,14 @@ The driver never imports torch; the workers do.
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 from cleanpath import estimate, machine_speed
 from cleanpath.errors import SettingError, UserError
+from cleanpath.estimate import Tried
 from cleanpath.experiment import Experiment, Network, Shortcut
 from cleanpath.grid import cluster as on_cluster
 from cleanpath.grid import local, plan
@@ -337,10 +338,7 @@ def measured_plan(
         busy = workers if cluster is None else local.cores()
         with Counting("kinds of cells tried for a few steps") as counting:
             measured = local.measure_cells(list(kinds.values()), workers=busy, devices=places, tell=counting.tell)
-        costs = {
-            kind: (tried.seconds, tried.memory, tried.disk)
-            for kind, tried in ((kind, measured[cell.folder.name]) for kind, cell in kinds.items())
-        }
+        costs = {kind: measured[cell.folder.name] for kind, cell in kinds.items()}
         how = "measured from a few steps just now"
     else:
         kinds, on_gpus = {plan.kind(cell): cell for cell in todo}, devices != ("cpu",)
@@ -350,31 +348,19 @@ def measured_plan(
             )
         of_kinds = dict(zip(kinds, local.disk_of(list(kinds.values())), strict=True)) if todo else {}
         speed = machine_speed.measured().speed if todo and not on_gpus else None
-        costs = {
-            kind: (
-                3600 * estimate.gpu_hours([kind]) if speed is None else estimate.seconds(kind, speed),
-                0,
-                of_kinds[kind],
-            )
-            for kind in kinds
-        }
+        costs = {}
+        for kind in kinds:
+            seconds = 3600 * estimate.gpu_hours([kind]) if speed is None else estimate.seconds(kind, speed)
+            costs[kind] = Tried(seconds=seconds, memory=0, disk=of_kinds[kind])
         how = f"an estimate from multiply-adds; {_gpu_hours(todo)}"
-    rows, folders = [], {cell.folder for cell in todo}
+    rows, folders, nothing = [], {cell.folder for cell in todo}, Tried(seconds=0.0, memory=0, disk=0)
     for cell in cells:
-        seconds, memory, disk = costs[plan.kind(cell)] if cell.folder in folders else (0.0, 0, 0)
-        status = "to do" if cell.folder in folders else cell.status
-        rows.append(
-            {
-                "cell": cell.label,
-                "run": cell.folder.name,
-                "status": status,
-                "seconds": seconds,
-                "memory": memory,
-                "disk": disk,
-            }
-        )
+        is_to_do = cell.folder in folders
+        found = costs[plan.kind(cell)] if is_to_do else nothing
+        status = "to do" if is_to_do else cell.status
+        rows.append({"cell": cell.label, "run": cell.folder.name, "status": status, **asdict(found)})
     waiting = [costs[plan.kind(cell)] for cell in todo]
-    disks = [disk for _, _, disk in waiting]
+    disks = [one.disk for one in waiting]
     return {
         "schema": "cleanpath.plan",
         "version": 1,
@@ -382,10 +368,10 @@ def measured_plan(
         "how": how,
         "cells": rows,
         "to_do": len(todo),
-        "seconds": plan.makespan([seconds for seconds, _, _ in waiting], workers),
-        "worker_seconds": sum(seconds for seconds, _, _ in waiting),
+        "seconds": plan.makespan([one.seconds for one in waiting], workers),
+        "worker_seconds": sum(one.seconds for one in waiting),
         "devices": list(devices),
-        "memory": sum(sorted((memory for _, memory, _ in waiting), reverse=True)[:workers]),
+        "memory": sum(sorted((one.memory for one in waiting), reverse=True)[:workers]),
         "disk": sum(disks) + _CHECKPOINTS * sum(sorted(disks, reverse=True)[:workers]),
         "free_disk": free_disk(job.root),
         "left_out": _NOT_TIMED,

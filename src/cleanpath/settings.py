@@ -270,7 +270,7 @@ def _typed(value: Any, kind: Any, key: str, where: str) -> Any:
     if groups := _groups(kind):
         if not isinstance(value, dict):
             raise SettingError(f"{where}: {key} is {value!r}; a table of settings is needed")
-        text = (key, json.dumps(value))
+        text = (key, repr(value))
         if text not in _PARTS:
             nearest = min(groups, key=lambda group: len(set(value) - {each.name for each in dataclasses.fields(group)}))
             _PARTS[text] = _build(nearest, value, f"{key}.", where)

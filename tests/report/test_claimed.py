@@ -187,6 +187,14 @@ def test_verdict_says_what_stands_for_the_paper_s_networks_and_data() -> None:
     assert line_of(small["H2a"], {}).endswith(f"; {small['H2a'].run_as}")
     assert small["H2a"].to_data()["run_as"] == small["H2a"].run_as
     assert whole["H2a"].run_as == ""
+    changes = ("network.depth=8", "training.lr=0.01")
+    set_otherwise = by_id([replace(table1(10, scale="quick"), changes=changes)])["H2a"]
+    assert set_otherwise.run_as == (
+        "run with network.depth=8, training.lr=0.01, with which nothing was tried at scale quick, "
+        "whose own settings have 56 layers for ResNet-110, digits for CIFAR-10"
+    )
+    of_the_paper = by_id([replace(table1(10, scale="paper"), changes=changes[:1])])["H2a"]
+    assert of_the_paper.run_as == "run with network.depth=8, with which nothing was tried at scale paper"
     deep = claim_of("H7a")
     cells = [cell(row, result(0, 6.0, early_loss=1.0), column=column) for _, row, column in deep.cells]
     found = by_id([table(*cells, name="table3", scale="laptop")])["H7a"]

@@ -107,19 +107,22 @@ class Cluster:
         except (RunError, OSError) as error:
             self._refused.append((cell, Ended(str(error), held=isinstance(error, HeldError))))
             return
+        if (ended := self._begun(cell, lock)) is not None:
+            lock.unlink()
+            self._refused.append((cell, ended))
+
+    def _begun(self, cell: Cell, lock: Path) -> Ended | None:
+        """None once a task has the cell; else how that ended."""
+        if cell.status in DONE:  # another driver was quicker
+            return Ended()
         try:
-            if cell.status in DONE:  # another driver was quicker
-                self._refused.append((cell, Ended()))
-                return
             remove_torn(cell.folder)
             held = {path.name: path.read_bytes() for path in _files(cell.folder)}
-            place = _Place(str(Path.cwd()), os.environ.get(_DATA))
-            self._running[self._task.remote(cell, held, place, self._work)] = (cell, lock)
         except OSError as error:
-            self._refused.append((cell, Ended(str(error))))
-        finally:
-            if not any(lock == mine for _, mine in self._running.values()):
-                lock.unlink()
+            return Ended(str(error))
+        place = _Place(str(Path.cwd()), os.environ.get(_DATA))
+        self._running[self._task.remote(cell, held, place, self._work)] = (cell, lock)
+        return None
 
     def news(self) -> Iterator[tuple[Cell, Any]]:
         """Wait until something happens; put what nodes sent into the run folders, and tell the rest."""
@@ -211,7 +214,7 @@ def _connected(address: str) -> Any:
     return ray
 
 
-def _elsewhere(cell: Cell, held: dict[str, bytes], place: "_Place", work: Work[Cell]) -> Iterator[Any]:
+def _elsewhere(cell: Cell, held: dict[str, bytes], place: _Place, work: Work[Cell]) -> Iterator[Any]:
     """On a node: one cell in a process as on one machine; what that says, and `Files` at checkpoints and at the end."""
     with tempfile.TemporaryDirectory(prefix="cleanpath-") as root, Pool(_work_in, 1) as pool:
         folder = Path(root) / cell.folder.name
@@ -229,7 +232,7 @@ def _elsewhere(cell: Cell, held: dict[str, bytes], place: "_Place", work: Work[C
                 yield message
 
 
-def _work_in(job: tuple[Cell, "_Place", Work[Cell]], news: Connection) -> Ended | None:
+def _work_in(job: tuple[Cell, _Place, Work[Cell]], news: Connection) -> Ended | None:
     """The work, in the folder that the command was given in if the node has it: units and data are named from there."""
     cell, place, work = job
     with contextlib.suppress(OSError):

@@ -98,7 +98,7 @@ def verdicts_of(tables: Sequence[Table]) -> list[Verdict]:
         if claim.id in scale.undecidable
     }
     verdicts = judge(claims, values_of(tables), test_images=images, undecidable=beyond)
-    return [replace(one, run_as=_run_as(one.claim, scales)) if one.results else one for one in verdicts]
+    return [replace(one, run_as=_run_as(one.claim, scales, changes)) if one.results else one for one in verdicts]
 
 
 def _undecidable(scale: Scale, claim: Claim, changes: Iterable[str]) -> str:
@@ -116,11 +116,19 @@ def _scales(tables: Sequence[Table]) -> dict[str, Scale]:
     return {table.name: SCALES[table.scale] for table in tables if table.scale in SCALES}
 
 
-def _run_as(claim: Claim, scales: Mapping[str, Scale]) -> str:
-    """What stands for the claim's networks and data, by the scale of each of its tables."""
+def _run_as(claim: Claim, scales: Mapping[str, Scale], changes: Mapping[str, Sequence[str]]) -> str:
+    """What stands for the claim's networks and data, by the scale of each of its tables; and what was set otherwise."""
     known = [cell for cell in claim.cells if cell[0] in scales]
-    by_scale = groupby(known, key=lambda cell: scales[cell[0]])
-    return "; ".join(f"run with {found}" for scale, cells in by_scale if (found := stand_ins(cells, scale)))
+    told = []
+    for scale, cells in groupby(known, key=lambda cell: scales[cell[0]]):
+        some = list(cells)
+        found = stand_ins(some, scale)
+        if other := ", ".join(dict.fromkeys(one for table, _, _ in some for one in changes[table])):
+            own = f", whose own settings have {found}" if found else ""
+            told.append(f"run with {other}, with which nothing was tried at scale {scale.name}{own}")
+        elif found:
+            told.append(f"run with {found}")
+    return "; ".join(told)
 
 
 def labels_of(tables: Sequence[Table]) -> dict[tuple[str, str], str]:
