@@ -482,11 +482,13 @@ def _results(scale: Scale) -> str:
     runs = {seed.run: seed.seconds or 0.0 for seed in seeds if seed.status in (FINISHED, DIVERGED)}
     on = data["measured_on"]
     hours = sum(runs.values()) / 3600
+    gpu = "" if on["device"] == "cpu" else f"trained on one {on['device']} with CUDA {on['cuda']}, "
+    commit = f", commit {on['commit'][:10]}" if "commit" in on else ""  # where they ran there may be no checkout
     about = (
         f"{scale.about[:1].upper()}{scale.about[1:]}. {len(runs)} runs of {hours:.1f} hours together "
-        f"(without those that diverged), one thread each, on {on['cores']} cores "
+        f"(without those that diverged), {gpu}one thread each, on {on['cores']} cores "
         f"({on['processor']}, {on['instructions']}, torch {on['torch']}; "
-        f"cleanpath {on['cleanpath']}, commit {on['commit'][:10]}). Alike for all tables:"
+        f"cleanpath {on['cleanpath']}{commit}). Alike for all tables:"
     )
     alike = [line for line in tables[0].marked if all(line in table.marked for table in tables if _run(table))]
     parts = [
