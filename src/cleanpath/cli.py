@@ -222,7 +222,7 @@ def reproduce(
         return
     command = this_command(without="--fresh")
     shown = f"the tables as they stand: {shlex.join(['cleanpath', 'report', str(runs)])}"
-    with stoppable(f"finished cells are kept; go on with: {command}; {shown}"):
+    with stoppable(f"finished cells are kept; {shown}; go on with: {command}"):
         reproduction.run(
             job,
             workers=workers,
