@@ -1,58 +1,53 @@
-"""Cells side by side, one thread each, against the same cells one after another with all threads.
+"""Many small cells on all cores, one thread each, beside the same cells one after another with all threads.
 
-python benchmarks/grid.py
+    python -m benchmarks.grid
+
+Four rows of Table 1 at scale quick, cut short, each time in new folders.
 """
 
-import statistics
+import shutil
 import tempfile
-import time
+from collections.abc import Callable
 from pathlib import Path
 
-from machine import machine
-
+from benchmarks.figures import Figure, alternated, ratio, tell
 from cleanpath.assemble import run
 from cleanpath.grid.local import cores, run_cells
 from cleanpath.grid.plan import Cell, cells
 from cleanpath.paper.scales import SCALES
 from cleanpath.paper.tables import experiments, recipe_of
 
-ROUNDS, ITERATIONS = 3, 30
+ROUNDS, ITERATIONS, ROWS = 3, 30, 4
 
 
-def main() -> None:
-    """Print the median time of both ways and the median of the ratios of neighbours."""
-    ratios = []
-    for _ in range(ROUNDS):
-        one_by_one, side_by_side = _serial(_cells()), _parallel(_cells())
-        ratios.append(one_by_one / side_by_side)
-        print(f"one after another {one_by_one:.1f} s, side by side {side_by_side:.1f} s")
-    print(machine())
-    low, high = min(ratios), max(ratios)
-    print(
-        f"throughput side by side: median ratio {statistics.median(ratios):.2f} ({low:.2f} to {high:.2f}, n = {ROUNDS})"
+def measure() -> list[Figure]:
+    """One figure."""
+    took = alternated(
+        {"side by side": _in_new_folders(_side_by_side), "one by one": _in_new_folders(_one_by_one)}, ROUNDS
     )
+    return [ratio("a grid of small cells on all cores, beside one after another", *took.values(), 1.4)]
 
 
-def _cells() -> tuple[Cell, ...]:
-    """Four rows of Table 1, cut short, in a new folder."""
+def _in_new_folders(train: Callable[[tuple[Cell, ...]], None]) -> Callable[[], None]:
     changes = [f"training.iterations={ITERATIONS}", "training.warmup=0"]
-    recipe = recipe_of("table1")
-    found = experiments(recipe, SCALES["quick"], columns=["ResNet-110"], seeds=[0], changes=changes)
-    return cells(list(found.values())[:4], Path(tempfile.mkdtemp()))
+    found = experiments(recipe_of("table1"), SCALES["quick"], columns=["ResNet-110"], seeds=[0], changes=changes)
+
+    def trained() -> None:
+        folder = Path(tempfile.mkdtemp())
+        train(cells(list(found.values())[:ROWS], folder))
+        shutil.rmtree(folder)
+
+    return trained
 
 
-def _serial(todo: tuple[Cell, ...]) -> float:
-    began = time.monotonic()
+def _one_by_one(todo: tuple[Cell, ...]) -> None:
     for cell in todo:
         run(cell.experiment, cell.folder, threads=cores())
-    return time.monotonic() - began
 
 
-def _parallel(todo: tuple[Cell, ...]) -> float:
-    began = time.monotonic()
+def _side_by_side(todo: tuple[Cell, ...]) -> None:
     run_cells(todo, workers=cores(), tell=lambda _: None)
-    return time.monotonic() - began
 
 
 if __name__ == "__main__":
-    main()
+    tell(measure, __doc__)

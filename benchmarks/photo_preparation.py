@@ -37,7 +37,7 @@ def main() -> None:
     print(f"torch {where['torch']}, {where['processor']} ({where['instructions']}), one thread, JPEG to 224×224")
     for width, height, count in SIZES:
         with tempfile.TemporaryDirectory() as name:
-            paths = tuple(_photograph(Path(name) / f"{at}.jpg", at, width, height) for at in range(count))
+            paths = tuple(photograph(Path(name) / f"{at}.jpg", at, width, height) for at in range(count))
             _measured(f"{width}×{height}", paths)
 
 
@@ -59,7 +59,8 @@ def _whole(path: Path, side: int | None = None) -> Image.Image:  # noqa: ARG001
     return decoded(path)
 
 
-def _photograph(path: Path, seed: int, width: int, height: int) -> str:
+def photograph(path: Path, seed: int, width: int, height: int) -> str:
+    """A JPEG of noise over slow waves at that path."""
     generator = np.random.default_rng(seed)
     y, x = np.mgrid[:height, :width] / width
     waves = [127 + 80 * np.sin(generator.uniform(0, 6) + 9 * generator.random() * x + 9 * y) for _ in range(3)]

@@ -28,7 +28,8 @@ def decoded(path: Path, side: int | None = None) -> Image.Image:
                 if side is not None:
                     image.draft("RGB", (side, side))
                 image.load()
-                return _rgb(ImageOps.exif_transpose(image))
+                ImageOps.exif_transpose(image, in_place=True)
+                return _rgb(image)
     except UnidentifiedImageError:
         raise BrokenImageError("empty" if path.stat().st_size == 0 else "not an image") from None
     except Image.DecompressionBombError:
@@ -47,7 +48,12 @@ def _rgb(image: Image.Image) -> Image.Image:
     if "transparency" in image.info or image.mode in {"LA", "RGBA", "PA", "La", "RGBa"}:
         white = Image.new("RGBA", image.size, "white")
         return Image.alpha_composite(white, image.convert("RGBA")).convert("RGB")
-    return image.convert("RGB")
+    return in_mode(image, "RGB")
+
+
+def in_mode(image: Image.Image, mode: str) -> Image.Image:
+    """The image in a mode: itself if it is, where Pillow would copy it."""
+    return image if image.mode == mode else image.convert(mode)
 
 
 assert not ImageFile.LOAD_TRUNCATED_IMAGES, "a truncated image is to be told, not to be filled with grey"

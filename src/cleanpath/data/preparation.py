@@ -11,7 +11,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from cleanpath.data.decode import decoded
+from cleanpath.data.decode import decoded, in_mode
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -29,9 +29,8 @@ class Preparation:
 
     def normalised(self, pixels: Tensor) -> Tensor:
         """(N, C, H, W) bytes, or floats from 0 to 1, as the network takes them."""
-        values = pixels if pixels.is_floating_point() else pixels.float().div_(255)
-        values = values - self.mean
-        return values if self.plain_scale else values / self.std
+        values = pixels - self.mean if pixels.is_floating_point() else pixels.float().div_(255).sub_(self.mean)
+        return values if self.plain_scale else values.div_(self.std)
 
     def on(self, device: torch.device) -> "Preparation":
         """The same for images on a device."""
@@ -53,7 +52,7 @@ class Preparation:
 
     def pixels(self, image: Image.Image) -> Tensor:
         """(C, H, W) bytes."""
-        image = image.convert("L" if self.channels == 1 else "RGB")
+        image = in_mode(image, "L" if self.channels == 1 else "RGB")
         array = np.asarray(image, dtype=np.uint8)
         return torch.from_numpy((array[None] if self.channels == 1 else array.transpose(2, 0, 1)).copy())
 
