@@ -13,7 +13,8 @@ from cleanpath import assemble, networks, settings, single
 from cleanpath.data.sources import load as load_images
 from cleanpath.errors import Request, RunError, Stopped, UserError
 from cleanpath.experiment import Data, Experiment, Foreign, Training
-from cleanpath.records import Run, Writer, default_name
+from cleanpath.naming import default_name
+from cleanpath.records import Run, Writer
 from tests.helpers import assert_same_run, assert_user_error, here, pixels_of, tiny
 
 SOURCE = """

@@ -19,6 +19,7 @@ from rich.console import Console
 from cleanpath import assemble, settings
 from cleanpath.errors import SettingError, UnknownNameError, UserError
 from cleanpath.experiment import Network, Shortcut
+from cleanpath.naming import default_name
 from cleanpath.nn.catalog import units_per_stage
 from cleanpath.nn.matching import matched, parameters_of
 from cleanpath.paper import recipes
@@ -28,7 +29,7 @@ from cleanpath.paper.published import published_table
 from cleanpath.paper.scales import SCALES, Scale, scale_of
 from cleanpath.paper.seeding import Seeds
 from cleanpath.paper.tables import RECIPES, experiments, missing, recipe_of, recipes_of, with_rows
-from cleanpath.records import Writer, default_name
+from cleanpath.records import Writer
 from cleanpath.report import table as tables
 from cleanpath.report import table_text, terminal
 from cleanpath.report.collect import collect, facts, in_words

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from cleanpath.errors import Stopped
+from cleanpath.experiment import Experiment
 from cleanpath.grid.plan import DONE, Cell
 from cleanpath.pages import Page
 from cleanpath.records import Run, recent
@@ -105,14 +106,14 @@ class Reading:
     def __init__(self) -> None:
         self._kept: dict[tuple[Path, str], tuple[Any, SeedResult]] = {}
 
-    def __call__(self, run: Run, seed: int, view: str) -> SeedResult:
+    def __call__(self, run: Run, experiment: Experiment, view: str) -> SeedResult:
         """The result of a run, as `seed_result` reads it."""
         stamp = _stamp(run.folder)
         before, found = self._kept.get((run.folder, view), (None, None))
         if found is None or before != stamp:
-            found = seed_result(run, seed, view)
+            found = seed_result(run, experiment, view)
             self._kept[run.folder, view] = stamp, found
-        return replace(found, seed=seed)
+        return found
 
 
 def _stamp(folder: Path) -> tuple[tuple[str, int, int], ...]:

@@ -19,8 +19,9 @@ import hashlib
 import json
 import os
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -29,7 +30,6 @@ from cleanpath import settings
 from cleanpath.errors import RunError
 from cleanpath.experiment import Experiment
 from cleanpath.locking import acquire, holder_of
-from cleanpath.nn import catalog
 from cleanpath.writing import write
 
 _EXPERIMENT, _ENVIRONMENT, _METRICS, RESULT = "experiment.json", "environment.json", "metrics.jsonl", "result.json"
@@ -62,6 +62,19 @@ class Run:
         """The folder's name."""
         return self.folder.name
 
+    def read(self, name: str) -> bytes | None:
+        """What a file of its folder holds; None if there is none."""
+        try:
+            with open(f"{self.folder}/{name}", "rb", buffering=0) as file:  # noqa: PTH123 (half the time, of thousands)
+                return file.read()
+        except (FileNotFoundError, NotADirectoryError, IsADirectoryError):
+            return None
+
+    def table(self, name: str) -> dict[str, Any] | None:
+        """What a JSON file of its folder holds; None if there is none. Raises `RunError` if it is damaged."""
+        text = self.read(name)
+        return None if text is None else _table(self.folder / name, text)
+
     @property
     def experiment(self) -> Experiment:
         """What was asked. Raises `RunError` if the folder holds no experiment."""
@@ -73,22 +86,21 @@ class Run:
     @property
     def environment(self) -> dict[str, Any]:
         """Where it ran: versions, threads, machine."""
-        return _read_json(self.folder / _ENVIRONMENT) or {}
+        return self.table(_ENVIRONMENT) or {}
 
     @property
     def result(self) -> dict[str, Any] | None:
         """How it ended; None while it has not."""
-        path = self.folder / RESULT
-        result = _read_json(path)
-        if result is not None and result.get("status") not in ("finished", "diverged"):
-            raise RunError(f"{path} is damaged (no status); remove the run's folder and train again")
+        result = self.table(RESULT)
+        if result is not None and result.get("status") not in _ENDED:
+            raise RunError(f"{self.folder / RESULT} is damaged (no status); remove the run's folder and train again")
         return result
 
     @property
     def failure(self) -> str | None:
         """Why the last try crashed; None if it did not."""
-        path = self.folder / _FAILURE
-        return path.read_text(encoding="utf-8") if path.is_file() else None
+        text = self.read(_FAILURE)
+        return None if text is None else text.decode()
 
     @property
     def weights(self) -> Path:
@@ -147,18 +159,36 @@ class Run:
 
     def metrics(self) -> list[dict[str, Any]]:
         """The measurements in the order of their making; a line that was cut off by a crash ends them."""
-        path = self.folder / _METRICS
-        if not path.is_file():
-            return []
-        lines = path.read_bytes().split(b"\n")[:-1]
+        lines = (self.read(_METRICS) or b"").split(b"\n")[:-1]
         try:
             # At once: a line at a time takes five times as long, and a report reads those of all runs.
             found: list[dict[str, Any]] = json.loads(b"[" + b",".join(lines) + b"]")
         except ValueError:
             found = []
         if len(found) != len(lines):
-            raise RunError(f"{path} is damaged; remove the run's folder and train again")
+            raise RunError(f"{self.folder / _METRICS} is damaged; remove the run's folder and train again")
         return found
+
+
+class ReadOnce(Run):
+    """A run of which each file is read once, when it is first asked for: for who asks for many, and much of each."""
+
+    def read(self, name: str) -> bytes | None:
+        """As `Run.read`, of the moment when it was first asked for."""
+        return self._kept(("bytes", name), lambda: super(ReadOnce, self).read(name))
+
+    def table(self, name: str) -> dict[str, Any] | None:
+        """As `Run.table`."""
+        return self._kept(("table", name), lambda: super(ReadOnce, self).table(name))
+
+    @cached_property
+    def _read(self) -> dict[tuple[str, str], Any]:
+        return {}
+
+    def _kept(self, key: tuple[str, str], make: Callable[[], Any]) -> Any:
+        if key not in self._read:
+            self._read[key] = make()
+        return self._read[key]
 
 
 def recent(run: Run, *, size: int = 32_768) -> list[dict[str, Any]]:
@@ -351,23 +381,6 @@ def check_folder(folder: Path, experiment: Experiment) -> None:
         raise RunError(f"{folder} holds another experiment: {listed}; choose another --out, or drop the change")
 
 
-def default_name(experiment: Experiment, *, threads: int = 1, ranks: bool = False, gpu: bool = False) -> str:
-    """A run's name: network, data, seed, digest, and on what its bits depend: threads or a GPU, and several ranks.
-
-    Not how many of these: a run goes on with another number of them.
-    """
-    network, data = _plain(catalog.name_of(experiment.network)), _plain(experiment.data.name)
-    name = f"{network}-{data}-s{experiment.seed}-{settings.digest(experiment)}"
-    name = f"{name}-gpu" if gpu else name if threads == 1 else f"{name}-t{threads}"
-    return f"{name}-ranks" if ranks else name
-
-
-def _plain(name: str) -> str:
-    """Of `folder:/data/photos`, or `nets/mine.py:make`, what a folder's name may hold."""
-    kind, colon, rest = name.rpartition(":")
-    return re.sub(r"[^\w.+]+", "-", f"{Path(kind).stem}{colon}{Path(rest).name}").strip("-")
-
-
 def runs_below(root: Path) -> tuple[Run, ...]:
     """Every run folder directly below `root`, by name."""
     if not root.is_dir():
@@ -379,11 +392,9 @@ def _write_json(path: Path, data: Mapping[str, Any]) -> None:
     write(path, (json.dumps(data, indent=1, sort_keys=True, allow_nan=False) + "\n").encode())
 
 
-def _read_json(path: Path) -> dict[str, Any] | None:
-    if not path.is_file():
-        return None
+def _table(path: Path, text: bytes) -> dict[str, Any]:
     try:
-        data = json.loads(path.read_bytes())
+        data = json.loads(text)
     except (json.JSONDecodeError, UnicodeDecodeError) as error:
         raise RunError(f"{path} is damaged ({error}); remove the run's folder and train again") from None
     if not isinstance(data, dict):
