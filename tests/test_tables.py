@@ -536,7 +536,7 @@ def test_table_is_collected_from_run_folders(tmp_path: Path) -> None:
     assert {c.row: c.paper for c in of_110.values()} == {
         row: published_table("table2").cells[row, "ResNet-110"] for row in PLACEMENTS
     }
-    told = facts(tmp_path, [found])
+    told = facts([found])
     assert (told["runs"], told["time of all runs together"], told["torch"]) == ("3", "2.0 minutes", "2.14")
 
 

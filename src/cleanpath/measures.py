@@ -14,7 +14,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from cleanpath.errors import RunError
-from cleanpath.records import ReadOnce, Run
+from cleanpath.reading import ReadOnce
+from cleanpath.records import Run
 
 VERSION = 1
 # One more for every number that came to be measured: a finished run that lacks it is measured again, not trained.

@@ -19,9 +19,8 @@ import hashlib
 import json
 import os
 import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from functools import cached_property
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -32,7 +31,7 @@ from cleanpath.experiment import Experiment
 from cleanpath.locking import acquire, holder_of
 from cleanpath.writing import write
 
-_EXPERIMENT, _ENVIRONMENT, _METRICS, RESULT = "experiment.json", "environment.json", "metrics.jsonl", "result.json"
+_EXPERIMENT, _ENVIRONMENT, METRICS, RESULT = "experiment.json", "environment.json", "metrics.jsonl", "result.json"
 _WEIGHTS, _FAILURE, _LOCK = "weights.safetensors", "failure.txt", "lock"
 # What a process leaves that was killed before it wrote what it was asked, and what a grid then notes of it.
 _BEFORE = re.compile(r"lock|failure\.txt|\.(lock|failure\.txt|experiment\.json)\.\d+(\.new)?")
@@ -159,41 +158,20 @@ class Run:
 
     def metrics(self) -> list[dict[str, Any]]:
         """The measurements in the order of their making; a line that was cut off by a crash ends them."""
-        lines = (self.read(_METRICS) or b"").split(b"\n")[:-1]
+        lines = (self.read(METRICS) or b"").split(b"\n")[:-1]
         try:
             # At once: a line at a time takes five times as long, and a report reads those of all runs.
             found: list[dict[str, Any]] = json.loads(b"[" + b",".join(lines) + b"]")
         except ValueError:
             found = []
         if len(found) != len(lines):
-            raise RunError(f"{self.folder / _METRICS} is damaged; remove the run's folder and train again")
+            raise RunError(f"{self.folder / METRICS} is damaged; remove the run's folder and train again")
         return found
-
-
-class ReadOnce(Run):
-    """A run of which each file is read once, when it is first asked for: for who asks for many, and much of each."""
-
-    def read(self, name: str) -> bytes | None:
-        """As `Run.read`, of the moment when it was first asked for."""
-        return self._kept(("bytes", name), lambda: super(ReadOnce, self).read(name))
-
-    def table(self, name: str) -> dict[str, Any] | None:
-        """As `Run.table`."""
-        return self._kept(("table", name), lambda: super(ReadOnce, self).table(name))
-
-    @cached_property
-    def _read(self) -> dict[tuple[str, str], Any]:
-        return {}
-
-    def _kept(self, key: tuple[str, str], make: Callable[[], Any]) -> Any:
-        if key not in self._read:
-            self._read[key] = make()
-        return self._read[key]
 
 
 def recent(run: Run, *, size: int = 32_768) -> list[dict[str, Any]]:
     """The last measurements of a run that goes on: those that lie whole in the last `size` bytes."""
-    path = run.folder / _METRICS
+    path = run.folder / METRICS
     if not path.is_file():
         return []
     with path.open("rb") as file:
@@ -238,8 +216,8 @@ class Writer:
             _write_json(folder / _ENVIRONMENT, self._environment)
             if not self._resume:
                 _remove_checkpoints(folder)
-                (folder / _METRICS).unlink(missing_ok=True)
-            self._metrics = (folder / _METRICS).open("ab")
+                (folder / METRICS).unlink(missing_ok=True)
+            self._metrics = (folder / METRICS).open("ab")
         except BaseException:
             self._lock.unlink(missing_ok=True)
             raise
@@ -289,7 +267,7 @@ class Writer:
         return True
 
     def _unwritable(self, error: OSError) -> RunError:
-        return RunError(f"{self.run.folder / _METRICS} cannot be written: {error.strerror}")
+        return RunError(f"{self.run.folder / METRICS} cannot be written: {error.strerror}")
 
     def save_checkpoint(self, name: str, data: bytes) -> None:
         """Write a checkpoint under its name."""
@@ -335,10 +313,10 @@ def forget(runs: Iterable[Run]) -> None:
 
 def remove_bare(folder: Path, experiment: Experiment) -> None:
     """Remove an experiment's folder in which nothing was measured or kept; not while a process holds it."""
-    bare = {_EXPERIMENT, _ENVIRONMENT, _METRICS, _FAILURE}
+    bare = {_EXPERIMENT, _ENVIRONMENT, METRICS, _FAILURE}
     with contextlib.suppress(RunError, OSError):
         check_folder(folder, experiment)
-        if {path.name for path in folder.iterdir()} <= bare and (folder / _METRICS).stat().st_size == 0:
+        if {path.name for path in folder.iterdir()} <= bare and (folder / METRICS).stat().st_size == 0:
             lock = acquire(folder / _LOCK)
             for name in bare:
                 (folder / name).unlink(missing_ok=True)

@@ -18,7 +18,8 @@ from cleanpath.paper.scales import Scale
 from cleanpath.paper.seeding import Seeds
 from cleanpath.paper.silent import where_silent
 from cleanpath.paper.tables import missing, seeded
-from cleanpath.records import ReadOnce, Run
+from cleanpath.reading import Curves, ReadOnce
+from cleanpath.records import Run
 from cleanpath.report.table import DIVERGED, FAILED, FINISHED, MISSING, UNFINISHED, Cell, SeedResult, Table
 
 Read = Callable[[Run, Experiment, str], SeedResult]
@@ -167,22 +168,22 @@ def seed_result(run: Run, experiment: Experiment, view: str = "") -> SeedResult:
 
     With a `view` of the test images, errors are those with it, and none where it was not taken.
     """
-    run, training, seed = ReadOnce(run.folder), experiment.training, experiment.seed
+    run = run if isinstance(run, ReadOnce) else ReadOnce(run.folder)
+    training, seed = experiment.training, experiment.seed
     try:
-        result, lines = run.result, run.metrics()
+        result = run.result
+        begun, losses, errors = run.curves
     except RunError:
         if run.status != "damaged":
             raise
-        result, lines = None, []
-    if result is None and not lines and not run.folder.is_dir():
+        result, (begun, losses, errors) = None, Curves(any=False, loss=(), error=())
+    if result is None and not begun and not run.folder.is_dir():
         return SeedResult(seed=seed, status=MISSING)
-    losses = tuple([(line["iteration"], line["loss"]) for line in lines if "loss" in line])
-    errors = tuple([(line["iteration"], line["error"]) for line in lines if "error" in line])
     if result is None:
         reason = run.failure or ""
         return SeedResult(
             seed=seed,
-            status=FAILED if reason else UNFINISHED if lines else MISSING,
+            status=FAILED if reason else UNFINISHED if begun else MISSING,
             loss_curve=losses,
             error_curve=errors,
             run=run.name,

@@ -42,15 +42,19 @@ class Lines:
     @cached_property
     def median(self) -> Curve:
         """The median line of the runs that ended; one that diverged counts as infinite from there on."""
-        silent = sum(seed.status == DIVERGED and not getattr(seed, self._curve) for seed in self._cell.seeds)
-        lines = len(self._ended) + silent
+        lines = len(self._ended) + self._silent
         each = ((at, [*values, *[math.inf] * (lines - len(values))]) for at, values in sorted(self._at.items()))
         return finite([(at, statistics.median(values)) for at, values in each])
 
     @property
     def end(self) -> tuple[int, float] | None:
         """The last point of the median line; None if there is no line."""
-        return self.median[-1] if self.median else None
+        lines, silent = self._ended, self._silent
+        for at in sorted({at for line in lines for at in line}, reverse=True):
+            value = statistics.median([*(line.get(at, math.inf) for line in lines), *[math.inf] * silent])
+            if math.isfinite(value):
+                return at, value
+        return None
 
     @property
     def ungrouped(self) -> "Lines":
@@ -77,6 +81,11 @@ class Lines:
         """Over how many points of the median a single run is averaged: all runs together have few points."""
         longest = math.ceil(max(map(len, self.raw), default=0) / self._group)
         return min(MOST_SINGLE, max(1, math.ceil(longest * len(self.raw) / POINTS)))
+
+    @property
+    def _silent(self) -> int:
+        """How many runs diverged before there was a point of their curve."""
+        return sum(seed.status == DIVERGED and not getattr(seed, self._curve) for seed in self._cell.seeds)
 
     @cached_property
     def _at(self) -> dict[int, list[float]]:
