@@ -17,6 +17,7 @@ from cleanpath.report.collect import seed_result
 from cleanpath.reproduction import Reproduction, reproduction
 
 SEEDS = 4
+ENDED = {"status": "finished", "train_error": 1, "iterations": 40}
 
 
 def job_of(root: Path) -> Reproduction:
@@ -38,11 +39,7 @@ def root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         lines = [{"iteration": i, "loss": 2.5 - i / 100 + at / 7, "error": 80 - i, "seconds": i} for i in range(40)]
         (cell.folder / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
         if at % 5 < 2:
-            put(
-                cell.folder,
-                "result.json",
-                {"status": "finished", "error": 40.0 + at, "train_error": 1, "iterations": 40},
-            )
+            put(cell.folder, "result.json", {**ENDED, "error": 40.0 + at})
             put(cell.folder, "measured.json", {"version": 1, "end": {"gain": 1.5}, "start": {}})
         if at % 5 == 2:
             put(cell.folder, "result.json", {"status": "diverged", "reason": "loss is nan", "iterations": 40})
@@ -178,7 +175,7 @@ def in_place(path: Path, old: str, new: str) -> None:
         lambda folder: in_place(folder / "metrics.jsonl", '"loss": 2.5', '"loss": 9.5'),
         lambda folder: in_place(folder / "environment.json", "2.14", "2.99"),
         lambda folder: (folder / "result.json").unlink(),
-        lambda folder: shutil.rmtree(folder),
+        shutil.rmtree,
         lambda folder: put(folder, "evaluation-middle.json", {"version": 1, "error": 5.0}),
     ],
     ids=["result", "metrics", "environment", "result gone", "folder gone", "another file"],
@@ -197,7 +194,7 @@ def test_run_that_changed_after_indexing_is_shown_as_it_is(
 def test_run_that_ends_after_indexing_is_shown_as_ended(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     plain = page_of(root)
     folder = next(cell.folder for cell in job_of(root).cells() if cell.status == "failed")
-    put(folder, "result.json", {"status": "finished", "error": 12.0, "train_error": 1, "iterations": 40})
+    put(folder, "result.json", {**ENDED, "error": 12.0})
     assert page_of(root) == plain_page_of(root, monkeypatch) != plain
 
 
@@ -214,7 +211,7 @@ def test_file_that_changes_while_it_is_read_is_read_again(root: Path, monkeypatc
     def slowly(run: Run, name: str) -> bytes | None:
         found = read(run, name)
         if run.folder == folder and name == "result.json":
-            put(folder, "result.json", {"status": "finished", "error": 3.0, "train_error": 1, "iterations": 40})
+            put(folder, "result.json", {**ENDED, "error": 3.0})
         return found
 
     with monkeypatch.context() as meanwhile:

@@ -99,11 +99,8 @@ class Noted(ReadOnce):
 
     def to_line(self) -> bytes | None:
         """What stands in an index; None if a file changed a moment ago, or there is no such run."""
-        stamps = [stamp for stamp in self.stamps.values() if stamp is not None]
-        if (
-            self.stamps.get("") is None
-            or time.time_ns() - max(max(stamp[2:]) for stamp in stamps) < _NANOSECONDS_AT_REST
-        ):
+        changed = [max(stamp[2:]) for stamp in self.stamps.values() if stamp is not None]
+        if self.stamps.get("") is None or time.time_ns() - max(changed) < _NANOSECONDS_AT_REST:
             return None
         texts = {name: None if text is None else text.decode(*_ANY_BYTES) for name, text in self._texts.items()}
         some, loss, error = self.curves

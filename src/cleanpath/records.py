@@ -28,7 +28,7 @@ from typing import Any
 from cleanpath import settings
 from cleanpath.errors import RunError
 from cleanpath.experiment import Experiment
-from cleanpath.locking import acquire, holder_of
+from cleanpath.locking import acquire, holder_of, release, remove_left, still_ours
 from cleanpath.writing import write
 
 _EXPERIMENT, _ENVIRONMENT, METRICS, RESULT = "experiment.json", "environment.json", "metrics.jsonl", "result.json"
@@ -212,6 +212,7 @@ class Writer:
             for stale in (RESULT, _FAILURE, _WEIGHTS, _PREPARATION, _POST_MORTEM):
                 (folder / stale).unlink(missing_ok=True)
             remove_torn(folder)
+            remove_left(folder, self._lock)
             _write_json(folder / _EXPERIMENT, settings.to_data(self._experiment))
             _write_json(folder / _ENVIRONMENT, self._environment)
             if not self._resume:
@@ -219,7 +220,7 @@ class Writer:
                 (folder / METRICS).unlink(missing_ok=True)
             self._metrics = (folder / METRICS).open("ab")
         except BaseException:
-            self._lock.unlink(missing_ok=True)
+            release(self._lock)
             raise
         return self
 
@@ -232,7 +233,7 @@ class Writer:
             if error is None:
                 raise
         finally:
-            self._lock.unlink(missing_ok=True)
+            release(self._lock)
 
     def _check_goes_on(self) -> None:
         """Only with the lock in hand: another process may have brought the run to its end a moment ago."""
@@ -241,6 +242,7 @@ class Writer:
 
     def append(self, line: Mapping[str, float]) -> None:
         """Add one measurement."""
+        still_ours(self._lock)
         try:
             self._metrics.write((json.dumps(line, allow_nan=False) + "\n").encode())
             self._metrics.flush()
@@ -271,10 +273,12 @@ class Writer:
 
     def save_checkpoint(self, name: str, data: bytes) -> None:
         """Write a checkpoint under its name."""
+        still_ours(self._lock)
         write(self.run.folder / name, data)
 
     def save_weights(self, data: bytes) -> str:
         """Write the weights; their SHA-256."""
+        still_ours(self._lock)
         write(self.run.weights, data)
         return hashlib.sha256(data).hexdigest()
 
@@ -288,6 +292,7 @@ class Writer:
 
     def finish(self, result: Mapping[str, Any]) -> None:
         """Write how the run ended; from now on it counts as done."""
+        still_ours(self._lock)
         self._metrics.flush()
         os.fsync(self._metrics.fileno())
         _write_json(self.run.folder / RESULT, result)
@@ -304,7 +309,7 @@ def forget(runs: Iterable[Run]) -> None:
     with contextlib.ExitStack() as stack:
         runs = [run for run in runs if run.folder.is_dir()]
         for run in runs:
-            stack.callback(acquire(run.folder / _LOCK).unlink)
+            stack.callback(release, acquire(run.folder / _LOCK))
         for run in runs:
             for name in (RESULT, _FAILURE):
                 (run.folder / name).unlink(missing_ok=True)
@@ -320,7 +325,7 @@ def remove_bare(folder: Path, experiment: Experiment) -> None:
             lock = acquire(folder / _LOCK)
             for name in bare:
                 (folder / name).unlink(missing_ok=True)
-            lock.unlink()
+            release(lock)
             folder.rmdir()
 
 

@@ -11,8 +11,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cleanpath.report import charts, lines
+from cleanpath.report import charts
 from cleanpath.report.charts import COLOURS, MIDDLE, POINTS, REFERENCE, THICK, THIN, Chart, Panel, curves
+from cleanpath.report.lines import means
 from cleanpath.report.table import Table
 from tests.helpers import examples
 from tests.report.example import cell, crashed, diverged, missing, paper_table, run, table
@@ -134,7 +135,7 @@ def test_a_short_loss_curve_is_drawn_as_it_is() -> None:
 
 def test_means_stand_at_the_last_of_their_group_and_keep_what_is_not_finite() -> None:
     curve = ((1, 1.0), (2, 3.0), (3, 5.0), (4, math.nan), (5, 8.0))
-    assert lines.means(curve, 2) == [(2, 2.0), (4, math.inf), (5, 8.0)]
+    assert means(curve, 2) == [(2, 2.0), (4, math.inf), (5, 8.0)]
 
 
 def test_the_median_ends_where_most_runs_have_diverged() -> None:
