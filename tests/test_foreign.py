@@ -256,6 +256,8 @@ def test_what_differs_when_a_run_goes_on_is_said(tmp_path: Path) -> None:
         assemble.run(tiny(), tmp_path / "run", threads=1, request=request)
     assemble.run(tiny(), tmp_path / "run", threads=2, say=said.append)
     assert said[0] == "threads was 1 and is now 2: the run goes on, its last bits may differ"
+    environment = Run(tmp_path / "run").environment
+    assert (environment["threads"], [part["threads"] for part in environment["earlier"]]) == (2, [1])
 
 
 def test_a_folder_in_use_is_refused_before_anything_is_said_of_going_on(tmp_path: Path) -> None:

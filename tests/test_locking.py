@@ -3,6 +3,7 @@
 import json
 import multiprocessing
 import os
+import random
 import time
 from collections.abc import Callable
 from multiprocessing.synchronize import Barrier, Event
@@ -17,7 +18,7 @@ from cleanpath.errors import HeldError
 from cleanpath.records import Writer
 from tests.helpers import tiny
 
-PROCESSES, ROUNDS = 12, 20
+PROCESSES, ROUNDS = 16, 40
 OURS = {**locking._here(), "pid": os.getpid()}
 """Of a process that had our number, and is gone."""
 
@@ -39,7 +40,15 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def contend(folder: Path, start: Barrier, told: "Queue[tuple[int, int]]", done: Event) -> None:
-    """Take the dead lock of every round if nobody else does, and hold it until the round is over."""
+    """Take the dead lock of every round if nobody else does, and hold it until all are over; be slow to judge it."""
+    plain = locking.holder_of
+
+    def slow(lock: Path) -> str | None:
+        holder = plain(lock)
+        time.sleep(random.random() / 250)  # noqa: S311
+        return holder
+
+    locking.holder_of = slow
     for at in range(ROUNDS):
         start.wait()
         try:
@@ -174,9 +183,10 @@ def test_run_that_was_taken_over_while_it_stood_still_ends_and_writes_nothing(tm
         for write in writes:
             with pytest.raises(HeldError, match="taken over by process 4711 on elsewhere"):
                 write()
+        writer.fail("HeldError")
     assert (folder / "lock").exists()
     assert len(writer.run.metrics()) == 1
-    assert not {"weights.safetensors", "result.json"} & {path.name for path in folder.iterdir()}
+    assert not {"weights.safetensors", "result.json", "failure.txt"} & {path.name for path in folder.iterdir()}
 
 
 def test_what_a_killed_process_left_of_making_a_lock_is_removed_by_the_next(tmp_path: Path) -> None:

@@ -12,7 +12,7 @@ import pytest
 
 from cleanpath import live, reading, settings
 from cleanpath.pages import Page
-from cleanpath.records import Run
+from cleanpath.records import Run, gone_on, numeric
 from cleanpath.report.collect import seed_result
 from cleanpath.reproduction import Reproduction, reproduction
 
@@ -274,3 +274,26 @@ def test_a_run_read_once_says_what_a_run_says(root: Path) -> None:
             assert again is not None
             assert seed_result(again, cell.experiment) == seed_result(cell.run, cell.experiment)
             assert not again.is_new
+
+
+def test_run_that_went_on_elsewhere_says_so_in_its_record_and_in_the_report(
+    root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first = {"threads": 1, "torch": "2.14", "processor": "EPYC", "cores": 2}
+    other = {**first, "processor": "Xeon"}
+    assert gone_on(first, {}) == first
+    assert gone_on(first, {**first, "cores": 64}) == first
+    moved = gone_on(other, first)
+    assert moved == {**other, "earlier": [numeric(first)]}
+    assert gone_on(other, moved) == moved
+    assert gone_on(first, moved)["earlier"] == [numeric(first), numeric(other)]
+    plain = plain_page_of(root, monkeypatch)
+    assert "went on elsewhere" not in plain
+    cell = job_of(root).cells()[0]
+    put(cell.folder, "environment.json", moved)
+    page = page_of(root)
+    assert f"went on elsewhere, so that last bits may differ: seed {cell.experiment.seed} (before: " in page
+    assert "1 run: their last bits may not be those of a run that was left alone" in page
+    told = job_of(root).outcome().to_data()["measured_on"]
+    assert told["went on elsewhere"].startswith("1 run")
+    assert "earlier" not in told

@@ -26,7 +26,7 @@ from types import TracebackType
 from typing import Any
 
 from cleanpath import settings
-from cleanpath.errors import RunError
+from cleanpath.errors import HeldError, RunError
 from cleanpath.experiment import Experiment
 from cleanpath.locking import acquire, holder_of, release, remove_left, still_ours
 from cleanpath.writing import write
@@ -41,6 +41,7 @@ _PREPARATION, _POST_MORTEM = "preparation.safetensors", "post-mortem.safetensors
 
 
 _ENDED = ("finished", "diverged")
+EARLIER = "earlier"
 _NUMERIC = ("processes", "threads", "torch", "device", "cuda", "cudnn", "processor", "instructions")
 
 
@@ -48,6 +49,17 @@ def numeric(environment: Mapping[str, Any]) -> dict[str, Any]:
     """Of an environment, that on which the last bits of a run's numbers depend."""
     told = {"processes": 1, "device": "cpu", **environment}
     return {key: told[key] for key in _NUMERIC if key in told}
+
+
+def gone_on(now: Mapping[str, Any], before: Mapping[str, Any]) -> dict[str, Any]:
+    """Where a run is that goes on: with where its `earlier` parts were, as far as bits depend on it and it was other.
+
+    The last bits of such a run may not be those of one that was left alone.
+    """
+    earlier, place = list(before.get(EARLIER, ())), numeric(before) if before else {}
+    if any(value != numeric(now).get(key, value) for key, value in place.items()) and place not in earlier:
+        earlier.append(place)
+    return {**now, EARLIER: earlier} if earlier else dict(now)
 
 
 @dataclass(frozen=True)
@@ -300,8 +312,10 @@ class Writer:
             _remove_checkpoints(self.run.folder)
 
     def fail(self, reason: str) -> None:
-        """Write why this try crashed; the next one goes on from the last checkpoint."""
-        record_failure(self.run.folder, reason)
+        """Write why this try crashed, if it still holds the run; the next one goes on from the last checkpoint."""
+        with contextlib.suppress(HeldError):
+            still_ours(self._lock)
+            record_failure(self.run.folder, reason)
 
 
 def forget(runs: Iterable[Run]) -> None:

@@ -19,7 +19,7 @@ from cleanpath.paper.seeding import Seeds
 from cleanpath.paper.silent import where_silent
 from cleanpath.paper.tables import missing, seeded
 from cleanpath.reading import Curves, ReadOnce
-from cleanpath.records import Run
+from cleanpath.records import EARLIER, Run
 from cleanpath.report.table import DIVERGED, FAILED, FINISHED, MISSING, UNFINISHED, Cell, SeedResult, Table
 
 Read = Callable[[Run, Experiment, str], SeedResult]
@@ -155,7 +155,11 @@ def environment(tables: Sequence[Table]) -> dict[str, str]:
     distinct = {tuple(seed.environment.items()) for seed in _ended(tables)}
     for each in distinct:
         for key, value in {"device": "cpu", **dict(each)}.items():
-            found.setdefault(key, set()).add(value)
+            if key != EARLIER:
+                found.setdefault(key, set()).add(value)
+    if elsewhere := len({seed.run for seed in _ended(tables) if EARLIER in seed.environment}):
+        told = "1 run" if elsewhere == 1 else f"{elsewhere} runs"
+        found["went on elsewhere"] = {f"{told}: their last bits may not be those of a run that was left alone"}
     return {key: " / ".join(sorted(values)) for key, values in sorted(found.items())}
 
 
