@@ -36,8 +36,8 @@ def acquire(lock: Path) -> Path:
             _remove_dead(lock)
         with contextlib.suppress(FileExistsError):
             _create(lock, mine)
-            _held[lock] = mine
             _keep_renewing()
+            _held[lock] = mine
             return lock
     raise _opened(lock)
 
@@ -80,6 +80,7 @@ def _content(lock: Path) -> bytes | None:
 def _keep_renewing() -> None:
     if os.getpid() not in _renewing:
         _renewing.clear()
+        _held.clear()
         _renewing[os.getpid()] = threading.Thread(target=_renew, daemon=True, name="cleanpath-locks")
         _renewing[os.getpid()].start()
 
