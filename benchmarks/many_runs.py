@@ -30,6 +30,7 @@ from cleanpath.reproduction import Reproduction, reproduction
 from cleanpath.watch import Watch
 
 _LINES = 50
+_REPORTS, _SECONDS_AT_REST = 4, 6
 
 
 def main() -> None:
@@ -58,7 +59,10 @@ def main() -> None:
         again = ("--runs", str(root), "--json")
         _timed("list", "runs", "--runs", str(root))
         _timed("list", "runs", *again)
-        _timed("report", "table1", "--seeds", str(seeds), "--page", page, *again)
+        time.sleep(_SECONDS_AT_REST)  # what was written a moment ago is not indexed
+        os.environ["CLEANPATH_CACHE"] = str(Path(place) / "cache")
+        for _ in range(_REPORTS):  # the first of them makes the index
+            _timed("report", "table1", "--seeds", str(seeds), "--page", page, *again)
         began, used = time.monotonic(), time.process_time()
         todo = plan.to_do(_job(root, seeds).cells())
         took, used = time.monotonic() - began, time.process_time() - used

@@ -12,7 +12,7 @@ from cleanpath.data.sources import load
 from cleanpath.errors import SettingError, UserError
 from cleanpath.experiment import Training
 from cleanpath.grid import local, plan
-from cleanpath.records import default_name
+from cleanpath.naming import default_name
 from cleanpath.training.passes import Passes
 from tests.helpers import assert_user_error, here, tiny
 

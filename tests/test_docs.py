@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
+from cleanpath.naming import default_name
 from cleanpath.paper.scales import SCALES
 from cleanpath.paper.tables import RECIPES, experiments, recipe_of
-from cleanpath.records import default_name
 from cleanpath.report.claimed import columns_of
 from cleanpath.reproduction import reproduction
 from tests.report import example

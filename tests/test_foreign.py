@@ -13,7 +13,8 @@ from cleanpath import assemble, networks, settings, single
 from cleanpath.data.sources import load as load_images
 from cleanpath.errors import Request, RunError, Stopped, UserError
 from cleanpath.experiment import Data, Experiment, Foreign, Training
-from cleanpath.records import Run, Writer, default_name
+from cleanpath.naming import default_name
+from cleanpath.records import Run, Writer
 from tests.helpers import assert_same_run, assert_user_error, here, pixels_of, tiny
 
 SOURCE = """
@@ -255,6 +256,8 @@ def test_what_differs_when_a_run_goes_on_is_said(tmp_path: Path) -> None:
         assemble.run(tiny(), tmp_path / "run", threads=1, request=request)
     assemble.run(tiny(), tmp_path / "run", threads=2, say=said.append)
     assert said[0] == "threads was 1 and is now 2: the run goes on, its last bits may differ"
+    environment = Run(tmp_path / "run").environment
+    assert (environment["threads"], [part["threads"] for part in environment["earlier"]]) == (2, [1])
 
 
 def test_a_folder_in_use_is_refused_before_anything_is_said_of_going_on(tmp_path: Path) -> None:

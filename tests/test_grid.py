@@ -24,9 +24,10 @@ from cleanpath.experiment import Experiment
 from cleanpath.grid import local, plan
 from cleanpath.grid.driver import RETRIES, News
 from cleanpath.measures import Wish
+from cleanpath.naming import default_name
 from cleanpath.paper.scales import scale_of
 from cleanpath.paper.tables import RECIPES, experiments, recipe_of
-from cleanpath.records import Run, Writer, default_name
+from cleanpath.records import Run, Writer
 from tests.helpers import (
     ONE,
     TINY,

@@ -24,6 +24,7 @@ from cleanpath.grid.driver import News
 from cleanpath.grid.local import train_cell
 from cleanpath.grid.plan import Cell
 from cleanpath.grid.pool import Died, Ended
+from cleanpath.locking import acquire
 from tests.helpers import (
     ONE,
     TINY,
@@ -212,7 +213,7 @@ def test_cell_that_cannot_be_gathered_is_given_up_with_the_reason_and_the_others
     """As on a full disk of the driver's: no error that ends the grid, no lock that stays."""
     engine, ray, cell = object.__new__(cluster.Cluster), Stub(), plan.cell(tiny(), tmp_path)
     cell.folder.mkdir()
-    (cell.folder / "lock").write_text("mine")
+    acquire(cell.folder / "lock")
     engine._ray, engine._refused, engine._running = ray, deque(), {"task": (cell, cell.folder / "lock")}
     monkeypatch.setattr(engine, "_said", lambda _: Files(frozenset(), {"metrics.jsonl": b""}))
 

@@ -20,9 +20,10 @@ from cleanpath.grid.driver import RETRIES, Engine, News, drive
 from cleanpath.grid.plan import Cell
 from cleanpath.grid.pool import Died, Ended, Pool, each
 from cleanpath.grid.remaining import Attempt, Remaining
+from cleanpath.naming import default_name
 from cleanpath.paper.scales import scale_of
 from cleanpath.paper.tables import RECIPES, experiments
-from cleanpath.records import Run, Writer, default_name
+from cleanpath.records import Run, Writer
 from cleanpath.training.progress import Progress
 from tests.helpers import tiny
 from tests.pool_jobs import act, finish, where

@@ -17,6 +17,8 @@ FREE_OF_TORCH = (
     "cleanpath.meanings",
     *(
         "cleanpath.records",
+        "cleanpath.naming",
+        "cleanpath.reading",
         "cleanpath.locking",
         "cleanpath.checkout",
         "cleanpath.nn.catalog",

@@ -1,6 +1,5 @@
 """Pages that are written while runs go on: how far a grid is, from folders alone, and when the writing ends."""
 
-import os
 import signal
 import subprocess
 import sys
@@ -12,6 +11,7 @@ import pytest
 
 from cleanpath import live
 from cleanpath.errors import Stopped
+from cleanpath.experiment import Experiment
 from cleanpath.grid.plan import Cell
 from cleanpath.locking import acquire
 from cleanpath.pages import Page
@@ -112,7 +112,7 @@ def test_last_measurements_are_those_that_were_written_whole(tmp_path: Path) -> 
 
 
 def test_run_that_goes_on_has_its_curves_so_far_and_no_number(half: Path) -> None:
-    result = seed_result(cells(half)["bn_after_addition"].run, 0)
+    result = seed_result((one := cells(half)["bn_after_addition"]).run, one.experiment)
     assert (result.status, result.error, len(result.loss_curve), len(result.error_curve)) == (UNFINISHED, None, 150, 3)
     (table,) = made(half).tables()
     of = {cell.row: cell for cell in table.cells if cell.column == "ResNet-110"}
@@ -123,9 +123,9 @@ def test_run_that_goes_on_has_its_curves_so_far_and_no_number(half: Path) -> Non
 def test_run_is_read_again_only_when_it_changed(half: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     seen: list[str] = []
 
-    def reading(run: Run, seed: int, view: str = "") -> object:
+    def reading(run: Run, experiment: Experiment, view: str = "") -> object:
         seen.append(run.name)
-        return seed_result(run, seed, view)
+        return seed_result(run, experiment, view)
 
     monkeypatch.setattr(live, "seed_result", reading)
     read = live.Reading()
@@ -308,8 +308,10 @@ def test_ctrl_c_ends_it_with_a_sentence(half: Path) -> None:
 
 
 def test_folder_that_vanishes_while_it_is_read_is_looked_at_again(half: Path) -> None:
-    assert live._stamp(half / "none") == ()
-    folder = cells(half)["original"].folder
-    before = live._stamp(folder)
-    os.utime(folder / "result.json", ns=(1, 1))
-    assert live._stamp(folder) != before
+    read, cell = live.Reading(), cells(half)["original"]
+    found = read(cell.run, cell.experiment, "")
+    assert found.status == "finished"
+    away = cell.folder.rename(half / "away")
+    assert read(cell.run, cell.experiment, "").status == "missing"
+    away.rename(cell.folder)
+    assert read(cell.run, cell.experiment, "") == found

@@ -17,10 +17,11 @@ from cleanpath import assemble, settings, single
 from cleanpath.errors import Request, RunError, SettingError, Stopped, UserError
 from cleanpath.experiment import Experiment, Network, Shortcut
 from cleanpath.grid import local, plan
+from cleanpath.naming import default_name
 from cleanpath.nn import kinds, own
 from cleanpath.nn.resnet import build
 from cleanpath.nn.unit import ResidualUnit
-from cleanpath.records import Writer, check_folder, default_name
+from cleanpath.records import Writer, check_folder
 from cleanpath.reproduction import reproduction
 from tests.helpers import assert_same_run, assert_user_error, here, network_of, nothing_written, tiny
 from tests.nn.networks import tiny as tiny_network

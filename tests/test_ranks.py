@@ -25,7 +25,8 @@ from cleanpath import assemble, launched, settings
 from cleanpath.errors import RankLostError, RunError, SettingError
 from cleanpath.experiment import Training
 from cleanpath.launched import joined, speaks
-from cleanpath.records import Run, default_name
+from cleanpath.naming import default_name
+from cleanpath.records import Run
 from cleanpath.training.losses import Loss, Mixing
 from cleanpath.training.ranks import ALONE, Ranks, lost
 from tests.helpers import (

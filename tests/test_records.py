@@ -15,7 +15,8 @@ import pytest
 from cleanpath import locking, records, settings, writing
 from cleanpath.errors import HeldError, RunError
 from cleanpath.experiment import Experiment
-from cleanpath.records import Run, Writer, check_folder, default_name, record_failure, remove_bare, runs_below
+from cleanpath.naming import default_name
+from cleanpath.records import Run, Writer, check_folder, record_failure, remove_bare, runs_below
 from tests.helpers import assert_same_run, nothing_written, tiny, tree
 
 RESULT = {"status": "finished", "error": 1.5, "iterations": 6}

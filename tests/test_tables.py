@@ -19,6 +19,7 @@ from rich.console import Console
 from cleanpath import assemble, settings
 from cleanpath.errors import SettingError, UnknownNameError, UserError
 from cleanpath.experiment import Network, Shortcut
+from cleanpath.naming import default_name
 from cleanpath.nn.catalog import units_per_stage
 from cleanpath.nn.matching import matched, parameters_of
 from cleanpath.paper import recipes
@@ -28,7 +29,7 @@ from cleanpath.paper.published import published_table
 from cleanpath.paper.scales import SCALES, Scale, scale_of
 from cleanpath.paper.seeding import Seeds
 from cleanpath.paper.tables import RECIPES, experiments, missing, recipe_of, recipes_of, with_rows
-from cleanpath.records import Writer, default_name
+from cleanpath.records import Writer
 from cleanpath.report import table as tables
 from cleanpath.report import table_text, terminal
 from cleanpath.report.collect import collect, facts, in_words
@@ -537,7 +538,7 @@ def test_table_is_collected_from_run_folders(tmp_path: Path) -> None:
     assert {c.row: c.paper for c in of_110.values()} == {
         row: published_table("table2").cells[row, "ResNet-110"] for row in PLACEMENTS
     }
-    told = facts(tmp_path, [found])
+    told = facts([found])
     assert (told["runs"], told["time of all runs together"], told["torch"]) == ("3", "2.0 minutes", "2.14")
 
 

@@ -24,7 +24,7 @@ from cleanpath.experiment import Data, Experiment, Network, Training
 from cleanpath.keeping import SECONDS_BETWEEN, RunKeeper, checkpoints
 from cleanpath.machine import peak_memory, processor
 from cleanpath.nn import catalog, checking, own, resnet
-from cleanpath.records import Run, Writer, numeric
+from cleanpath.records import Run, Writer, gone_on, numeric
 from cleanpath.targeting import weights
 from cleanpath.training import optimizers, recompute
 from cleanpath.training.keeper import SharedKeeper
@@ -98,8 +98,9 @@ def run(  # noqa: PLR0913 (keyword options)
 
         def opened() -> Writer:
             found = environment(threads, ranks.count, device)
-            differing = _what_differs(Run(folder), found)
-            writer = stack.enter_context(Writer(folder, experiment, found, resume=True))
+            before = Run(folder).environment if checkpoints(Run(folder)) else {}
+            differing = _what_differs(before, found)
+            writer = stack.enter_context(Writer(folder, experiment, gone_on(found, before), resume=True))
             for told in differing:
                 say(told)
             return writer
@@ -216,12 +217,12 @@ def _ending(callbacks: Sequence[Callback]) -> Iterator[None]:
             each.ended()
 
 
-def _what_differs(run: Run, now: Mapping[str, Any]) -> list[str]:
+def _what_differs(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
     """What a run that goes on does not share with its earlier part, though bits depend on it."""
-    before, found = numeric(run.environment) if checkpoints(run) else {}, numeric(now)
+    found = numeric(now)
     return [
         f"{key} was {value} and is now {found[key]}: the run goes on, its last bits may differ"
-        for key, value in before.items()
+        for key, value in (numeric(before) if before else {}).items()
         if value != found.get(key, value)
     ]
 

@@ -202,6 +202,7 @@ def reproduce(
     Examples: cleanpath reproduce all --scale quick; cleanpath reproduce table1 --with my_unit.py --seeds 1
     """
     from cleanpath import recorded, reproduction
+    from cleanpath.live import written
     from cleanpath.pages import Page, check_page
     from cleanpath.report import terminal
 
@@ -231,8 +232,7 @@ def reproduce(
             fresh=fresh,
             ready=lambda: recorded.record(job, command),
         )
-    found = job.outcome()
-    Page(job=job, path=page, command=command).write(found)
+    (found,) = written([Page(job=job, path=page, command=command)])
     options.show(found.to_data(), as_json, lambda: terminal.print_tables(found.tables, found.verdicts))
     typer.echo(f"page: {page}", err=True)
     if any(cell.status == "failed" for cell in job.cells()) or (strict and found.contradicted):

@@ -1,5 +1,6 @@
 """What this machine has: memory, processor; without torch."""
 
+import os
 import platform
 import shutil
 from collections.abc import Iterator
@@ -106,6 +107,18 @@ def _below_addresses() -> int | None:
     if most == resource.RLIM_INFINITY or not path.is_file():
         return None
     return max(0, most - int(path.read_text(encoding="ascii").split()[0]) * resource.getpagesize())
+
+
+def cache_folder() -> Path | None:
+    """The folder for what is kept for later commands; None where nobody has a home, as in some containers."""
+    if named := os.environ.get("CLEANPATH_CACHE"):
+        return Path(named)
+    if named := os.environ.get("XDG_CACHE_HOME"):
+        return Path(named) / "cleanpath"
+    try:
+        return Path.home() / ".cache" / "cleanpath"
+    except RuntimeError:
+        return None
 
 
 def processor() -> str:

@@ -17,7 +17,7 @@ import cleanpath
 from cleanpath.errors import RunError
 from cleanpath.estimate import Probe, Speed, speed_of
 from cleanpath.grid import local
-from cleanpath.machine import processor
+from cleanpath.machine import cache_folder, processor
 from cleanpath.writing import write
 
 
@@ -37,7 +37,7 @@ class Measured:
 
 def measured() -> Measured:
     """The speed as it was kept, else measured now; then kept, unless the machine is too busy to tell."""
-    cache, key = _cache(), _key()
+    cache, key = cache_folder(), _key()
     path = None if cache is None else cache / "speed.json"
     every = {} if path is None else _read(path)
     if key in every:
@@ -54,18 +54,6 @@ def measured() -> Measured:
     except (OSError, RunError):
         return Measured(speed=found.speed, on=found.on, kept=None)
     return found
-
-
-def _cache() -> Path | None:
-    """The folder for what is kept; None where nobody has a home, as in some containers."""
-    if named := os.environ.get("CLEANPATH_CACHE"):
-        return Path(named)
-    if named := os.environ.get("XDG_CACHE_HOME"):
-        return Path(named) / "cleanpath"
-    try:
-        return Path.home() / ".cache" / "cleanpath"
-    except RuntimeError:
-        return None
 
 
 def _key() -> str:

@@ -9,12 +9,12 @@ All of it follows from the experiment and the weights: `measuring` makes it agai
 weights. `moments.json` alone does not come back without the training. Never imports torch.
 """
 
-import json
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
+from cleanpath.errors import RunError
+from cleanpath.reading import ReadOnce
 from cleanpath.records import Run
 
 VERSION = 1
@@ -46,30 +46,31 @@ def evaluation_file(view: str) -> str:
 
 def wanting(run: Run, wish: Wish) -> bool:
     """Whether a finished run lacks something that is wanted, or has it of other weights."""
+    run = ReadOnce(run.folder)
     if run.status != "finished":
         return False
     names = (MEASURED, *(PROFILES if wish.profiles else ()), *map(evaluation_file, wish.views))
     if any(not (run.folder / name).is_file() for name in names) or not of_these_weights(run, names):
         return True
-    return bool(read(run.folder / MEASURED).get("numbers") != NUMBERS)
+    return bool(read(run, MEASURED).get("numbers") != NUMBERS)
 
 
 def of_these_weights(run: Run, names: Iterable[str]) -> bool:
     """Whether files are of the weights that the run has now; an audit is made with the numbers beside it."""
     digest = (run.result or {}).get("weights_sha256")
     dated = [name for name in names if name not in PROFILES]
-    return all(read(run.folder / name).get("weights_sha256") == digest for name in dated)
+    return all(read(run, name).get("weights_sha256") == digest for name in dated)
 
 
 def numbers(run: Run) -> dict[str, float]:
     """The numbers at the end by quantity; none if they are not there or of other weights."""
-    found = read(run.folder / MEASURED)
+    found = read(run, MEASURED)
     return dict(found["end"]) if found and of_these_weights(run, [MEASURED]) else {}
 
 
 def lines(run: Run) -> dict[str, Line]:
     """`response` by layer, `negative_share` and `truncated` by iteration, and at the end by unit."""
-    found = read(run.folder / MEASURED)
+    found = read(run, MEASURED)
     if not found or not of_these_weights(run, [MEASURED]):
         return {}
     series = {
@@ -94,23 +95,21 @@ def by_unit(quantity: str) -> str:
 def evaluated(run: Run, view: str) -> dict[str, Any]:
     """The error with a view of the test images; empty if it was not taken or is of other weights."""
     name = evaluation_file(view)
-    return read(run.folder / name) if of_these_weights(run, [name]) else {}
+    return read(run, name) if of_these_weights(run, [name]) else {}
 
 
 def _moments(run: Run, found: Mapping[str, Any]) -> list[tuple[float, dict[str, float]]]:
     """The start, the moments between that a grid took, and the end."""
     total = float((run.result or {})["iterations"])
-    between = read(run.folder / MOMENTS).get("points", [])
+    between = read(run, MOMENTS).get("points", [])
     inside = [(float(point["iteration"]), point) for point in between if 0 < point["iteration"] < total]
     return [(0.0, found["start"]), *inside, (total, found["end"])]
 
 
-def read(path: Path) -> dict[str, Any]:
+def read(run: Run, name: str) -> dict[str, Any]:
     """What a file says; nothing if it is not there, is damaged or of another version: it is made again then."""
     try:
-        data = json.loads(path.read_bytes())
-    except (OSError, ValueError):
+        data = run.table(name)
+    except (RunError, OSError):
         return {}
-    if not isinstance(data, dict) or data.get("version") != VERSION:
-        return {}
-    return data
+    return {} if data is None or data.get("version") != VERSION else data

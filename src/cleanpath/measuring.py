@@ -184,7 +184,7 @@ class Moments(Callback):
     """Measures a run at some moments of its training, into its folder; a run that goes on keeps its earlier ones."""
 
     def __init__(self, folder: Path, data: Data) -> None:
-        self._path, self._data = folder / measures.MOMENTS, data
+        self._run, self._data = Run(folder), data
         self._network: nn.Module | None = None
         self._images: Tensor | None = None
         self._points: list[dict[str, Any]] = []
@@ -192,7 +192,7 @@ class Moments(Callback):
     def began(self, network: nn.Module, iteration: int) -> None:
         """Take the network; forget what an earlier try measured beyond this iteration."""
         self._network = network if isinstance(network, ResNet) else None
-        earlier = measures.read(self._path).get("points", [])
+        earlier = measures.read(self._run, measures.MOMENTS).get("points", [])
         self._points = [point for point in earlier if point["iteration"] <= iteration]
 
     def stepped(self, progress: Progress) -> None:
@@ -204,7 +204,7 @@ class Moments(Callback):
         if self._images is None:
             self._images = looked_at(self._data)
         self._points.append({"iteration": at, **signals(self._network, self._images).numbers()})
-        _write(self._path, {"schema": "cleanpath.moments", "points": self._points})
+        _write(self._run.folder / measures.MOMENTS, {"schema": "cleanpath.moments", "points": self._points})
 
 
 def measure(run: Run, wish: Wish) -> None:

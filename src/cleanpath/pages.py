@@ -37,7 +37,7 @@ class Page:
         check_page(self.path)
         text = page(
             found.tables,
-            facts(self.job.root, found.tables),
+            facts(found.tables),
             self.command,
             verdicts=found.verdicts,
             beginnings=beginnings(self.job.root, found.tables),

@@ -26,13 +26,12 @@ from types import TracebackType
 from typing import Any
 
 from cleanpath import settings
-from cleanpath.errors import RunError
+from cleanpath.errors import HeldError, RunError
 from cleanpath.experiment import Experiment
-from cleanpath.locking import acquire, holder_of
-from cleanpath.nn import catalog
+from cleanpath.locking import acquire, holder_of, release, remove_left, still_ours
 from cleanpath.writing import write
 
-_EXPERIMENT, _ENVIRONMENT, _METRICS, RESULT = "experiment.json", "environment.json", "metrics.jsonl", "result.json"
+_EXPERIMENT, _ENVIRONMENT, METRICS, RESULT = "experiment.json", "environment.json", "metrics.jsonl", "result.json"
 _WEIGHTS, _FAILURE, _LOCK = "weights.safetensors", "failure.txt", "lock"
 # What a process leaves that was killed before it wrote what it was asked, and what a grid then notes of it.
 _BEFORE = re.compile(r"lock|failure\.txt|\.(lock|failure\.txt|experiment\.json)\.\d+(\.new)?")
@@ -42,6 +41,7 @@ _PREPARATION, _POST_MORTEM = "preparation.safetensors", "post-mortem.safetensors
 
 
 _ENDED = ("finished", "diverged")
+EARLIER = "earlier"
 _NUMERIC = ("processes", "threads", "torch", "device", "cuda", "cudnn", "processor", "instructions")
 
 
@@ -49,6 +49,17 @@ def numeric(environment: Mapping[str, Any]) -> dict[str, Any]:
     """Of an environment, that on which the last bits of a run's numbers depend."""
     told = {"processes": 1, "device": "cpu", **environment}
     return {key: told[key] for key in _NUMERIC if key in told}
+
+
+def gone_on(now: Mapping[str, Any], before: Mapping[str, Any]) -> dict[str, Any]:
+    """Where a run is that goes on: with where its `earlier` parts were, as far as bits depend on it and it was other.
+
+    The last bits of such a run may not be those of one that was left alone.
+    """
+    earlier, place = list(before.get(EARLIER, ())), numeric(before) if before else {}
+    if any(value != numeric(now).get(key, value) for key, value in place.items()) and place not in earlier:
+        earlier.append(place)
+    return {**now, EARLIER: earlier} if earlier else dict(now)
 
 
 @dataclass(frozen=True)
@@ -62,6 +73,19 @@ class Run:
         """The folder's name."""
         return self.folder.name
 
+    def read(self, name: str) -> bytes | None:
+        """What a file of its folder holds; None if there is none."""
+        try:
+            with open(f"{self.folder}/{name}", "rb", buffering=0) as file:  # noqa: PTH123 (half the time, of thousands)
+                return file.read()
+        except (FileNotFoundError, NotADirectoryError, IsADirectoryError):
+            return None
+
+    def table(self, name: str) -> dict[str, Any] | None:
+        """What a JSON file of its folder holds; None if there is none. Raises `RunError` if it is damaged."""
+        text = self.read(name)
+        return None if text is None else _table(self.folder / name, text)
+
     @property
     def experiment(self) -> Experiment:
         """What was asked. Raises `RunError` if the folder holds no experiment."""
@@ -73,22 +97,21 @@ class Run:
     @property
     def environment(self) -> dict[str, Any]:
         """Where it ran: versions, threads, machine."""
-        return _read_json(self.folder / _ENVIRONMENT) or {}
+        return self.table(_ENVIRONMENT) or {}
 
     @property
     def result(self) -> dict[str, Any] | None:
         """How it ended; None while it has not."""
-        path = self.folder / RESULT
-        result = _read_json(path)
-        if result is not None and result.get("status") not in ("finished", "diverged"):
-            raise RunError(f"{path} is damaged (no status); remove the run's folder and train again")
+        result = self.table(RESULT)
+        if result is not None and result.get("status") not in _ENDED:
+            raise RunError(f"{self.folder / RESULT} is damaged (no status); remove the run's folder and train again")
         return result
 
     @property
     def failure(self) -> str | None:
         """Why the last try crashed; None if it did not."""
-        path = self.folder / _FAILURE
-        return path.read_text(encoding="utf-8") if path.is_file() else None
+        text = self.read(_FAILURE)
+        return None if text is None else text.decode()
 
     @property
     def weights(self) -> Path:
@@ -147,23 +170,20 @@ class Run:
 
     def metrics(self) -> list[dict[str, Any]]:
         """The measurements in the order of their making; a line that was cut off by a crash ends them."""
-        path = self.folder / _METRICS
-        if not path.is_file():
-            return []
-        lines = path.read_bytes().split(b"\n")[:-1]
+        lines = (self.read(METRICS) or b"").split(b"\n")[:-1]
         try:
             # At once: a line at a time takes five times as long, and a report reads those of all runs.
             found: list[dict[str, Any]] = json.loads(b"[" + b",".join(lines) + b"]")
         except ValueError:
             found = []
         if len(found) != len(lines):
-            raise RunError(f"{path} is damaged; remove the run's folder and train again")
+            raise RunError(f"{self.folder / METRICS} is damaged; remove the run's folder and train again")
         return found
 
 
 def recent(run: Run, *, size: int = 32_768) -> list[dict[str, Any]]:
     """The last measurements of a run that goes on: those that lie whole in the last `size` bytes."""
-    path = run.folder / _METRICS
+    path = run.folder / METRICS
     if not path.is_file():
         return []
     with path.open("rb") as file:
@@ -204,14 +224,15 @@ class Writer:
             for stale in (RESULT, _FAILURE, _WEIGHTS, _PREPARATION, _POST_MORTEM):
                 (folder / stale).unlink(missing_ok=True)
             remove_torn(folder)
+            remove_left(folder, self._lock)
             _write_json(folder / _EXPERIMENT, settings.to_data(self._experiment))
             _write_json(folder / _ENVIRONMENT, self._environment)
             if not self._resume:
                 _remove_checkpoints(folder)
-                (folder / _METRICS).unlink(missing_ok=True)
-            self._metrics = (folder / _METRICS).open("ab")
+                (folder / METRICS).unlink(missing_ok=True)
+            self._metrics = (folder / METRICS).open("ab")
         except BaseException:
-            self._lock.unlink(missing_ok=True)
+            release(self._lock)
             raise
         return self
 
@@ -224,7 +245,7 @@ class Writer:
             if error is None:
                 raise
         finally:
-            self._lock.unlink(missing_ok=True)
+            release(self._lock)
 
     def _check_goes_on(self) -> None:
         """Only with the lock in hand: another process may have brought the run to its end a moment ago."""
@@ -233,6 +254,7 @@ class Writer:
 
     def append(self, line: Mapping[str, float]) -> None:
         """Add one measurement."""
+        still_ours(self._lock)
         try:
             self._metrics.write((json.dumps(line, allow_nan=False) + "\n").encode())
             self._metrics.flush()
@@ -259,14 +281,16 @@ class Writer:
         return True
 
     def _unwritable(self, error: OSError) -> RunError:
-        return RunError(f"{self.run.folder / _METRICS} cannot be written: {error.strerror}")
+        return RunError(f"{self.run.folder / METRICS} cannot be written: {error.strerror}")
 
     def save_checkpoint(self, name: str, data: bytes) -> None:
         """Write a checkpoint under its name."""
+        still_ours(self._lock)
         write(self.run.folder / name, data)
 
     def save_weights(self, data: bytes) -> str:
         """Write the weights; their SHA-256."""
+        still_ours(self._lock)
         write(self.run.weights, data)
         return hashlib.sha256(data).hexdigest()
 
@@ -280,6 +304,7 @@ class Writer:
 
     def finish(self, result: Mapping[str, Any]) -> None:
         """Write how the run ended; from now on it counts as done."""
+        still_ours(self._lock)
         self._metrics.flush()
         os.fsync(self._metrics.fileno())
         _write_json(self.run.folder / RESULT, result)
@@ -287,8 +312,10 @@ class Writer:
             _remove_checkpoints(self.run.folder)
 
     def fail(self, reason: str) -> None:
-        """Write why this try crashed; the next one goes on from the last checkpoint."""
-        record_failure(self.run.folder, reason)
+        """Write why this try crashed, if it still holds the run; the next one goes on from the last checkpoint."""
+        with contextlib.suppress(HeldError):
+            still_ours(self._lock)
+            record_failure(self.run.folder, reason)
 
 
 def forget(runs: Iterable[Run]) -> None:
@@ -296,7 +323,7 @@ def forget(runs: Iterable[Run]) -> None:
     with contextlib.ExitStack() as stack:
         runs = [run for run in runs if run.folder.is_dir()]
         for run in runs:
-            stack.callback(acquire(run.folder / _LOCK).unlink)
+            stack.callback(release, acquire(run.folder / _LOCK))
         for run in runs:
             for name in (RESULT, _FAILURE):
                 (run.folder / name).unlink(missing_ok=True)
@@ -305,14 +332,14 @@ def forget(runs: Iterable[Run]) -> None:
 
 def remove_bare(folder: Path, experiment: Experiment) -> None:
     """Remove an experiment's folder in which nothing was measured or kept; not while a process holds it."""
-    bare = {_EXPERIMENT, _ENVIRONMENT, _METRICS, _FAILURE}
+    bare = {_EXPERIMENT, _ENVIRONMENT, METRICS, _FAILURE}
     with contextlib.suppress(RunError, OSError):
         check_folder(folder, experiment)
-        if {path.name for path in folder.iterdir()} <= bare and (folder / _METRICS).stat().st_size == 0:
+        if {path.name for path in folder.iterdir()} <= bare and (folder / METRICS).stat().st_size == 0:
             lock = acquire(folder / _LOCK)
             for name in bare:
                 (folder / name).unlink(missing_ok=True)
-            lock.unlink()
+            release(lock)
             folder.rmdir()
 
 
@@ -351,23 +378,6 @@ def check_folder(folder: Path, experiment: Experiment) -> None:
         raise RunError(f"{folder} holds another experiment: {listed}; choose another --out, or drop the change")
 
 
-def default_name(experiment: Experiment, *, threads: int = 1, ranks: bool = False, gpu: bool = False) -> str:
-    """A run's name: network, data, seed, digest, and on what its bits depend: threads or a GPU, and several ranks.
-
-    Not how many of these: a run goes on with another number of them.
-    """
-    network, data = _plain(catalog.name_of(experiment.network)), _plain(experiment.data.name)
-    name = f"{network}-{data}-s{experiment.seed}-{settings.digest(experiment)}"
-    name = f"{name}-gpu" if gpu else name if threads == 1 else f"{name}-t{threads}"
-    return f"{name}-ranks" if ranks else name
-
-
-def _plain(name: str) -> str:
-    """Of `folder:/data/photos`, or `nets/mine.py:make`, what a folder's name may hold."""
-    kind, colon, rest = name.rpartition(":")
-    return re.sub(r"[^\w.+]+", "-", f"{Path(kind).stem}{colon}{Path(rest).name}").strip("-")
-
-
 def runs_below(root: Path) -> tuple[Run, ...]:
     """Every run folder directly below `root`, by name."""
     if not root.is_dir():
@@ -379,11 +389,9 @@ def _write_json(path: Path, data: Mapping[str, Any]) -> None:
     write(path, (json.dumps(data, indent=1, sort_keys=True, allow_nan=False) + "\n").encode())
 
 
-def _read_json(path: Path) -> dict[str, Any] | None:
-    if not path.is_file():
-        return None
+def _table(path: Path, text: bytes) -> dict[str, Any]:
     try:
-        data = json.loads(path.read_bytes())
+        data = json.loads(text)
     except (json.JSONDecodeError, UnicodeDecodeError) as error:
         raise RunError(f"{path} is damaged ({error}); remove the run's folder and train again") from None
     if not isinstance(data, dict):

@@ -108,7 +108,7 @@ class Reproduction:
         """What was asked of a reproduction, and on what its runs ran."""
         seeds = {"seeds": self.seeds.every, "seeds_of_claims": self.seeds.most}
         asked = {**seeds, "all_columns": self.all_columns, "set": list(self.changes)}
-        return {**asked, "measured_on": environment(self.root, tables)}
+        return {**asked, "measured_on": environment(tables)}
 
     def outcome(self, read: Read | None = None) -> Outcome:
         """The tables as they stand, with the verdicts on what they decide; `read` reads a run (`collect`)."""

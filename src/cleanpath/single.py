@@ -14,9 +14,10 @@ from cleanpath.experiment import Experiment, Network
 from cleanpath.grid.driver import News
 from cleanpath.grid.plan import DONE, Cell
 from cleanpath.logs import callbacks
+from cleanpath.naming import default_name
 from cleanpath.nn import catalog, own
 from cleanpath.paper.recipes import recipe
-from cleanpath.records import Run, check_folder, default_name, forget, remove_bare
+from cleanpath.records import Run, check_folder, forget, remove_bare
 from cleanpath.training.progress import Progress, Stepped
 from cleanpath.training.ranks import ALONE, Ranks
 from cleanpath.watch import Watch, say

@@ -11,8 +11,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cleanpath.report import charts
+from cleanpath.report import charts, lines
 from cleanpath.report.charts import COLOURS, MIDDLE, POINTS, REFERENCE, THICK, THIN, Chart, Panel, curves
+from cleanpath.report.lines import means
 from cleanpath.report.table import Table
 from tests.helpers import examples
 from tests.report.example import cell, crashed, diverged, missing, paper_table, run, table
@@ -134,7 +135,7 @@ def test_a_short_loss_curve_is_drawn_as_it_is() -> None:
 
 def test_means_stand_at_the_last_of_their_group_and_keep_what_is_not_finite() -> None:
     curve = ((1, 1.0), (2, 3.0), (3, 5.0), (4, math.nan), (5, 8.0))
-    assert charts.means(curve, 2) == [(2, 2.0), (4, math.inf), (5, 8.0)]
+    assert means(curve, 2) == [(2, 2.0), (4, math.inf), (5, 8.0)]
 
 
 def test_the_median_ends_where_most_runs_have_diverged() -> None:
@@ -274,7 +275,7 @@ def test_coordinates_are_to_a_tenth_and_how_opaque_a_line_is_to_a_hundredth(char
 
 def test_of_very_many_runs_the_least_and_the_greatest_are_drawn() -> None:
     """As many lines as of two runs, through the same points as the extremes of all; and it is said."""
-    n = charts.MOST_LINES + 1
+    n = lines.MOST_LINES + 1
     results = [run(2.0, seed) for seed in range(n)]
     few, many = (curves(table(cell("original", *results[:count]))) for count in (n - 1, n))
     assert counts(few.panels[0])[OK, THIN, False] == n - 1
@@ -285,7 +286,7 @@ def test_of_very_many_runs_the_least_and_the_greatest_are_drawn() -> None:
     assert drawn == pytest.approx([min(errors), max(errors)], abs=0.1)
     assert not any("least" in note and "thin" in note for note in few.notes)
     said = "Of more than 30 runs of a row, the thin lines are the least and the greatest."
-    assert charts.MOST_LINES == 30
+    assert lines.MOST_LINES == 30
     assert said in many.notes
 
 

@@ -33,7 +33,7 @@ def recorded(folder: Path, training: Training, iterations: int, *, diverged: boo
 
 def early(run: Run) -> float | None:
     """What `judge` reads as the run's early loss."""
-    found = values_of([table(cell("original", seed_result(run, 0)))])
+    found = values_of([table(cell("original", seed_result(run, run.experiment)))])
     return found.get(("table1", "original", "ResNet-110", "early_loss"), {}).get(0)
 
 

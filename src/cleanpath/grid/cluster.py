@@ -27,7 +27,7 @@ from cleanpath.grid.driver import News, drive
 from cleanpath.grid.local import train_cell
 from cleanpath.grid.plan import DONE, Cell
 from cleanpath.grid.pool import Died, Ended, Pool, Work
-from cleanpath.locking import acquire
+from cleanpath.locking import acquire, release, remove_left, still_ours
 from cleanpath.records import RESULT, remove_torn
 from cleanpath.writing import write
 
@@ -84,7 +84,7 @@ class Cluster:
     ) -> None:
         self._ray.shutdown()  # ends the tasks too
         for _, lock in self._running.values():
-            lock.unlink(missing_ok=True)
+            release(lock)
 
     @property
     def busy(self) -> bool:
@@ -108,7 +108,7 @@ class Cluster:
             self._refused.append((cell, Ended(str(error), held=isinstance(error, HeldError))))
             return
         if (ended := self._begun(cell, lock)) is not None:
-            lock.unlink()
+            release(lock)
             self._refused.append((cell, ended))
 
     def _begun(self, cell: Cell, lock: Path) -> Ended | None:
@@ -117,6 +117,7 @@ class Cluster:
             return Ended()
         try:
             remove_torn(cell.folder)
+            remove_left(cell.folder, lock)
             held = {path.name: path.read_bytes() for path in _files(cell.folder)}
         except OSError as error:
             return Ended(str(error))
@@ -136,6 +137,7 @@ class Cluster:
             message = self._said(task)
             if isinstance(message, Files):
                 try:
+                    still_ours(lock)
                     _gather(cell.folder, message)
                 except (RunError, OSError) as error:
                     # The task is given up: what it goes on to make has no room here.
@@ -145,7 +147,7 @@ class Cluster:
                     continue
             if isinstance(message, Ended | Died):
                 del self._running[task]
-                lock.unlink(missing_ok=True)
+                release(lock)
             yield cell, message
 
     def _said(self, task: Any) -> Any:

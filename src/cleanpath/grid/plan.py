@@ -8,9 +8,10 @@ from pathlib import Path
 
 from cleanpath import estimate
 from cleanpath.experiment import Experiment, Foreign
+from cleanpath.naming import default_name
 from cleanpath.nn import catalog
 from cleanpath.nn.multiply_adds import layers
-from cleanpath.records import Run, default_name
+from cleanpath.records import Run
 
 DONE = ("finished", "diverged")
 _TYPICAL = estimate.Speed(per_layer=2e-3, multiply_adds=3e10)

@@ -5,8 +5,7 @@ No name of a row reaches a Vega expression or a field: panels are drawn from num
 
 import math
 import re
-import statistics
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from typing import Any
@@ -14,7 +13,8 @@ from typing import Any
 import altair as alt
 
 from cleanpath.paper.published import FAIL, FAIL_ABOVE
-from cleanpath.report.table import DIVERGED, EXTERNAL, FAILED, FINISHED, MISSING, UNFINISHED, Cell, SeedResult, Table
+from cleanpath.report.lines import MOST_LINES, MOST_SINGLE, POINTS, Curve, Lines, finite
+from cleanpath.report.table import DIVERGED, EXTERNAL, FAILED, MISSING, UNFINISHED, Cell, Table
 from cleanpath.report.vega import FONT, named, to_svg
 
 WORDS = {
@@ -30,17 +30,10 @@ WORDS = {
 REFERENCE = "#7f7f7f"
 COLOURS = {"ok": "#0072B2", UNFINISHED: "#0072B2", FAIL: "#D55E00", DIVERGED: "#D55E00", FAILED: "#D55E00"}
 THIN, MIDDLE, THICK = 0.7, 1.4, 2.0
-POINTS = 80  # a loss curve has no more; a longer one is averaged
-# Single runs have as many points together as their median, as long as each has a fifth of them; with more runs than
-# that, the table behind a panel has their median and their range: twelve seeds take hardly more room than three.
-MOST_SINGLE = 5
-MOST_LINES = 30  # of more runs the least and the greatest are drawn, place by place
 ROWS = 20  # that the table behind a panel has of a curve, where the error was not measured more often
 LOSS_LIMITS = (1e-5, 1e3)  # what lies beyond is drawn at the edge
 _WIDTH, _HEIGHT, _MARGIN = 262, 92, 40  # the margin has room for 0.0001
 _PARTS = ("reference", "seeds", "median")
-
-Curve = Sequence[tuple[int, float]]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -63,7 +56,7 @@ class Chart:
 
 
 @dataclass(frozen=True, kw_only=True)
-class _Lines:
+class _Drawn:
     """One quantity of one panel: every seed, their median, and that of the reference; each a list of lines."""
 
     reference: list[Curve]
@@ -80,15 +73,29 @@ class _Axes:
 
     last: int
     loss: tuple[float, float]
-    group: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Curves:
+    """Both curves of a cell's runs."""
+
+    error: Lines
+    loss: Lines
 
 
 def curves(table: Table) -> Chart:
     """A panel for every cell that has curves and prints how they end."""
     drawn = [cell for cell in table.cells if _has_curves(cell) and cell.quantity == "error"]
-    axes = _axes(drawn)
+    longest = max((len(seed.loss_curve) for cell in drawn for seed in cell.seeds), default=0)
+    group = max(1, math.ceil(longest / POINTS))
+    of = {
+        _key(cell): _Curves(error=Lines(cell, "error_curve", 1), loss=Lines(cell, "loss_curve", group))
+        for cell in table.cells
+        if _has_curves(cell)
+    }
+    axes = _axes([of[_key(cell)] for cell in drawn])
     return Chart(
-        panels=tuple(_panel(table, cell, axes) for cell in drawn), notes=tuple(_notes(table, drawn, axes.group))
+        panels=tuple(_panel(table, cell, of, axes) for cell in drawn), notes=tuple(_notes(table, drawn, of, group))
     )
 
 
@@ -113,12 +120,17 @@ def names_of(table: Table, cells: Sequence[Cell]) -> list[str]:
     return [*single, *(f"all rows of {column}" for column in whole)]
 
 
-def _panel(table: Table, cell: Cell, axes: _Axes) -> Panel:
-    reference = _reference(table, cell)
-    error = _lines(cell, reference, "error_curve", 1)
-    loss = _lines(cell, reference, "loss_curve", axes.group)
-    sentence = _sentence(table, cell, reference)
-    head, rows = _data(cell, axes.group)
+def _key(cell: Cell) -> tuple[str, str]:
+    return cell.row, cell.column
+
+
+def _panel(table: Table, cell: Cell, of: Mapping[tuple[str, str], _Curves], axes: _Axes) -> Panel:
+    reference, mine = _reference(table, cell), of[_key(cell)]
+    behind = of[_key(reference)] if reference else None
+    error = _drawn(mine.error, behind.error if behind else None)
+    loss = _drawn(mine.loss, behind.loss if behind else None)
+    sentence = _sentence(table, cell, reference, mine.loss.ungrouped)
+    head, rows = _data(cell, mine)
     return Panel(
         cell=cell,
         sentence=sentence,
@@ -133,90 +145,27 @@ def _panel(table: Table, cell: Cell, axes: _Axes) -> Panel:
     )
 
 
-def _lines(cell: Cell, reference: Cell | None, curve: str, group: int) -> _Lines:
-    median = median_line(cell, curve, group)
-    drawn = _single(cell, curve, group)
-    behind = median_line(reference, curve, group) if reference else []
-    alone = len(drawn) == 1 and bool(median)
-    return _Lines(
+def _drawn(lines: Lines, reference: Lines | None) -> _Drawn:
+    behind = reference.median if reference else []
+    alone = len(lines.single) == 1 and bool(lines.median)
+    return _Drawn(
         reference=[behind] if behind else [],
-        seeds=[] if alone else [points for points in map(_finite, drawn) if points],
-        median=[median] if median else [],
+        seeds=[] if alone else [points for points in map(finite, lines.single) if points],
+        median=[lines.median] if lines.median else [],
     )
 
 
-def _single(cell: Cell, curve: str, group: int) -> list[Curve]:
-    if _are_many(cell, curve):
-        return [sorted(line.items()) for line in _range(_curves(cell, curve, group))]
-    coarser = _coarser(cell, group) if curve == "loss_curve" else 1
-    return [
-        means(points, group * (coarser if len(_finite(points)) == len(points) else 1))  # it ends where it is not finite
-        for points in (getattr(seed, curve) for seed in cell.seeds)
-        if points
-    ]
-
-
-def _are_many(cell: Cell, curve: str) -> bool:
-    return sum(bool(getattr(seed, curve)) for seed in cell.seeds) > MOST_LINES
-
-
-def _range(curves: Sequence[tuple[SeedResult, Curve]]) -> list[dict[int, float]]:
-    """The least and the greatest value of the runs that ended, by iteration."""
-    at: dict[int, list[float]] = {}
-    for seed, points in curves:
-        if seed.status in (FINISHED, DIVERGED):
-            for place, value in points:
-                at.setdefault(place, []).append(value)
-    return [{place: of(values) for place, values in at.items()} for of in (min, max)]
-
-
-def _coarser(cell: Cell, group: int) -> int:
-    """Over how many points of the median a single run of the cell is averaged: all runs together have few points."""
-    curves = [seed.loss_curve for seed in cell.seeds if seed.loss_curve]
-    longest = math.ceil(max(map(len, curves), default=0) / group)
-    return min(MOST_SINGLE, max(1, math.ceil(longest * len(curves) / POINTS)))
-
-
-def _curves(cell: Cell, curve: str, group: int) -> list[tuple[SeedResult, Curve]]:
-    return [(seed, means(getattr(seed, curve), group)) for seed in cell.seeds if getattr(seed, curve)]
-
-
-def means(curve: Curve, group: int) -> list[tuple[int, float]]:
-    """Means over `group` neighbours, each at the last of them; what is not a number counts as infinite."""
-    if group == 1:
-        return [(at, math.inf if math.isnan(value) else value) for at, value in curve]
-    parts = [curve[start : start + group] for start in range(0, len(curve), group)]
-    values = [(part[-1][0], sum(value for _, value in part) / len(part)) for part in parts]
-    return [(at, math.inf if math.isnan(value) else value) for at, value in values]
-
-
-def median_line(cell: Cell, curve: str, group: int) -> list[tuple[int, float]]:
-    """The median line of the runs that ended; one that diverged counts as infinite from there on."""
-    lines = [dict(points) for seed, points in _curves(cell, curve, group) if seed.status in (FINISHED, DIVERGED)]
-    lines += [{} for seed in cell.seeds if seed.status == DIVERGED and not getattr(seed, curve)]
-    places = sorted({at for line in lines for at in line})
-    return _finite([(at, statistics.median(line.get(at, math.inf) for line in lines)) for at in places])
-
-
-def _finite(curve: Curve) -> list[tuple[int, float]]:
-    return [(at, value) for at, value in curve if math.isfinite(value)]
-
-
-def _axes(drawn: Iterable[Cell]) -> _Axes:
-    seeds = [seed for cell in drawn for seed in cell.seeds]
-    longest = max((len(seed.loss_curve) for seed in seeds), default=0)
-    group = max(1, math.ceil(longest / POINTS))
-    losses = [value for seed in seeds for _, value in means(seed.loss_curve, group) if 0 < value < math.inf]
+def _axes(drawn: Sequence[_Curves]) -> _Axes:
+    losses = [value for one in drawn for _, curve in one.loss.means for _, value in curve if 0 < value < math.inf]
     low = max(min(losses, default=0.1), LOSS_LIMITS[0])
     high = min(max(losses, default=1.0), LOSS_LIMITS[1])
     return _Axes(
-        last=max((curve[-1][0] for seed in seeds for curve in (seed.loss_curve, seed.error_curve) if curve), default=1),
+        last=max((curve[-1][0] for one in drawn for lines in (one.loss, one.error) for curve in lines.raw), default=1),
         loss=(10.0 ** math.floor(math.log10(low)), 10.0 ** math.ceil(math.log10(max(high, 1.001 * low)))),
-        group=group,
     )
 
 
-def _svg(error: _Lines, loss: _Lines, colour: str, axes: _Axes) -> str:
+def _svg(error: _Drawn, loss: _Drawn, colour: str, axes: _Axes) -> str:
     """The views that have lines, one above the other, drawn by Vega from numbers alone."""
     views = {"error": error, "loss": loss}
     data = {f"{view}_{part}": _values(getattr(lines, part)) for view, lines in views.items() for part in _PARTS}
@@ -300,7 +249,7 @@ def axis(**settings: Any) -> alt.Axis:
     return alt.Axis(**{**colours, **texts, **space, **settings})
 
 
-def _sentence(table: Table, cell: Cell, reference: Cell | None) -> str:
+def _sentence(table: Table, cell: Cell, reference: Cell | None, losses: Lines) -> str:
     """The result that the panel shows, for who cannot see it."""
     if not cell.n:
         text = f"{label(table, cell)}: {WORDS[cell.status]}, no result yet"
@@ -308,9 +257,8 @@ def _sentence(table: Table, cell: Cell, reference: Cell | None) -> str:
         text = f"{label(table, cell)}: {WORDS[cell.status]}, no finite median test error over {runs(cell.n)}"
     else:
         text = f"{label(table, cell)}: {WORDS[cell.status]}, median test error {cell.median:.1f}% over {runs(cell.n)}"
-    losses = median_line(cell, "loss_curve", 1)
-    if losses:
-        text += f", training loss {losses[-1][1]:.2g} at iteration {losses[-1][0]}"
+    if losses.end:
+        text += f", training loss {losses.end[1]:.2g} at iteration {losses.end[0]}"
     if reference and reference.median is not None:
         text += f"; {reference.label}: {reference.median:.1f}%"
     return f"{text}."
@@ -321,23 +269,22 @@ def runs(n: int) -> str:
     return "one run" if n == 1 else f"{n or 'no'} runs"
 
 
-def _notes(table: Table, drawn: Sequence[Cell], group: int) -> list[str]:
-    notes = []
+def _notes(table: Table, drawn: Sequence[Cell], of: Mapping[tuple[str, str], _Curves], group: int) -> list[str]:
+    notes, losses = [], [of[_key(cell)].loss for cell in drawn]
     if group > 1:
         notes.append(f"Each point of the training loss is the mean of {group} recorded values, at the last of them.")
-    if any(_are_many(cell, "loss_curve") for cell in drawn):
+    if any(lines.are_many for lines in losses):
         notes.append(f"Of more than {MOST_LINES} runs of a row, the thin lines are the least and the greatest.")
-    single = [cell for cell in drawn if not _are_many(cell, "loss_curve")]
-    if (coarser := max((_coarser(cell, group) for cell in single), default=1)) > 1:
+    if (coarser := max((lines.coarser for lines in losses if not lines.are_many), default=1)) > 1:
         notes.append(f"Single runs are averaged further, over {group * coarser} values where a row has most of them.")
-    values = [v for cell in drawn for seed in cell.seeds for _, v in means(seed.loss_curve, group)]
-    if group > 1 or any(len(seed.loss_curve) > ROWS for cell in drawn for seed in cell.seeds):
+    values = [value for lines in losses for _, curve in lines.means for _, value in curve]
+    if group > 1 or any(len(curve) > ROWS for lines in losses for curve in lines.raw):
         notes.append("The tables behind the panels have some of these points; metrics.jsonl in a run's folder has all.")
-    if any(len(_curves(cell, "loss_curve", group)) > MOST_SINGLE for cell in drawn):
+    if any(len(lines.raw) > MOST_SINGLE for lines in losses):
         notes.append(f"Of more than {MOST_SINGLE} runs these tables have the median and the range of those that ended.")
-    if any(not LOSS_LIMITS[0] <= value <= LOSS_LIMITS[1] for value in values if math.isfinite(value)):
+    if any(not LOSS_LIMITS[0] <= value <= LOSS_LIMITS[1] for value in values if -math.inf < value < math.inf):
         notes.append(f"A loss outside {LOSS_LIMITS[0]:g} to {LOSS_LIMITS[1]:g} is drawn at the edge.")
-    if any(math.isinf(value) for value in values):
+    if math.inf in values or -math.inf in values:
         notes.append("A line ends where its value is not finite.")
     absent = [cell for cell in table.cells if cell not in drawn and cell.quantity == "error" and not cell.external]
     for status, word in WORDS.items():
@@ -347,15 +294,15 @@ def _notes(table: Table, drawn: Sequence[Cell], group: int) -> list[str]:
     return notes
 
 
-def _data(cell: Cell, group: int) -> tuple[tuple[str, ...], tuple[tuple[str, ...], ...]]:
+def _data(cell: Cell, curves: _Curves) -> tuple[tuple[str, ...], tuple[tuple[str, ...], ...]]:
     """What is drawn for each seed, or of many their median and range, by iteration; a dash where nothing was measured.
 
     Of a long loss curve some points, evenly, and those where the error was measured.
     """
     lines = [
         (f"{name}, {words}", digits, line)
-        for name, curve, digits, size in (("error %", "error_curve", ".1f", 1), ("loss", "loss_curve", ".3g", group))
-        for words, line in _columns(cell, curve, size)
+        for name, each, digits in (("error %", curves.error, ".1f"), ("loss", curves.loss, ".3g"))
+        for words, line in _columns(each)
     ]
     measured = {at for seed in cell.seeds for at, _ in seed.error_curve}
     places = thinned(sorted({at for _, _, line in lines for at in line}), measured)
@@ -363,13 +310,12 @@ def _data(cell: Cell, group: int) -> tuple[tuple[str, ...], tuple[tuple[str, ...
     return ("iteration", *(name for name, _, _ in lines)), rows
 
 
-def _columns(cell: Cell, curve: str, group: int) -> list[tuple[str, dict[int, float]]]:
-    curves = _curves(cell, curve, group)
-    if len(curves) <= MOST_SINGLE:
-        return [(f"seed {seed.seed}", dict(points)) for seed, points in curves]
-    least, greatest = _range(curves)
-    median = dict(median_line(cell, curve, group))
-    return [(word, line) for word, line in (("median", median), ("least", least), ("greatest", greatest)) if line]
+def _columns(lines: Lines) -> list[tuple[str, dict[int, float]]]:
+    if len(lines.raw) <= MOST_SINGLE:
+        return [(f"seed {seed.seed}", dict(points)) for seed, points in lines.means]
+    least, greatest = lines.range
+    words = (("median", dict(lines.median)), ("least", least), ("greatest", greatest))
+    return [(word, line) for word, line in words if line]
 
 
 def thinned(places: Sequence[int], kept: Collection[int]) -> list[int]:

@@ -6,7 +6,9 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 
 from cleanpath import measures
+from cleanpath.errors import RunError
 from cleanpath.experiment import Experiment, Training
+from cleanpath.naming import default_name
 from cleanpath.paper.claims import EARLY, QUANTITIES
 from cleanpath.paper.deviations import Deviation, deviations, letters_of
 from cleanpath.paper.held_out import held_out_images
@@ -16,10 +18,11 @@ from cleanpath.paper.scales import Scale
 from cleanpath.paper.seeding import Seeds
 from cleanpath.paper.silent import where_silent
 from cleanpath.paper.tables import missing, seeded
-from cleanpath.records import Run, default_name
+from cleanpath.reading import Curves, ReadOnce
+from cleanpath.records import EARLIER, Run
 from cleanpath.report.table import DIVERGED, FAILED, FINISHED, MISSING, UNFINISHED, Cell, SeedResult, Table
 
-Read = Callable[[Run, int, str], SeedResult]
+Read = Callable[[Run, Experiment, str], SeedResult]
 
 
 def collect(  # noqa: PLR0913 (keyword options)
@@ -37,12 +40,11 @@ def collect(  # noqa: PLR0913 (keyword options)
     """The table as its runs below `root` have it; what was not run is missing.
 
     `own` are the files of a user's units among its rows. `elsewhere` says by row and column what fills cells that the
-    scale does not have. `read` reads a run, with the number of its seed and a view of the test images.
+    scale does not have. `read` reads the run of an experiment, with a view of the test images.
     """
     read = read or seed_result
     paper = published_table(recipe.name)
     made = seeded(recipe, scale, seeds, changes=changes)
-    runs = {key: Run(root / default_name(experiment)) for key, experiment in made.items()}
     plain = {(row, column): one for (row, column, _), one in made.items()}
     differing = (
         *deviations(recipe, scale, plain, changes),
@@ -57,9 +59,9 @@ def collect(  # noqa: PLR0913 (keyword options)
             column=column.key,
             paper=paper.cells.get((row.key, column.key)),
             seeds=tuple(
-                read(runs[row.key, column.key, seed], seed, parts[row.key, column.key].view)
+                read(Run(root / default_name(made[key])), made[key], parts[row.key, column.key].view)
                 for seed in seeds.of(recipe.name, row.key, column.key)
-                if (row.key, column.key, seed) in runs
+                if (key := (row.key, column.key, seed)) in made
             ),
             quantity=parts[row.key, column.key].quantity or "error",
             note=row.note,
@@ -156,20 +158,25 @@ def _cells_in_words(recipe: Recipe, cells: Sequence[tuple[str, str]], made: Iter
     )
 
 
-def facts(root: Path, tables: Sequence[Table]) -> dict[str, str]:
+def facts(tables: Sequence[Table]) -> dict[str, str]:
     """How the numbers were measured: runs and their time, versions, threads, machine."""
     seconds = sum({seed.run: seed.seconds or 0 for seed in _ended(tables)}.values())
     count = len({seed.run for seed in _ended(tables)})
     time = {"runs": str(count), "time of all runs together": f"{seconds / 60:.1f} minutes"}
-    return {**time, **environment(root, tables)}
+    return {**time, **environment(tables)}
 
 
-def environment(root: Path, tables: Sequence[Table]) -> dict[str, str]:
+def environment(tables: Sequence[Table]) -> dict[str, str]:
     """Versions, threads and machine of the runs behind some tables."""
     found: dict[str, set[str]] = {}
-    for name in {seed.run for seed in _ended(tables)}:
-        for key, value in {"device": "cpu", **Run(root / name).environment}.items():
-            found.setdefault(key, set()).add(str(value))
+    distinct = {tuple(seed.environment.items()) for seed in _ended(tables)}
+    for each in distinct:
+        for key, value in {"device": "cpu", **dict(each)}.items():
+            if key != EARLIER:
+                found.setdefault(key, set()).add(value)
+    if elsewhere := len({seed.run for seed in _ended(tables) if EARLIER in seed.environment}):
+        told = "1 run" if elsewhere == 1 else f"{elsewhere} runs"
+        found["went on elsewhere"] = {f"{told}: their last bits may not be those of a run that was left alone"}
     return {key: " / ".join(sorted(values)) for key, values in sorted(found.items())}
 
 
@@ -177,29 +184,32 @@ def _ended(tables: Sequence[Table]) -> list[SeedResult]:
     return [s for table in tables for cell in table.cells for s in cell.seeds if s.status in (FINISHED, DIVERGED)]
 
 
-def seed_result(run: Run, seed: int, view: str = "") -> SeedResult:
-    """How one run of a cell ended, with its curves and what was measured on it; of one that has not, the curves so far.
+def seed_result(run: Run, experiment: Experiment, view: str = "") -> SeedResult:
+    """How the run of an experiment ended, with its curves and what was measured on it; else the curves so far.
 
     With a `view` of the test images, errors are those with it, and none where it was not taken.
     """
-    if not run.folder.is_dir():
+    run = run if isinstance(run, ReadOnce) else ReadOnce(run.folder)
+    training, seed = experiment.training, experiment.seed
+    try:
+        result = run.result
+        begun, losses, errors = run.curves
+    except RunError:
+        if run.status != "damaged":
+            raise
+        result, (begun, losses, errors) = None, Curves(any=False, loss=(), error=())
+    if result is None and not begun and not run.folder.is_dir():
         return SeedResult(seed=seed, status=MISSING)
-    damaged = run.status == "damaged"
-    result = None if damaged else run.result
-    lines = [] if damaged else run.metrics()
-    losses = tuple((line["iteration"], line["loss"]) for line in lines if "loss" in line)
-    errors = tuple((line["iteration"], line["error"]) for line in lines if "error" in line)
     if result is None:
         reason = run.failure or ""
         return SeedResult(
             seed=seed,
-            status=FAILED if reason else UNFINISHED if lines else MISSING,
+            status=FAILED if reason else UNFINISHED if begun else MISSING,
             loss_curve=losses,
             error_curve=errors,
             run=run.name,
             reason=reason,
         )
-    training = run.experiment.training
     planned = training.iterations or (losses[-1][0] if losses and result["status"] != DIVERGED else None)
     error = result.get("error")
     measured = {**measures.numbers(run), **_of_curve(losses, training.warmup, planned)}
@@ -222,6 +232,7 @@ def seed_result(run: Run, seed: int, view: str = "") -> SeedResult:
         seconds=result.get("seconds"),
         run=run.name,
         reason=result.get("reason", ""),
+        environment={key: str(value) for key, value in run.environment.items()},
     )
 
 

@@ -18,16 +18,14 @@ from cleanpath.paper.parts import ITERATION, LAYER, RANK, UNIT, Overlay
 from cleanpath.paper.published import FAIL_ABOVE
 from cleanpath.report.charts import (
     LOSS_LIMITS,
-    POINTS,
     THICK,
     WORDS,
-    Curve,
     anchor,
     axis,
     label,
-    median_line,
     runs,
 )
+from cleanpath.report.lines import POINTS, Curve, Lines
 from cleanpath.report.table import Cell, Table, number
 from cleanpath.report.vega import named, to_svg
 
@@ -83,8 +81,8 @@ def _lines(table: Table, overlay: Overlay) -> list[Line]:
             cell=cell,
             colour=PALETTE[at % len(PALETTE)],
             words=_words(table, cell),
-            solid=median_line(cell, "error_curve", 1) if _of_errors(cell) else _measured(cell, overlay.across),
-            dashed=median_line(cell, "loss_curve", group) if _of_errors(cell) else (),
+            solid=Lines(cell, "error_curve", 1).median if _of_errors(cell) else _measured(cell, overlay.across),
+            dashed=Lines(cell, "loss_curve", group).median if _of_errors(cell) else (),
         )
         for at, cell in enumerate(found)
     ]

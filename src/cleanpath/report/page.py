@@ -16,6 +16,7 @@ from cleanpath.paper.deviations import LETTERS
 from cleanpath.paper.published import FAIL, FAIL_ABOVE
 from cleanpath.paper.tables import RECIPES
 from cleanpath.paper.verdicts import Verdict
+from cleanpath.records import EARLIER
 from cleanpath.report.beginnings import Beginning, gains_drawing, of_cell
 from cleanpath.report.charts import COLOURS, REFERENCE, THICK, THIN, WORDS, Chart, anchor, curves, label, names_of, runs
 from cleanpath.report.claimed import Column, columns_of, tally, verdicts_of
@@ -296,6 +297,9 @@ def _limits(table: Table) -> list[str]:
     if max((cell.n for cell in table.cells), default=0) == 1:
         limits.append("One run per row: how far another seed would be from it is not known.")
     for cell in table.cells:
+        if elsewhere := [seed for seed in cell.seeds if EARLIER in seed.environment]:
+            told = ", ".join(f"seed {seed.seed} (before: {seed.environment[EARLIER]})" for seed in elsewhere)
+            limits.append(f"{label(table, cell)}: went on elsewhere, so that last bits may differ: {told}.")
         if min(cell.errors, default=0.0) <= FAIL_ABOVE < max(cell.errors, default=0.0):
             each = ", ".join(f"{error:.1f}%" if math.isfinite(error) else WORDS[DIVERGED] for error in cell.errors)
             limits.append(f"{label(table, cell)}: its runs stand on both sides of the limit of 20% ({each}).")

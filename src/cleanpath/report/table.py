@@ -4,6 +4,7 @@ import math
 import statistics
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 
 from cleanpath.measures import by_unit
@@ -38,6 +39,8 @@ class SeedResult:
     seconds: float | None = None
     run: str = ""
     reason: str = ""
+    environment: Mapping[str, str] = field(default_factory=dict)
+    """Versions, threads and machine of a run that ended."""
 
     def value(self, quantity: str) -> float | None:
         """A number of the run by its quantity: `error`, `train_error`, `train_loss`, or one that was measured."""
@@ -78,7 +81,7 @@ class Cell:
     deviates: tuple[str, ...] = ()
     """In what it is not run as the paper's: letters, which stand before the table's `deviations`."""
 
-    @property
+    @cached_property  # these are asked for a dozen times, of a thousand seeds
     def values(self) -> tuple[float, ...]:
         """The numbers of the runs that ended; infinite for one that diverged."""
         found = [
@@ -98,17 +101,17 @@ class Cell:
         """How many runs ended."""
         return len(self.values)
 
-    @property
+    @cached_property
     def median(self) -> float | None:
         """Median over seeds; None if there is none or it is not finite."""
         return _finite(statistics.median(self.values)) if self.values else None
 
-    @property
+    @cached_property
     def mean(self) -> float | None:
         """Mean over seeds; None if a run diverged."""
         return _finite(statistics.fmean(self.values)) if self.values else None
 
-    @property
+    @cached_property
     def std(self) -> float | None:
         """Sample standard deviation over seeds; None below two runs, or if one diverged."""
         return statistics.stdev(self.values) if self.n > 1 and self.mean is not None else None
