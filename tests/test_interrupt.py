@@ -144,7 +144,10 @@ def test_stopped_reproduction_keeps_what_ended_and_goes_on(
     assert outcome.out == ""
     assert "Traceback" not in outcome.err
     last = outcome.err.splitlines()[-1]
-    assert last.startswith(f"error: stopped by {name}; finished cells are kept; go on with: cleanpath reproduce")
+    assert last.startswith(
+        f"error: stopped by {name}; finished cells are kept; the tables as they stand: cleanpath report"
+    )
+    assert "; go on with: cleanpath reproduce" in last
     kept = driver.finished()
     assert 1 <= len(kept) < 5
     assert go_on(tmp_path, last.partition("go on with: ")[2], kept, monkeypatch) == undisturbed

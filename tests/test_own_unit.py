@@ -1,6 +1,5 @@
 """A user's own unit: one decorator in a file of their own, then trained, resumed, shown and loaded like the paper's."""
 
-import hashlib
 import json
 import multiprocessing
 import subprocess
@@ -212,17 +211,33 @@ def test_audit_finds_the_units(place: Path) -> None:  # noqa: ARG001
     assert any(finding.code == "CP102" for finding in profile.findings)
 
 
+def test_audit_takes_the_setting(place: Path) -> None:  # noqa: ARG001
+    ended = here("audit", "preresnet14", "--set", KIND, "--against", "preresnet14", "--json")
+    assert ended.code == 0, ended.err
+    found = ended.json()
+    assert (found["here"]["target"], found["there"]["target"]) == (f"preresnet14 --set {KIND}", "preresnet14")
+    assert [unit["h"]["scale"] for unit in found["here"]["units"]] == [0.5] * 6
+    for target in ("timm:resnet18", "my_unit.py:halved", "saved.json", "elsewhere/run"):
+        assert_user_error(here("audit", target, "--set", KIND), "--set is for networks of the catalog")
+    assert_user_error(here("audit", "preresnet14", "--set", "training.lr=1"), "a network has the settings network.*")
+
+
+def test_unit_in_place_of_its_file_is_answered_with_the_file(place: Path) -> None:  # noqa: ARG001
+    told = here("reproduce", "table1", "--with", "my_unit.py:halved")
+    assert_user_error(told, "my_unit.py:halved names a unit; give the file, my_unit.py")
+
+
 # ---- a run
 
 
-def test_command_line_trains_and_all_verbs_take_the_run(place: Path) -> None:
+@pytest.mark.usefixtures("place")
+def test_command_line_trains_and_all_verbs_take_the_run() -> None:
     ended = here(*trained(KIND), "--json")
     assert ended.code == 0, ended.err
     run = ended.json()
     assert run["status"] == "finished"
     assert run["experiment"]["network"]["shortcut"]["kind"] == "my_unit.py:halved"
-    code = hashlib.sha256((place / "my_unit.py").read_bytes()).hexdigest()[:16]
-    assert run["experiment"]["network"]["shortcut"]["code"] == code
+    assert run["experiment"]["network"]["shortcut"]["code"] == own.code_of("my_unit.py")
     assert Path(run["folder"]).name.startswith("resnet8-full_preactivation-halved-digits-s0-")
     with nothing_written(Path(run["folder"])):
         again = here(*trained(KIND))
@@ -294,6 +309,29 @@ def test_digest_changes_with_the_file_and_a_changed_file_is_refused(place: Path)
     assert isinstance(cleanpath.load(place / "run"), nn.Module)
 
 
+def test_comments_and_empty_lines_are_no_other_experiment(place: Path) -> None:
+    before = own.code_of("my_unit.py")
+    text = f"# What it is for.\n\n{SOURCE}\n\n# Tried: 0.3\n"
+    line = next(line for line in SOURCE.splitlines() if "HALF * self" in line)
+    (place / "my_unit.py").write_text(text.replace(line, f"{line}  # half of F\n\n").replace("\n", "\r\n"))
+    assert own.code_of("my_unit.py") == before
+    (place / "my_unit.py").write_text(SOURCE.replace("HALF * self", "HALF*HALF * self"))
+    assert own.code_of("my_unit.py") != before
+
+
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [
+        ("x = 'a # b'\n", "x = 'a '\n"),
+        ('x = """a\n\n# b"""\n', 'x = """a\n# b"""\n'),
+        ("if a:\n    b\n    c\n", "if a:\n    b\nc\n"),
+        ("no python (", "no python (("),
+    ],
+)
+def test_what_only_looks_like_a_comment_is_code(one: str, other: str) -> None:
+    assert own.digest(one.encode()) != own.digest(other.encode())
+
+
 def test_report_tells_of_runs_of_another_version_of_the_file(place: Path) -> None:
     asked = ("report", "table1", "--with", "my_unit.py", "--seeds", "2")
     job = reproduction(
@@ -309,7 +347,7 @@ def test_report_tells_of_runs_of_another_version_of_the_file(place: Path) -> Non
         with Writer(cell.folder, cell.experiment, {}):
             pass
     assert "version" not in here(*asked).err
-    (place / "my_unit.py").write_text(f"{SOURCE}\n# another\n")
+    (place / "my_unit.py").write_text(f"{SOURCE}\nANOTHER = 1\n")
     told = "4 runs are of another version of my_unit.py and not shown: the file has changed since\n"
     Path("runs/foreign").mkdir()
     Path("runs/foreign/experiment.json").write_text("somebody's")
@@ -322,7 +360,7 @@ def test_experiment_with_a_unit_goes_through_toml_and_json(place: Path) -> None:
     assert settings.from_data(json.loads(json.dumps(settings.to_data(experiment)))) == experiment
     (place / "run.toml").write_text(settings.to_toml(experiment))
     assert single.experiment_of("run.toml", []) == experiment
-    (place / "my_unit.py").write_text(SOURCE + "\n")
+    (place / "my_unit.py").write_text(SOURCE + "ANOTHER = 1\n")
     with pytest.raises(UserError, match="has changed"):
         single.experiment_of("run.toml", [])
     assert single.experiment_of("run.toml", [KIND]) == short()  # said anew: the file as it is now
@@ -344,7 +382,7 @@ def test_file_given_from_elsewhere_is_the_same_experiment(place: Path) -> None:
     with Writer(place / "run", short(), {}):
         pass
     check_folder(place / "run", other)
-    (place / "other.py").write_text(SOURCE + "# not the same\n")
+    (place / "other.py").write_text(SOURCE + "ANOTHER = 1\n")
     for changed in ("my_unit.py:whole", "other.py:halved"):
         third = single.experiment_of("preresnet8", [f"network.shortcut.kind={changed}", *SHORT])
         assert default_name(third) != default_name(other)
@@ -434,7 +472,7 @@ def test_file_that_makes_no_unit_is_refused(place: Path, content: str | None, wo
         ("faulty.py:shrinks", "unit stages.stage1.unit1 makes 2×4×7×8 of 2×4×8×8; its place asks for 2×4×8×8"),
         ("faulty.py:keeps", "unit stages.stage2.unit1 makes 2×4×8×8 of 2×4×8×8; its place asks for 2×8×4×4"),
         ("faulty.py:tuple", "makes a tuple of 2×4×8×8"),
-        ("faulty.py:raises", "unit stages.stage1.unit1 failed: ValueError: not today"),
+        ("faulty.py:raises", "unit stages.stage1.unit1 failed: ValueError: not today; faulty.py, line 21"),
         ("faulty.py:number", "number() returned a int; an nn.Module is needed"),
         ("faulty.py:fails", "fails() failed at unit 1 of 3: AttributeError"),
         ("faulty.py:writs", "no unit in faulty.py 'writs'; did you mean writes?"),

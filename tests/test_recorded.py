@@ -1,6 +1,7 @@
 """What was asked of a folder of runs: recorded beside them, read again, and put together."""
 
 import json
+import re
 from dataclasses import replace
 from pathlib import Path
 
@@ -8,7 +9,7 @@ import pytest
 
 from cleanpath.errors import UserError
 from cleanpath.paper.tables import RECIPES
-from cleanpath.recorded import Asked, asked_of, pages_of, record, recorded
+from cleanpath.recorded import Asked, asked_of, check_runs, pages_of, record, recorded
 from cleanpath.records import Writer
 from cleanpath.reproduction import Reproduction, reproduction
 from tests.helpers import tiny
@@ -79,7 +80,24 @@ def test_several_reproductions_have_a_page_each_and_one_for_all_of_a_way(tmp_pat
     assert found["page-quick.html"] == ["table1", "table2", "depth"]
     known = {"page-laptop.html", "page-quick.html", "page-table1-quick.html", "page-table2-depth-quick.html"}
     (changed,) = set(found) - known
-    assert changed.startswith("page-quick-")
+    assert re.fullmatch(r"page-quick-lr-0\.03-[0-9a-f]{4}\.html", changed)
+
+
+def test_report_of_runs_that_are_not_there_is_refused_where_others_are(tmp_path: Path) -> None:
+    runs = tmp_path / "runs"
+    check_runs(job(runs, "figure2"), named=True)  # trains nothing
+    changed = job(runs, "table1", seeds="1", changes=("training.lr=0.03",))
+    check_runs(changed)
+    with pytest.raises(UserError, match=r"none of the 12 runs that were asked for is in .* make these") as raised:
+        check_runs(changed, named=True)
+    assert "what was reproduced there" not in str(raised.value)
+    record(changed, "cleanpath reproduce table1 --set training.lr=0.03")
+    with pytest.raises(UserError, match=r"there: cleanpath reproduce table1 --set training\.lr=0\.03; ask for those"):
+        check_runs(job(runs, "table1", seeds="1"))
+    cell = changed.cells()[3]
+    with Writer(cell.folder, cell.experiment, {}):
+        pass
+    check_runs(changed)
 
 
 @pytest.mark.parametrize(

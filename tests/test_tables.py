@@ -33,7 +33,7 @@ from cleanpath.report import table as tables
 from cleanpath.report import table_text, terminal
 from cleanpath.report.collect import collect, facts, in_words
 from cleanpath.report.table import DIVERGED, FAILED, FINISHED, MISSING, Cell, SeedResult, Table
-from tests.helpers import examples, here, network_of
+from tests.helpers import assert_user_error, examples, here, network_of
 
 # What each row sets, typed from the paper's Tables 1 and 2 once more.
 SHORTCUTS = {
@@ -345,6 +345,8 @@ def test_rows_of_a_user_s_are_in_all_columns_of_small_images() -> None:
 def test_unknown_table_and_scale_are_answered_with_the_known_ones() -> None:
     with pytest.raises(UnknownNameError, match="did you mean"):
         recipe_of("tabel1")
+    with pytest.raises(SettingError, match=r"write --set before each setting: --set training\.lr=0\.1"):
+        recipe_of("training.lr=0.1")
     with pytest.raises(UnknownNameError, match="choose one of laptop, paper, quick"):
         scale_of("huge")
 
@@ -558,6 +560,8 @@ def test_command_that_fills_a_table_names_the_folder_of_its_runs(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
+    assert_user_error(here("report", "table2", "--runs", "elsewhere"), "none of the 30 runs that were asked for is in")
+    Path("elsewhere").mkdir()
     found = here("report", "table2", "--runs", "elsewhere").out
     assert "--runs elsewhere" in next(line for line in found.splitlines() if line.startswith("missing"))
 

@@ -285,6 +285,15 @@ def test_rows_at_the_ceiling_or_the_floor_are_not_called_equal() -> None:
     bottom = one(like, runs(a=[math.inf] * 10, b=[math.inf] * 10))
     assert bottom.verdict == UNDECIDED
     assert "fail" in bottom.doubt
+    # A row that fails is no measure for one that is to be no worse, or like it; it may still be better.
+    for direction in (EQUAL, NOT_HIGHER):
+        beside = one(claim(direction, margin=0.5), runs(a=[21.0] * 10, b=[21.0] * 9 + [19.0]))
+        assert beside.verdict == UNDECIDED
+    wide = one(claim(NOT_HIGHER, margin=0.5), runs(a=[19.0] * 10, b=[25.0] * 10))
+    assert (wide.verdict, wide.holm_for) == (UNDECIDED, 1 / 1024)
+    assert wide.doubt.endswith(" fails, above 20%: no measure for others")
+    assert one(claim(), runs(a=[19.0] * 10, b=[25.0] * 10)).verdict == CONFIRMED
+    assert one(claim(NOT_HIGHER, margin=0.5), runs(a=[25.0] * 10, b=[19.0] * 10)).verdict == CONTRADICTED
     # A difference that is there in spite of the ceiling counts, and the ceiling is still named.
     lower = one(claim(), runs(a=[0.2] * 10, b=[0.4] * 10))
     assert lower.verdict == CONFIRMED

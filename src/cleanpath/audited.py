@@ -33,10 +33,12 @@ class Asked:
     seed: int = 0
     ignore: tuple[str, ...] = ()
     """`CODE=reason`, `CODE:UNIT=reason`."""
+    changes: tuple[str, ...] = ()
+    """`network.…=value`, of a network of the catalog."""
 
-    def without_weights(self) -> Self:
-        """For the other side of a comparison: the weights are the first one's."""
-        return replace(self, weights=None)
+    def of_the_other(self) -> Self:
+        """For the other side of a comparison: weights and changed settings are the first one's."""
+        return replace(self, weights=None, changes=())
 
 
 @dataclass(frozen=True)
@@ -64,9 +66,11 @@ def audited(target: str, asked: Asked) -> Audited:
     Raises `UserError` for what a user can mend.
     """
     if target.endswith(".json"):
+        if asked.changes:
+            raise UserError(f"--set is for networks of the catalog, and {target} is a saved profile; leave it out")
         saved = Profile.load(target)
         return Audited(target, saved, "as it was saved", saved.judged(asked.ignore))
-    found = targets.resolve(target, inputs=asked.inputs, weights=asked.weights, seed=asked.seed)
+    found = targets.resolve(target, inputs=asked.inputs, weights=asked.weights, seed=asked.seed, changes=asked.changes)
     if asked.mode is not None:
         found.module.train(asked.mode == "training")
     profile = audit(found.module, found.keywords or found.arguments, draws=asked.draws, seed=asked.seed)

@@ -5,6 +5,7 @@
 """
 
 import os
+import shlex
 import sys
 from pathlib import Path
 from typing import Annotated
@@ -220,7 +221,8 @@ def reproduce(
         options.show(plan, as_json, lambda: terminal.print_plan(plan))
         return
     command = this_command(without="--fresh")
-    with stoppable(f"finished cells are kept; go on with: {command}"):
+    shown = f"the tables as they stand: {shlex.join(['cleanpath', 'report', str(runs)])}"
+    with stoppable(f"finished cells are kept; {shown}; go on with: {command}"):
         reproduction.run(
             job,
             workers=workers,
@@ -278,6 +280,7 @@ def audit(
     ] = None,
     draws: Annotated[int, typer.Option(min=1, help="Draws of the dropout masks: means and their spread.")] = 1,
     seed: Annotated[int, typer.Option(min=0, help="The seed of made-up inputs and weights.")] = 0,
+    settings: Settings = None,
     against: Annotated[
         str | None, typer.Option(metavar="TARGET", help="Compare with another target or a saved profile.")
     ] = None,
@@ -303,12 +306,12 @@ def audit(
     from cleanpath import audited
     from cleanpath.report import audit_output
 
-    asked = audited.Asked(inputs or [], weights, mode, draws, seed, tuple(ignore or ()))
+    asked = audited.Asked(inputs or [], weights, mode, draws, seed, tuple(ignore or ()), tuple(settings or ()))
     audited.check(asked, out=out, page=html)
     here = audited.audited(target, asked)
     if out is not None:
         here.profile.save(out)
-    there = None if against is None else audited.audited(against, asked.without_weights())
+    there = None if against is None else audited.audited(against, asked.of_the_other())
     if html is not None:
         audited.write_page(html, here, there, command=this_command())
     data = here.data() if there is None else audited.comparison(here, there)

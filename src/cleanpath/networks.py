@@ -1,6 +1,5 @@
 """The network of an experiment: the paper's, another library's, or one that a user's file makes."""
 
-import hashlib
 import warnings
 from pathlib import Path
 from typing import Any
@@ -10,11 +9,10 @@ from torch import Tensor, nn
 
 from cleanpath.errors import SettingError, UserError
 from cleanpath.experiment import Foreign, Network
-from cleanpath.nn import resnet
+from cleanpath.nn import own, resnet
 from cleanpath.targeting import factories, vision_models
 
 _LIBRARIES = {"timm": vision_models.timm_model, "torchvision": vision_models.torchvision_model}
-_DIGITS = 16
 
 
 def build(of: Network | Foreign, *, seed: int) -> nn.Module:
@@ -51,13 +49,13 @@ def foreign(target: str) -> Foreign | None:
 
 
 def code_of(target: str) -> str:
-    """The start of the SHA-256 of a factory's file; empty for libraries. Raises `UserError` if there is none."""
+    """The digest of the code of a factory's file; empty for libraries. Raises `UserError` if there is none."""
     path = Path(target.rpartition(":")[0])
     if path.suffix != ".py":
         return ""
     if not path.is_file():
         raise UserError(f"no file {path}; run from the folder that it was given from, or give path/to/file.py:factory")
-    return hashlib.sha256(path.read_bytes()).hexdigest()[:_DIGITS]
+    return own.digest(path.read_bytes())
 
 
 def check_logits(network: nn.Module, few: Tensor, classes: int, *, training: bool = False) -> None:
@@ -71,7 +69,7 @@ def check_logits(network: nn.Module, few: Tensor, classes: int, *, training: boo
             warnings.simplefilter("ignore")
             logits: Any = network.train(training)(few)
     except Exception as error:  # noqa: BLE001 (foreign code may fail in any way)
-        said = " ".join(str(error).split())[:200] or type(error).__name__
+        said = f"{' '.join(str(error).split())[:200] or type(error).__name__}{own.place(error)}"
         size = "×".join(map(str, few.shape[1:]))
         raise SettingError(f"the network does not take images of {size}: {said}") from None
     finally:

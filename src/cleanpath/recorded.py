@@ -5,6 +5,7 @@ reproduction-DIGEST.json   what was asked, and the command that asked it
 
 import hashlib
 import json
+import re
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, replace
 from itertools import groupby
@@ -20,7 +21,9 @@ from cleanpath.reproduction import Reproduction, reproduction
 from cleanpath.writing import write
 
 _SCHEMA, _VERSION = "cleanpath.reproduction", 1
-_LONGEST_NAME = 60
+_LONGEST_NAME, _LONGEST_WAY = 60, 40
+_NAMED = 3
+"""Reproductions that a message names."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,8 +52,12 @@ class Asked:
     @property
     def way_in_short(self) -> str:
         """The way as a part of a file's name."""
-        changed = hashlib.sha256(json.dumps(self.way).encode()).hexdigest()[:4]
-        return self.scale if not self.changes and not self.own else f"{self.scale}-{changed}"
+        if not self.changes and not self.own:
+            return self.scale
+        digest = hashlib.sha256(json.dumps(self.way).encode()).hexdigest()[:4]
+        set_here = [re.sub(r"^[^=]*\.", "", change) for change in self.changes]
+        words = re.sub(r"[^\w.]+", "-", "-".join((self.scale, *set_here, *(Path(path).stem for path in self.own))))
+        return f"{words[:_LONGEST_WAY].strip('-')}-{digest}"
 
     @property
     def in_short(self) -> str:
@@ -115,6 +122,29 @@ def recorded(root: Path) -> tuple[Asked, ...]:
             "runs by default), or a table"
         )
     return tuple(sorted(found, key=lambda one: (list(SCALES).index(one.scale), one.way, _places(one.what))))
+
+
+def check_runs(job: Reproduction, *, named: bool = False) -> None:
+    """Raise `UserError` if an empty page was hardly meant.
+
+    There is no run of what was asked, but of other reproductions in that folder; or the folder was `named`, and is not
+    there. The page would replace that of the runs that were meant.
+    """
+    cells = job.cells()
+    if not cells or any(cell.folder.is_dir() for cell in cells):
+        return
+    try:
+        commands = [one.command for one in recorded(job.root) if one.command][:_NAMED]
+    except UserError:
+        commands = []
+    if not commands and (job.root.is_dir() or not named):
+        return
+    there = f"; what was reproduced there: {'; '.join(commands)}" if commands else ""
+    others = "".join(f"; {line}" for line in job.other_versions())
+    raise UserError(
+        f"none of the {len(cells)} runs that were asked for is in {job.root}{others}{there}; ask for those "
+        "(scale, --set, --with and --runs as they were), or make these: cleanpath reproduce with the same words"
+    )
 
 
 def pages_of(root: Path, first: Path, command: str) -> tuple[tuple[Page, ...], tuple[Page, ...]]:

@@ -84,6 +84,8 @@ def report(
             root=runs,
             own_units=own_units or [],
         )
+        if not live:
+            recorded.check_runs(job, named=_is_given(context, "runs"))
         whole = (Page(job=job, path=page, command=this_command()),)
     pages = [*whole, *single]
     if live:
@@ -108,7 +110,7 @@ def _folder(context: typer.Context, what: Sequence[str]) -> Path | None:
     """The folder of runs that is meant; None if tables are."""
     from cleanpath.paper.tables import ALL, RECIPES
 
-    others = [word for word in what if word not in (ALL, *RECIPES)]
+    others = [word for word in what if word not in (ALL, *RECIPES) and "=" not in word]
     folders = [word for word in others if Path(word).is_dir()]
     if others and not folders:
         known, see = (ALL, *RECIPES), "cleanpath list tables"
@@ -117,14 +119,16 @@ def _folder(context: typer.Context, what: Sequence[str]) -> Path | None:
         return None
     if len(what) > 1:
         raise UserError(f"report takes tables, or one folder of runs: {folders[0]} is a folder; give it alone")
-    given = [
-        option
-        for name, option in _RECORDED.items()
-        if (source := context.get_parameter_source(name)) is not None and source.name != "DEFAULT"
-    ]
+    given = [option for name, option in _RECORDED.items() if _is_given(context, name)]
     if given:
         raise UserError(f"{given[0]} is for tables: what was asked of the runs in {folders[0]} is recorded there")
     return Path(folders[0])
+
+
+def _is_given(context: typer.Context, name: str) -> bool:
+    """Whether an option was on the command line."""
+    source = context.get_parameter_source(name)
+    return source is not None and source.name != "DEFAULT"
 
 
 def _of_folder(pages: Sequence["Page"], found: Sequence["Outcome"]) -> dict[str, Any]:

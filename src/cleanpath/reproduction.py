@@ -3,6 +3,7 @@
 The driver never imports torch; the workers do.
 """
 
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import cached_property
@@ -117,10 +118,11 @@ class Reproduction:
     def few_seeds(self) -> str | None:
         """Why its seeds are too few for claims, with the command that gives enough; None where they can."""
         names = [ALL] if len(self.recipes) == len(RECIPES) else [recipe.name for recipe in self.recipes]
-        again = command(names, self.scale, changes=self.changes, root=self.root, own=self.own)
+        first = not self.all_columns
+        again = command(names, self.scale, changes=self.changes, root=self.root, own=self.own, first=first)
         cells = _cells(self.recipes, self.scale, all_columns=self.all_columns)
         n = self.seeds.every if self.seeds.of_claims is None else self.seeds.most
-        return few_seeds(cells, n, self.scale, command=f"{again}{'' if self.all_columns else ' --columns first'}")
+        return few_seeds(cells, n, self.scale, command=again)
 
     def other_versions(self) -> list[str]:
         """A line for every file of the user's of whose units `root` has runs with another content of that file."""
@@ -146,6 +148,7 @@ class Reproduction:
                 own=self.own if recipe.varies_unit else (),
                 elsewhere=self._elsewhere[recipe.name],
                 read=read,
+                all_columns=self.all_columns,
             )
             for recipe in self.recipes
         ]
@@ -339,7 +342,7 @@ def measured_plan(
         with Counting("kinds of cells tried for a few steps") as counting:
             measured = local.measure_cells(list(kinds.values()), workers=busy, devices=places, tell=counting.tell)
         costs = {kind: measured[cell.folder.name] for kind, cell in kinds.items()}
-        how = "measured from a few steps just now"
+        how = "measured from a few steps just now, beside whatever else this machine does"
     else:
         kinds, on_gpus = {plan.kind(cell): cell for cell in todo}, devices != ("cpu",)
         if strange := [kind.data.name for kind in kinds if not estimate.known(kind)]:
@@ -375,4 +378,15 @@ def measured_plan(
         "disk": sum(disks) + _CHECKPOINTS * sum(sorted(disks, reverse=True)[:workers]),
         "free_disk": free_disk(job.root),
         "left_out": _NOT_TIMED,
+        "missing": [line for recipe in job.recipes for line in _not_here(recipe, job.scale)],
     }
+
+
+def _not_here(recipe: Recipe, scale: Scale) -> list[str]:
+    """A line for every reason why cells of a table are not at a scale, with what fills them."""
+    filling = elsewhere(recipe, scale)
+    counted = Counter((reason, filling[key]) for key, reason in missing(recipe, scale).items())
+    return [
+        f"{recipe.name}: {count} {'cell is' if count == 1 else 'cells are'} not at scale {scale.name}: {reason}; {fill}"
+        for (reason, fill), count in counted.items()
+    ]

@@ -11,7 +11,7 @@ from cleanpath.errors import SettingError, UserError
 from cleanpath.options import AsJson, Settings
 
 if TYPE_CHECKING:
-    from cleanpath.experiment import Network
+    pass
 
 _ROWS, _EPOCHS, _CLASSES = 3, 4, 10
 
@@ -65,27 +65,13 @@ def show(
         run = Run(Path(name))
         options.show(run.to_data(), as_json, lambda: terminal.print_run(run))
     else:
+        from cleanpath.changed import changed
         from cleanpath.nn import catalog, summary
         from cleanpath.nn.summary_values import to_data
 
-        network = _changed(name, settings or ())
+        network = changed(name, settings or ())
         summed = summary.summarise(network, size or catalog.usual_size(network))
         options.show(to_data(summed, name), as_json, lambda: terminal.print_network(name, summed, every=every))
-
-
-def _changed(name: str, changes: Sequence[str]) -> "Network":
-    """The network of that name with settings of it replaced."""
-    from cleanpath import settings
-    from cleanpath.experiment import Experiment, Network
-    from cleanpath.nn import catalog, own
-    from cleanpath.paper import recipes
-
-    if strange := [change for change in changes if not change.startswith("network.")]:
-        raise SettingError(f"--set {strange[0]}: a network has the settings network.*; see `cleanpath list settings`")
-    base = Experiment(network=catalog.network(name), training=recipes.default())
-    network = settings.override(base, changes).network
-    assert isinstance(network, Network)
-    return own.with_code(network)
 
 
 def _data(name: str, changes: Sequence[str], *, every: bool, picture: Path | None, as_json: bool) -> None:

@@ -23,6 +23,7 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
 from cleanpath import networks
+from cleanpath.changed import changed
 from cleanpath.data.sources import load
 from cleanpath.errors import RunError, UserError
 from cleanpath.nn import catalog, resnet
@@ -37,6 +38,7 @@ _MOST_ELEMENTS = 1 << 30
 _EXAMPLES = "--input 2x3x224x224, --input int64:1x128 or --input mask=bool:1x128"
 _INPUT = re.compile(r"(?:([A-Za-z_]\w*)=)?(?:([a-z]+\d*):)?(\d+(?:[x×]\d+)*)")
 _DTYPES = ("float16", "bfloat16", "float32", "float64", "uint8", "int32", "int64", "bool", "complex64")
+_NAME = re.compile(r"[\w-]+")
 _OF_CODE = re.compile(r"(.+\.py|[A-Za-z_][\w.]*):([A-Za-z_]\w*(?:\.\w+)*)")
 
 
@@ -75,6 +77,7 @@ class _Request:
     inputs: tuple[_Input, ...]
     weights: Path | None
     seed: int
+    changes: tuple[str, ...] = ()
 
     def arguments(self, module: nn.Module) -> tuple[tuple[Tensor, ...], dict[str, Tensor]]:
         """The inputs asked for, of numbers that the seed decides."""
@@ -85,13 +88,22 @@ class _Request:
         return positional, {name: value for name, value in made if name is not None}
 
 
-def resolve(target: str, *, inputs: Sequence[str] = (), weights: Path | None = None, seed: int = 0) -> Target:
+def resolve(
+    target: str,
+    *,
+    inputs: Sequence[str] = (),
+    weights: Path | None = None,
+    seed: int = 0,
+    changes: Sequence[str] = (),
+) -> Target:
     """The module and the inputs that a target stands for; the global random state is as before afterwards.
 
-    `inputs` are as on the command line: `1x3x224x224`, `int64:1x128`, `attention_mask=int64:1x128`.
-    Raises `UserError` for whatever a user can mend.
+    `inputs` are as on the command line: `1x3x224x224`, `int64:1x128`, `attention_mask=int64:1x128`. `changes` are
+    settings of a network of the catalog. Raises `UserError` for whatever a user can mend.
     """
-    request = _Request(target, tuple(_parsed(text) for text in inputs), weights, seed)
+    request = _Request(target, tuple(_parsed(text) for text in inputs), weights, seed, tuple(changes))
+    if changes and (Path(target).is_dir() or not _NAME.fullmatch(target)):
+        raise UserError(f"--set is for networks of the catalog, and {target} is none; see `cleanpath list networks`")
     prefix, colon, name = target.partition(":")
     libraries: dict[str, Callable[[_Request, str], Target]] = {"timm": _timm, "torchvision": _torchvision, "hf": _hf}
     if colon and prefix in libraries:
@@ -113,7 +125,7 @@ def resolve(target: str, *, inputs: Sequence[str] = (), weights: Path | None = N
         raise UserError(f"no run folder {target}; a target is a network, a run, timm:NAME or path/to/file.py:factory")
     else:
         found = _catalog(request)
-    return replace(found, name=target)
+    return replace(found, name=" --set ".join((target, *changes)))
 
 
 def _is_network(name: str) -> bool:
@@ -140,7 +152,7 @@ def _parsed(text: str) -> _Input:
 
 
 def _catalog(request: _Request) -> Target:
-    network = catalog.network(request.target)
+    network = changed(request.target, request.changes)
     with seeded(request.seed):
         module = resnet.build(network)
     side = catalog.usual_size(network)

@@ -2,8 +2,13 @@
 
 import ast
 import hashlib
+import io
 import re
+import sysconfig
+import tokenize
+import traceback
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -43,10 +48,40 @@ def split(kind: str) -> tuple[str, str]:
 
 
 def code_of(path: str | Path) -> str:
-    """The start of the SHA-256 of a file. Raises `UserError` if there is none."""
+    """The start of the SHA-256 of a file's code: comments and lines without code do not count.
+
+    Raises `UserError` if there is no such file.
+    """
+    if not Path(path).is_file() and is_own(str(path)):
+        raise UserError(f"{path} names a unit; give the file, {split(str(path))[0]}, for all units that it makes")
     if not Path(path).is_file():
         raise UserError(f"no file {path}; run from the folder that it was given from, or give its path")
-    return hashlib.sha256(Path(path).read_bytes()).hexdigest()[:_DIGITS]
+    return digest(Path(path).read_bytes())
+
+
+def digest(source: bytes) -> str:
+    """The start of the SHA-256 of Python's code; of anything else, of all of it."""
+    with suppress(tokenize.TokenError, SyntaxError, LookupError, UnicodeDecodeError):
+        source = _without_comments(source)
+    return hashlib.sha256(source).hexdigest()[:_DIGITS]
+
+
+_NO_CODE = (tokenize.COMMENT, tokenize.NL, tokenize.NEWLINE, tokenize.ENCODING, tokenize.ENDMARKER)
+
+
+def _without_comments(source: bytes) -> bytes:
+    ends, rows = dict[int, int](), set[int]()
+    encoding = "utf-8"
+    for token in tokenize.tokenize(io.BytesIO(source).readline):
+        if token.type == tokenize.ENCODING:
+            encoding = token.string
+        elif token.type == tokenize.COMMENT:
+            ends[token.start[0]] = token.start[1]
+        elif token.type not in (*_NO_CODE, tokenize.INDENT, tokenize.DEDENT):
+            rows.update(range(token.start[0], token.end[0] + 1))
+    lines = re.split("\r\n|\r|\n", source.decode(encoding))
+    kept = (lines[row - 1][: ends[row]].rstrip() if row in ends else lines[row - 1] for row in sorted(rows))
+    return "\n".join(kept).encode()
 
 
 def check_code(setting: Shortcut) -> None:
@@ -141,6 +176,15 @@ def no_unit(path: str | Path) -> str:
 
 
 def told(error: BaseException) -> str:
-    """What somebody else's code raised, on one line."""
+    """What somebody else's code raised, on one line, and where in it."""
     text = " ".join(str(error).split())[:200]
-    return f"{type(error).__name__}: {text}" if text else type(error).__name__
+    name = type(error).__name__
+    return f"{name}: {text}{place(error)}" if text else f"{name}{place(error)}"
+
+
+def place(error: BaseException) -> str:
+    """File and line of the last call that is neither cleanpath's nor a library's; empty where there is none."""
+    ours = (str(Path(__file__).parents[1]), *(sysconfig.get_path(name) for name in ("stdlib", "purelib", "platlib")))
+    frames = traceback.extract_tb(error.__traceback__)
+    own = [frame for frame in frames if not frame.filename.startswith((*ours, "<"))]
+    return f"; {Path(own[-1].filename).name}, line {own[-1].lineno}" if own else ""

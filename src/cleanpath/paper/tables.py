@@ -29,6 +29,8 @@ RECIPES: Mapping[str, Recipe] = {
 
 def recipe_of(name: str) -> Recipe:
     """The recipe of that table or figure."""
+    if name not in RECIPES and "=" in name:
+        raise SettingError(f"'{name}' is no table; write --set before each setting: --set {name}")
     if name not in RECIPES:
         raise UnknownNameError("table", name, (*RECIPES, ALL), see="cleanpath list tables")
     return RECIPES[name]

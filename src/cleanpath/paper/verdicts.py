@@ -23,6 +23,7 @@ from cleanpath.paper.claims import (
     Order,
 )
 from cleanpath.paper.columns import ceiling, floor
+from cleanpath.paper.published import FAIL_ABOVE
 from cleanpath.paper.tables import has_limit
 
 CONFIRMED, CONTRADICTED, UNDECIDED, NOT_RUN = "confirmed", "contradicted", "undecided", "not_run"
@@ -164,7 +165,13 @@ def judge(
     evidence: undecided whatever they are, and no part of the family.
     """
     beyond = undecidable or {}
-    tested = [(claim, tuple(_result(claim, one, values) for one in claim.comparisons)) for claim in claims]
+    tested = [
+        (
+            claim,
+            tuple(result_of(one, values, claim.quantity, claim.direction, claim.margin) for one in claim.comparisons),
+        )
+        for claim in claims
+    ]
     judged = [results for claim, results in tested if all(result.n for result in results) and claim.id not in beyond]
     # All comparisons must hold: the largest p. One the other way suffices: the smallest, times how many there are.
     p_for = [max(result.p_for for result in results) for results in judged]
@@ -266,22 +273,22 @@ def seeds_sentence(seeds: int, claims: Sequence[Claim], alpha: float = 0.05, *, 
     )
 
 
-def _result(claim: Claim, comparison: Comparison, values: Values) -> Result:
+def result_of(comparison: Comparison, values: Values, quantity: str, direction: str, margin: float = 0.0) -> Result:
     """The test of one comparison, over the seeds that all of its cells have."""
-    runs = [values.get((*cell, claim.quantity), {}) for cell in comparison.cells]
+    runs = [values.get((*cell, quantity), {}) for cell in comparison.cells]
     seeds = sorted(set.intersection(*(set(run) for run in runs)))
     per_seed = [tuple(float(run[seed]) for run in runs) for seed in seeds]
     differences = [_difference(comparison, of_a_seed) for of_a_seed in per_seed]
     # Whole numbers from here on, so that ties are ties.
     places = exact.decimals([*differences, *(value for of_a_seed in per_seed for value in of_a_seed)])
-    d, margin = [exact.on_grid(x, places) for x in differences], exact.on_grid(claim.margin, places)
-    p_for, p_against = _p_values(claim.direction, d, margin)
+    d, within = [exact.on_grid(x, places) for x in differences], exact.on_grid(margin, places)
+    p_for, p_against = _p_values(direction, d, within)
     low, high = exact.interval(d)
     return Result(
         comparison=comparison,
         differences=tuple(differences),
         medians=tuple(exact.median(of_a_cell) for of_a_cell in zip(*per_seed, strict=True)),
-        favourable=sum(_as_claimed(claim.direction, x, margin) for x in d),
+        favourable=sum(_as_claimed(direction, x, within) for x in d),
         difference=exact.median(d) / 10.0**places if d else 0.0,
         interval=(low / 10.0**places, high / 10.0**places),
         rank_biserial=exact.rank_biserial(d),
@@ -316,7 +323,8 @@ def _difference(comparison: Comparison, values: Sequence[float]) -> float:
 def _alike(claim: Claim, results: Sequence[Result], test_images: Mapping[Cell, int | None]) -> str:
     """Why the compared cells cannot be told apart in test error; nothing where they can.
 
-    All are at the ceiling, or all fail, where the paper's limit is for them.
+    All are at the ceiling, or all fail, where the paper's limit is for them. A row that is to be no worse than one that
+    fails says nothing either.
     """
     if claim.quantity != "error":
         return ""
@@ -324,7 +332,18 @@ def _alike(claim: Claim, results: Sequence[Result], test_images: Mapping[Cell, i
     errors = {"/".join(cell): {0: middle} for cell, middle in medians.items()}
     images = {test_images.get(cell) for cell in medians}
     top = ceiling(errors, test_images=images.pop() if len(images) == 1 else None)
-    return top or (all(has_limit(*cell) for cell in medians) and floor(errors)) or ""
+    if top or not all(has_limit(*cell) for cell in medians):
+        return top or ""
+    return floor(errors) or _beside_failing(claim, medians)
+
+
+def _beside_failing(claim: Claim, medians: Mapping[Cell, float]) -> str:
+    """That a row fails which others are to be no worse than, or like; nothing where none does."""
+    if claim.direction not in (EQUAL, NOT_HIGHER):
+        return ""
+    sides = {cell for one in claim.comparisons if isinstance(one, Contrast) for cell in one.minus}
+    failing = sorted("/".join(cell) for cell in sides if medians.get(cell, 0.0) > FAIL_ABOVE)
+    return f"{failing[0]} fails, above {FAIL_ABOVE:g}%: no measure for others" if failing else ""
 
 
 def _missing(claim: Claim, values: Values) -> tuple[Cell, ...]:
@@ -340,9 +359,9 @@ def _found(claim: Claim, verdict: str, result: Result, labels: Labels) -> str:
     if len(comparison.cells) > 2:
         return f"{comparison.name}: difference {_span(result, digits)}"
     sides = zip(_sides(comparison, labels), result.medians, strict=True)
-    left, right = (f"{words} {_number(middle, digits)}" for words, middle in sides)
+    left, right = (f"{words} {in_numbers(middle, digits)}" for words, middle in sides)
     if claim.margin:
-        return f"{left} and {right}, margin {_number(claim.margin, digits)}: difference {_span(result, digits)}"
+        return f"{left} and {right}, margin {in_numbers(claim.margin, digits)}: difference {_span(result, digits)}"
     if verdict == UNDECIDED:
         return f"{left} and {right}: difference {_span(result, digits)}"
     way = LOWER if result.difference < 0 else HIGHER
@@ -354,7 +373,7 @@ def _span(result: Result, digits: int, *, turned: bool = False) -> str:
     middle, (low, high) = result.difference, result.interval
     if turned:
         middle, low, high = -middle, -high, -low
-    return f"{_number(middle, digits)} [{_number(low, digits)}, {_number(high, digits)}]"
+    return f"{in_numbers(middle, digits)} [{in_numbers(low, digits)}, {in_numbers(high, digits)}]"
 
 
 def _sides(contrast: Contrast, labels: Labels) -> list[str]:
@@ -367,7 +386,8 @@ def _sides(contrast: Contrast, labels: Labels) -> list[str]:
     return columns if rows[0] == rows[1] else [f"{row}, {column}," for row, column in zip(rows, columns, strict=True)]
 
 
-def _number(value: float, digits: int) -> str:
+def in_numbers(value: float, digits: int) -> str:
+    """A number with so many decimals, as sentences have it."""
     return f"{value:.{digits}f}".replace("-inf", "−∞").replace("inf", "∞").replace("-", "−")
 
 

@@ -25,6 +25,7 @@ from cleanpath.paper.verdicts import (
     judge,
     seeds_sentence,
 )
+from cleanpath.report.own_rows import Beside, beside_original
 from cleanpath.report.table import DIVERGED, FINISHED, SeedResult, Table
 
 # What is worse than anything once a run diverges, if it is not known from before; its other numbers are not known.
@@ -45,12 +46,15 @@ class Column:
     ceiling: str
     agreement: Agreement | None
     """None where the paper has no number that ours could be set beside."""
+    own: tuple[Beside, ...] = ()
+    """A user's rows beside the original."""
 
     @property
     def sentences(self) -> tuple[str, ...]:
         """In words, without what cannot be said."""
         order = self.agreement.in_words() if self.agreement is not None and self.agreement.n else ""
-        return tuple(sentence for sentence in (self.ceiling, order) if sentence)
+        beside = [f"{one.in_words}." for one in self.own]
+        return tuple(sentence for sentence in (self.ceiling, order, *beside) if sentence)
 
     def to_data(self) -> dict[str, Any]:
         """As plain data."""
@@ -59,6 +63,7 @@ class Column:
             "column": self.column,
             "ceiling": self.ceiling,
             "agreement": None if self.agreement is None else self.agreement.to_data(),
+            "own": [one.to_data() for one in self.own],
         }
 
 
@@ -138,6 +143,7 @@ def labels_of(tables: Sequence[Table]) -> dict[tuple[str, str], str]:
 
 def columns_of(table: Table) -> Iterator[Column]:
     """Ceilings and orders, for the columns that print test errors; floors where the paper's limit is for them."""
+    values = values_of([table])
     for column in table.columns:
         cells = [cell for cell in table.cells if cell.column == column and not cell.external]
         errors = {cell.row: dict(enumerate(cell.values)) for cell in cells if cell.quantity == "error" and cell.values}
@@ -159,6 +165,7 @@ def columns_of(table: Table) -> Iterator[Column]:
             column=column,
             ceiling=top or all_fail or "",
             agreement=rank_agreement(ours, paper) if printed else None,
+            own=tuple(beside_original(table, column, values)),
         )
 
 

@@ -32,6 +32,7 @@ def collect(  # noqa: PLR0913 (keyword options)
     own: Sequence[Path] = (),
     elsewhere: Mapping[tuple[str, str], str] | None = None,
     read: Read | None = None,
+    all_columns: bool = True,
 ) -> Table:
     """The table as its runs below `root` have it; what was not run is missing.
 
@@ -82,7 +83,15 @@ def collect(  # noqa: PLR0913 (keyword options)
         letters=tuple(one.letter for one in differing),
         columns=tuple(column.key for column in recipe.columns),
         cells=(*cells, *_external(paper)),
-        fill=command([recipe.name], scale, changes=changes, root=root, own=own, seeds=seeds.option),
+        fill=command(
+            [recipe.name],
+            scale,
+            changes=changes,
+            root=root,
+            own=own,
+            seeds=seeds.option,
+            first=not all_columns and any(cell.column == cells[0].column and not cell.n for cell in cells),
+        ),
         quantities={cell.quantity: QUANTITIES[cell.quantity].words for cell in cells},
         no_numbers=paper.no_numbers,
         curves=recipe.curves,
@@ -91,11 +100,19 @@ def collect(  # noqa: PLR0913 (keyword options)
     )
 
 
-def command(
-    names: Sequence[str], scale: Scale, *, changes: Sequence[str], root: Path, own: Sequence[Path], seeds: str = ""
+def command(  # noqa: PLR0913 (keyword options)
+    names: Sequence[str],
+    scale: Scale,
+    *,
+    changes: Sequence[str],
+    root: Path,
+    own: Sequence[Path],
+    seeds: str = "",
+    first: bool = False,
 ) -> str:
-    """What runs some tables as they were asked for; it can be pasted."""
+    """What runs some tables as they were asked for, or the `first` column of each; it can be pasted."""
     words = ["cleanpath", "reproduce", *names, "--scale", scale.name, *seeds.split()]
+    words += ["--columns", "first"] if first else []
     words += [word for change in changes for word in ("--set", change)]
     words += [word for path in own for word in ("--with", str(path))]
     words += [] if root == Path("runs") else ["--runs", str(root)]

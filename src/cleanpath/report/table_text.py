@@ -11,7 +11,7 @@ from cleanpath.paper.exact import ranks_around_median
 from cleanpath.report.table import CONFIDENCE, DIVERGED, Cell, Table, cell_data, count, number, spread
 
 _CSV = (
-    *("table", "scale", "row", "column", "quantity", "paper", "n", "median", "mean", "std"),
+    *("table", "scale", "set", "row", "column", "quantity", "paper", "n", "median", "mean", "std"),
     *("interval", "low", "high", "coverage", "status", "deviates", "deviates_in", "left_out"),
 )
 _RANGE, _INTERVAL = "min–max", "interval"
@@ -53,7 +53,12 @@ def to_csv(tables: Sequence[Table]) -> str:
     writer.writeheader()
     for table in tables:
         writer.writerows(
-            {"table": table.name, "scale": table.scale, **_rounded({**cell_data(cell), **_more(cell)})}
+            {
+                "table": table.name,
+                "scale": table.scale,
+                "set": "; ".join(table.changes),
+                **_rounded({**cell_data(cell), **_more(cell)}),
+            }
             for cell in table.cells
         )
     return out.getvalue()

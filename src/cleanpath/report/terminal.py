@@ -139,6 +139,8 @@ def print_plan(plan: dict[str, Any]) -> None:
         console.print(f"only {_megabytes(plan['free_disk'])} are free where the runs go: choose another --runs")
     if plan["to_do"]:
         console.print(f"not in these times: {plan['left_out']}")
+    for line in plan["missing"]:
+        console.print(escape(line), soft_wrap=True)
 
 
 def _long(seconds: float) -> str:

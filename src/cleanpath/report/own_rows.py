@@ -1,0 +1,66 @@
+"""A user's rows beside the table's original: paired differences over the seeds that both have, as data and in words.
+
+Each pair stands alone: nothing is corrected for the others, and no claim of the paper is judged by them.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from cleanpath.paper.claims import LOWER, QUANTITIES, Contrast
+from cleanpath.paper.tables import RECIPES
+from cleanpath.paper.verdicts import Result, Values, in_numbers, result_of
+from cleanpath.report.table import Table
+
+ORIGINAL = "original"
+"""The row of Tables 1 and 2 and of the shortcuts that every other stands beside."""
+_QUANTITIES = ("error", "train_loss")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Beside:
+    """One number of a user's row less that of the original, seed by seed."""
+
+    label: str
+    quantity: str
+    result: Result
+
+    @property
+    def p(self) -> float:
+        """Two-sided and exact, of this pair alone."""
+        return min(1.0, 2 * min(self.result.p_for, self.result.p_against))
+
+    @property
+    def in_words(self) -> str:
+        """One sentence."""
+        quantity, found = QUANTITIES[self.quantity], self.result
+        less = f"{self.label} less original, {quantity.words}: {in_numbers(found.difference, quantity.digits)}"
+        if found.n == 1:
+            return f"{less} with one seed, from which nothing follows"
+        low, high = (in_numbers(end, quantity.digits) for end in found.interval)
+        return (
+            f"{less} [{low}, {high}], below 0 with {found.favourable} of {found.n} seeds, p = {self.p:.2g} (two-sided, "
+            "of this pair alone)"
+        )
+
+    def to_data(self) -> dict[str, Any]:
+        """As plain data."""
+        return {"quantity": self.quantity, "p": self.p, "in_words": self.in_words, **self.result.to_data()}
+
+
+def beside_original(table: Table, column: str, values: Values) -> Iterator[Beside]:
+    """What rows that are not the table's own come to beside its original, in one column.
+
+    Rows without a seed in common with it are left out.
+    """
+    known = {row.key for row in RECIPES[table.name].rows} if table.name in RECIPES else set()
+    if ORIGINAL not in known:
+        return
+    for cell in table.cells:
+        if cell.row in known or cell.external or cell.column != column:
+            continue
+        contrast = Contrast(plus=((table.name, cell.row, column),), minus=((table.name, ORIGINAL, column),))
+        for quantity in _QUANTITIES:
+            result = result_of(contrast, values, quantity, LOWER)
+            if result.n:
+                yield Beside(label=cell.label, quantity=quantity, result=result)
