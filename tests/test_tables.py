@@ -810,3 +810,11 @@ def test_rows_on_a_terminal_keep_to_its_width_and_their_numbers_whole(
     assert "12.5 to diverged" in "".join(rows)
     assert "64.5 64.5 ± 3.0     61.0 to 68.0 10" in " ".join(rows) or width > 80
     assert "ResNet-110" in rows[2]
+
+
+def test_notes_of_rows_are_told_once_in_text_and_markdown(capsys: pytest.CaptureFixture[str]) -> None:
+    mine = [cell(ended(1.5), row="mine", column=column) for column in ("A", "B")]
+    one = table(cell(ended(1.5)), *(replace(c, label="mine (u.py)", note="y = x + [F](x)") for c in mine))
+    terminal.print_tables([one])
+    assert capsys.readouterr().out.count("mine (u.py): y = x + [F](x)\n") == 1
+    assert table_text.to_markdown(one).count("- mine (u.py): y = x + [F](x)\n") == 1

@@ -43,6 +43,7 @@ class Page:
             beginnings=beginnings(self.job.root, found.tables),
             drawings=self._drawings,
             standing=standing,
+            own=[path.name for path in self.job.own if any(recipe.varies_unit for recipe in self.job.recipes)],
         )
         try:
             self.path.parent.mkdir(parents=True, exist_ok=True)

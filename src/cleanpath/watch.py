@@ -99,11 +99,11 @@ class Watch:
 
 
 class Counting:
-    """How many of many are done, on stderr, once it takes longer than two seconds."""
+    """How many of many are done, on stderr, once it takes longer than two seconds; the last count then always is."""
 
     def __init__(self, what: str) -> None:
         self._what, self._began, self._console = what, time.monotonic(), Console(stderr=True, highlight=False)
-        self._last = 0.0
+        self._last, self._waiting = 0.0, ""
 
     def __enter__(self) -> "Counting":
         return self
@@ -111,16 +111,25 @@ class Counting:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if self._last and self._console.is_terminal:
+        if self._last and self._waiting:
+            self._show("\n")
+        elif self._last and self._console.is_terminal:
             self._console.print()
 
     def tell(self, done: int, total: int) -> None:
         """Show it."""
         now, live = time.monotonic(), self._console.is_terminal
+        self._waiting = f"{done:,} of {total:,} {self._what}"
         if now - self._began < _SECONDS_BEFORE_COUNTING or now - self._last < (0.2 if live else _SECONDS_BETWEEN_LINES):
             return
+        self._show("\r" if live else "\n")
         self._last = now
-        self._console.print(f"{done:,} of {total:,} {self._what}", end="\r" if live else "\n")
+
+    def _show(self, end: str) -> None:
+        """One line, however long: cut where the next is written over it."""
+        live = self._console.is_terminal
+        self._console.print(Text(self._waiting), end=end, soft_wrap=not live, no_wrap=live, overflow="ellipsis")
+        self._waiting = ""
 
 
 def say(line: str) -> None:

@@ -295,7 +295,7 @@ def test_text_and_marks_can_be_read_in_both_themes(html: str, theme: int) -> Non
     texts = ("text", "soft", "link", "good", "bad", "none", "warn")
     marks = ("line-ok", "line-bad", "line-original", "line-there", "h-6", "h6", "h-5", "h5")
     heat = {f"h{at}" for at in range(-6, 7)}
-    assert set(colours) == {*texts, *marks, *heat, "page", "raised", "rule"}
+    assert set(colours) == {*texts, *marks, *heat, "page", "raised", "rule", "edge"}
     for ground in ("page", "raised"):
         for name in texts:
             assert contrast(colours[name], colours[ground]) >= 4.5, f"{name} on {ground}"

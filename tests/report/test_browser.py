@@ -23,7 +23,7 @@ from cleanpath.report.beginnings import beginning
 from cleanpath.report.drawing import Drawn
 from cleanpath.report.page import page as reproduction
 from cleanpath.report.standing import Standing, Underway
-from cleanpath.report.table import UNFINISHED
+from cleanpath.report.table import UNFINISHED, Table
 from tests.report.audit_example import HOSTILE, clean, menagerie, page, side
 from tests.report.example import cell, paper_table, run, table
 
@@ -47,7 +47,11 @@ onload = () => {{
       const own = each.getBoundingClientRect(), whole = each.ownerSVGElement.getBoundingClientRect();
       return own.width && (own.right > whole.right + 1 || own.left < whole.left - 1 || own.bottom > whole.bottom + 1);
     }});
+    const cut = [...view.querySelectorAll(".scroll")].filter(each =>
+      !each.closest("details") && each.scrollWidth > each.clientWidth + 1);
     told[name] = {{
+      cut: cut.map(each => [each.tabIndex, each.getAttribute("role"), view.defaultView.getComputedStyle(each)
+        .backgroundAttachment, !!(each.getAttribute("aria-label") || each.getAttribute("aria-labelledby"))]),
       scroll: root.scrollWidth, client: root.clientWidth, ready: view.readyState,
       boxes: boxes.map(box => [box.width, box.height]),
       wide: wide.slice(0, 5).map(each => each.tagName + "." + each.className + " " + each.textContent.slice(0, 40)),
@@ -171,6 +175,29 @@ def test_the_page_of_a_reproduction_is_quiet_drawn_and_fits(scheme: str, tmp_pat
     )
     measured = assert_quiet_and_fits(html, tmp_path, f"--blink-settings=preferredColorScheme={scheme}")
     assert max(undrawn(measured[view]) for view in ("phone", "desk")) <= len(named)  # units are folded
+
+
+def widest() -> Table:
+    """Two columns with every letter, long names and the longest words of each column."""
+    cells = [
+        cell(
+            f"constant_{at}",
+            *(run(100.0 if at else 3.0 * seed, seed) for seed in range(10 - 6 * at)),
+            label="exclusive gating, b = −6, without weight decay on b",
+            column=column,
+            deviates=("c", "n", "d", "t", "w", "g"),
+        )
+        for column in ("ResNet-110", "ResNet-1001")
+        for at in (0, 1)
+    ]
+    return table(*cells, letters=("c", "n"))
+
+
+@pytest.mark.parametrize("of", [paper_table("table1"), paper_table("table2"), widest()], ids=["one", "two", "widest"])
+def test_no_table_is_cut_off_on_a_desk_and_one_that_is_on_a_telephone_shows_it(of: Table, tmp_path: Path) -> None:
+    measured, _ = framed(reproduction([of], {}, "cleanpath"), tmp_path)
+    assert measured["desk"]["cut"] == []
+    assert measured["phone"]["cut"] == [[0, "region", "local, local, scroll, scroll", True]]
 
 
 @pytest.mark.parametrize("scheme", ["0", "1"])

@@ -8,7 +8,7 @@ import pytest
 
 from cleanpath.auditing.values import AfterRow, BeforeRow, BranchRow, ShortcutRow
 from cleanpath.report.drawing import cut, explained, stack_drawing, unit_drawing
-from tests.report.audit_example import HOSTILE, menagerie, unit
+from tests.report.audit_example import HOSTILE, measured, menagerie, unit
 
 
 def read(drawing: str) -> ET.Element:
@@ -72,6 +72,7 @@ def test_boxes_do_not_overlap_and_lie_inside() -> None:
     ("changes", "crosses", "alert"),
     [
         ({"h": ShortcutRow(kind="scaling", scale=0.5)}, 1, ["× 0.5"]),
+        ({"h": ShortcutRow(kind="scaling", scale=1.00001, layers=("a",))}, 1, ["× 1 + 1e-05"]),
         ({"h": ShortcutRow(kind="gate", operations=("sigmoid", "× signal"))}, 1, ["sigmoid", "× signal"]),
         ({"h": ShortcutRow(kind="projection", operations=("conv 1×1",))}, 1, ["conv 1×1"]),
         ({"h": ShortcutRow(kind="projection", operations=("conv 1×1",)), "changes_shape": True}, 0, []),
@@ -165,3 +166,39 @@ def test_a_drawing_takes_its_colours_from_the_page_and_loads_nothing() -> None:
 
 def test_a_stack_holds_its_operations_in_order() -> None:
     assert words(stack_drawing(("conv 7×7/2", "BN", "ReLU"), key="k", title="stem")) == ["conv 7×7/2", "BN", "ReLU"]
+
+
+@pytest.mark.parametrize(
+    ("h", "defect", "word"),
+    [
+        (ShortcutRow(kind="scaling", scale=1.0, layers=("a.scale",)), 0.0, "× 1, learned"),
+        (ShortcutRow(kind="scaling", scale=1.0, layers=("a.scale",)), None, "× 1, learned"),
+        (ShortcutRow(kind="projection", operations=("product",), layers=("a.mix",)), 0.0, "product"),
+    ],
+)
+def test_a_learned_shortcut_that_is_an_identity_now_is_not_called_broken(
+    h: ShortcutRow, defect: float | None, word: str
+) -> None:
+    one = unit("a", h=h, measurements=measured(shortcut_defect=defect))
+    drawing = unit_drawing(one, key="k")
+    assert [told for _, told in boxes(drawing, TRUNK)] == [word]
+    assert "identity now" in words(drawing)
+    assert "broken" not in drawing
+    assert f"h is {h.kind}" in drawing
+    assert "learned: an identity now, and free to leave it." in drawing
+    assert "breaks" not in drawing
+
+
+@pytest.mark.parametrize(
+    ("h", "defect"),
+    [
+        (ShortcutRow(kind="scaling", scale=1.0, layers=("a.scale",)), 0.2),  # a vector whose mean is 1
+        (ShortcutRow(kind="scaling", scale=0.9, layers=("a.scale",)), 0.1),
+        (ShortcutRow(kind="projection", layers=("a.mix",)), None),
+        (ShortcutRow(kind="gate", layers=("a.gate",)), 0.0),
+    ],
+)
+def test_a_learned_shortcut_that_is_none_is_broken(h: ShortcutRow, defect: float | None) -> None:
+    drawing = unit_drawing(unit("a", h=h, measurements=measured(shortcut_defect=defect)), key="k")
+    assert "broken" in words(drawing)
+    assert "identity now" not in drawing

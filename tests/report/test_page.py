@@ -377,11 +377,36 @@ def test_twelve_seeds_take_hardly_more_room_than_three() -> None:
 def test_title_names_a_few_tables_and_counts_many() -> None:
     every = [table(name=name) for name in RECIPES]
     for shown_tables, words in (
-        (every[:2], "Table 1 and Table 2, reproduced at scale quick"),
-        (every[:5], "Table 1 and 4 more, reproduced at scale quick"),
-        (every, "Every table and figure, reproduced at scale quick"),
+        (every[:2], "Table 1 and Table 2"),
+        (every[:3], "Table 1, Table 2 and Table 3"),
+        (every[:5], "Table 1 and 4 more"),
+        (every, "Every table and figure"),
     ):
-        assert next(read(*shown_tables).root.all("h1")).text == words
+        whole = read(*shown_tables)
+        assert next(whole.root.all("h1")).text == f"{words} at scale quick"
+        assert next(whole.root.all("title")).text == f"{words} · quick · cleanpath"
+
+
+def test_a_title_tells_what_was_set_and_whose_units_are_in_it() -> None:
+    set_here = ("training.iterations=20", "network.depth=8", "data.seed=3")
+    whole = Reader(page([table(changes=set_here)], FACTS, COMMAND, own=["mine.py", "yours.py"]))
+    assert next(whole.root.all("h1")).text == "Table 1 at scale quick"
+    (apart,) = (element.text for element in whole.every if element.attributes.get("class") == "set")
+    assert apart == f"Set: {', '.join(set_here)}. With the units of mine.py and yours.py."
+    assert next(whole.root.all("title")).text == (
+        "Table 1 · quick · iterations=20 · depth=8 · 1 more set · mine.py · yours.py · cleanpath"
+    )
+
+
+def test_a_row_that_needs_to_be_told_has_its_note_once_below_the_table() -> None:
+    noted = [
+        cell("mine", run(2.0, 0), label="mine (u.py)", note="y = x + <F(x)>", column=column)
+        for column in ("ResNet-110", "ResNet-164")
+    ]
+    whole = read(table(cell("original", run(2.0, 0)), *noted))
+    (rows,) = (element for element in whole.every if element.attributes.get("class") == "rows")
+    assert [child.text for child in rows.children] == ["mine (u.py)", "y = x + <F(x)>"]
+    assert "What the rows are" not in page([table(cell("original", run(2.0, 0)))], FACTS, COMMAND)
 
 
 @pytest.mark.parametrize("theme", [0, 1], ids=["light", "dark"])
@@ -389,7 +414,7 @@ def test_text_and_lines_can_be_read_in_both_themes(html: str, theme: int) -> Non
     colours = themes(html)[theme]
     limits = {"text": 4.5, "soft": 4.5, "link": 4.5, "good": 4.5, "bad": 4.5, "none": 4.5}
     limits |= {"line-ok": 3, "line-bad": 3, "line-original": 3}
-    assert set(colours) == {*limits, "page", "raised", "rule"}
+    assert set(colours) == {*limits, "page", "raised", "rule", "edge"}
     for ground in ("page", "raised"):
         for name, limit in limits.items():
             assert contrast(colours[name], colours[ground]) >= limit, f"{name} on {ground}"

@@ -13,6 +13,8 @@ from rich.markup import escape
 from rich.measure import Measurement
 from rich.table import Table as Grid
 
+from cleanpath.auditing.verdict import free_h
+
 if TYPE_CHECKING:
     from cleanpath.auditing.finding import Judgement
     from cleanpath.auditing.profile import Profile
@@ -190,10 +192,11 @@ def times(count: int) -> str:
 
 
 def shortcut(unit: "UnitRow") -> str:
-    """The word for h, with its λ."""
+    """The word for h, with its λ; that it is learned where it is an identity for now."""
     scale = "" if unit.h.scale is None else f" ×{unit.h.scale:.3g}"
+    learned = ", learned" if free_h(unit) else ""
     described = f": {unit.h.description}" if unit.h.kind == "other" and unit.h.description else ""
-    return f"{unit.h.kind}{scale}{described}"
+    return f"{unit.h.kind}{scale}{described}{learned}"
 
 
 def branch(unit: "UnitRow") -> str:

@@ -1,16 +1,15 @@
 """A residual unit as the paper draws it: the shortcut straight down, the branch beside it, the sum, and f below.
 
-What breaks the path is in the colour of alerts, with a cross and a word. Words of the model are escaped; the colours
-are those of the page (`drawing.css`). Never imports torch.
+What breaks the path is in the colour of alerts, with a cross and a word; a learned h that is an identity for now has a
+word alone. Words of the model are escaped; the colours are those of the page (`drawing.css`). Never imports torch.
 """
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from html import escape
 
-from cleanpath.auditing.text import number
 from cleanpath.auditing.values import UnitRow
-from cleanpath.auditing.verdict import breaks_f, breaks_h
+from cleanpath.auditing.verdict import breaks_f, breaks_h, factor, free_h
 
 _WIDTH, _NARROW = 276, 148
 _TRUNK, _BRANCH = 70, 206  # where the two paths run
@@ -84,8 +83,9 @@ def told(unit: UnitRow, above: int = 0) -> str:
     parts = [f"Before the fork: {', '.join(unit.before.operations)}."] if unit.before.operations else []
     if unit.before.in_place:
         parts.append(f"Broken: {unit.before.in_place} overwrites x before it is shared.")
-    h = f"h is {unit.h.kind}{f' by {number(unit.h.scale)}' if unit.h.scale is not None else ''}"
-    parts.append(f"{h}{', which breaks the path' if breaks_h(unit) else ''}.")
+    h = f"h is {unit.h.kind}{f' by {factor(unit.h.scale)}' if unit.h.scale is not None else ''}"
+    free = ", learned: an identity now, and free to leave it" if free_h(unit) else ""
+    parts.append(f"{h}{', which breaks the path' if breaks_h(unit) else free}.")
     parts.append(f"F: {', '.join(unit.branch.operations or unit.branch.layers) or 'not known'}.")
     if above:
         parts.append(f"Of F, {' and '.join(unit.branch.operations[:above])} are of the unit above, for F alone.")
@@ -103,7 +103,7 @@ def shortcut_words(unit: UnitRow) -> list[str]:
     if unit.h.kind == "identity":
         return []
     if unit.h.kind == "scaling" and unit.h.scale is not None:
-        return [f"× {number(unit.h.scale)}"]
+        return [f"× {factor(unit.h.scale)}{', learned' if free_h(unit) else ''}"]
     return cut(unit.h.operations) or [unit.h.kind.replace("_", " ")]
 
 
@@ -119,6 +119,8 @@ def cut(operations: Sequence[str]) -> list[str]:
 class _Box:
     word: str
     broken: bool = False
+    free: bool = False
+    """Whether it is learned, and nothing only for now."""
 
     @property
     def kind(self) -> str:
@@ -184,16 +186,21 @@ class _Canvas:
         )
 
     def column(self, x: int, y: int, boxes: Sequence[_Box]) -> int:
-        """Boxes below each other from y on, a cross above each run of broken ones; where they end."""
+        """Boxes below each other from y on, a cross above each run of broken ones, a word above one of free ones.
+
+        Returns where they end.
+        """
         before = False
         for box in boxes:
-            crossed = box.broken and not before
-            if crossed:
+            marked = (box.broken or box.free) and not before
+            if marked and box.broken:
                 self.cross(x, y + _CROSSED // 2)
-            y += _CROSSED if crossed else _GAP
+            elif marked:
+                self.words.append(f'<text x="{x + 10}" y="{y + _CROSSED // 2 + 4}">identity now</text>')
+            y += _CROSSED if marked else _GAP
             self.box(x, y, box)
             y += _HIGH
-            before = box.broken
+            before = box.broken or box.free
         return y
 
     def drawn(self, width: int, key: str, title: str, told: str) -> str:
@@ -208,8 +215,8 @@ class _Canvas:
 
 def _paths(canvas: _Canvas, unit: UnitRow, fork: int, above: int) -> int:
     """Both paths from the fork to the sum; the height of the sum."""
-    broken = breaks_h(unit)
-    straight = [_Box(word, broken=broken) for word in shortcut_words(unit)]
+    broken, free = breaks_h(unit), free_h(unit)
+    straight = [_Box(word, broken=broken, free=free) for word in shortcut_words(unit)]
     beside = [_Box(word) for word in cut(unit.branch.operations)] or [_Box("F")]
     tall = max(_height(straight), _height(beside))
     end = fork + tall + 24
@@ -236,5 +243,5 @@ def _leave(canvas: _Canvas, boxes: Sequence[_Box], start: int) -> None:
 
 
 def _height(boxes: Sequence[_Box]) -> int:
-    crossed = bool(boxes) and boxes[0].broken
-    return len(boxes) * (_HIGH + _GAP) + (_CROSSED - _GAP if crossed else 0)
+    marked = bool(boxes) and (boxes[0].broken or boxes[0].free)
+    return len(boxes) * (_HIGH + _GAP) + (_CROSSED - _GAP if marked else 0)

@@ -4,7 +4,6 @@ The page loads nothing, runs nothing, and is read in a browser, in the dark and 
 """
 
 import math
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import takewhile
@@ -14,7 +13,6 @@ from markupsafe import Markup
 
 from cleanpath.paper.deviations import LETTERS
 from cleanpath.paper.published import FAIL, FAIL_ABOVE
-from cleanpath.paper.tables import RECIPES
 from cleanpath.paper.verdicts import Verdict
 from cleanpath.records import EARLIER
 from cleanpath.report.beginnings import Beginning, gains_drawing, of_cell
@@ -22,6 +20,7 @@ from cleanpath.report.charts import COLOURS, REFERENCE, THICK, THIN, WORDS, Char
 from cleanpath.report.claimed import Column, columns_of, tally, verdicts_of
 from cleanpath.report.claims_shown import claims_shown
 from cleanpath.report.drawing import Drawn, unit_drawing
+from cleanpath.report.heading import heading, name_of
 from cleanpath.report.overlays import Together, overlays
 from cleanpath.report.standing import Standing
 from cleanpath.report.table import DIVERGED, FAILED, Cell, Table, clock, number, spread
@@ -37,7 +36,6 @@ SHAPES = {
     "not run": "○",
     "not ours": "□",
 }
-_NAMED = 3  # so many tables are named in the page's title
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -92,12 +90,13 @@ def page(  # noqa: PLR0913 (keyword options)
     beginnings: Mapping[str, Beginning] | None = None,
     drawings: Mapping[str, Sequence[Drawn]] | None = None,
     standing: Standing | None = None,
+    own: Sequence[str] = (),
 ) -> str:
     """The complete HTML; `facts` are printed as they are (versions, threads, commit, time), `command` made the page.
 
     The verdicts are those of the tables, if none are given. `beginnings` are the networks at their initialisation, by
     run, `drawings` the units that a figure shows, by table. With a `standing` the page says how far the runs are, and
-    loads itself anew.
+    loads itself anew. `own` are the names of files of a user's units among the rows.
     """
     environment = Environment(
         loader=PackageLoader("cleanpath.report"),
@@ -114,7 +113,7 @@ def page(  # noqa: PLR0913 (keyword options)
         sections=sections,
         facts=facts,
         command=command,
-        title=_title(tables),
+        heading=heading(tables, own),
         tally=tally(judged, tables),
         hypotheses=claims_shown(tables, judged),
         intervals=about_intervals([cell for table in tables for cell in table.cells]),
@@ -223,10 +222,10 @@ def _section(table: Table, beginnings: Mapping[str, Beginning], drawn: Sequence[
     chart = curves(table)
     return _Section(
         table=table,
-        name=_name(table),
+        name=name_of(table),
         answer=answer(table),
         lines=tuple(_line(table, index) for index in range(len(table.cells))),
-        interval_head=interval_head(table.cells),
+        interval_head=interval_head(table.cells).replace(" < ", "\u00a0<\u00a0"),
         limits=tuple(_limits(table)),
         troubles=tuple(_troubles(table)),
         chart=chart,
@@ -314,21 +313,6 @@ def _troubles(table: Table) -> list[str]:
         for seed in cell.seeds
         if seed.status in (DIVERGED, FAILED)
     ]
-
-
-def _name(table: Table) -> str:
-    """`table1` is Table 1 and `figure3` Figure 3, as in the paper."""
-    return re.sub(r"^(table|figure)(?=\d+$)", lambda found: f"{found[1].capitalize()} ", table.name)
-
-
-def _title(tables: Sequence[Table]) -> str:
-    """What the page is of: the names of a few tables, of many how many there are."""
-    scales = ", ".join(dict.fromkeys(table.scale for table in tables))
-    names = " and ".join(map(_name, tables[:_NAMED]))
-    if len(tables) > _NAMED:
-        whole = {table.name for table in tables} == set(RECIPES)
-        names = "Every table and figure" if whole else f"{_name(tables[0])} and {len(tables) - 1} more"
-    return f"{names}, reproduced at scale {scales}" if tables else "Nothing to report"
 
 
 def _svg(drawing: str) -> Markup:

@@ -198,6 +198,11 @@ class Table:
         """The deviations, each with its letter."""
         return tuple(zip(self.letters or ("",) * len(self.deviations), self.deviations, strict=True))
 
+    @property
+    def notes(self) -> tuple[tuple[str, str], ...]:
+        """What rows are that need to be told, each once: its label and its note."""
+        return tuple(dict.fromkeys((cell.label, cell.note) for cell in self.cells if cell.note))
+
 
 def to_data(tables: Sequence[Table], **provenance: Any) -> dict[str, Any]:
     """The tables as plain data: the schema of `cleanpath reproduce --json`; `provenance` says how they were made."""

@@ -40,6 +40,7 @@ def to_markdown(table: Table) -> str:
         f"**{table.name}: {table.title}**, scale {table.scale} ({table.protocol})\n",
         "".join(f"| {' | '.join(line)} |\n" for line in lines),
         f"{about_intervals(table.cells)}\n",
+        "".join(f"- {label}: {note}\n" for label, note in table.notes),
         "".join(f"- {f'**{letter}**: ' if letter else ''}{told}\n" for letter, told in table.marked),
     )
     return "\n".join(part for part in parts if part.strip())

@@ -47,6 +47,8 @@ def print_tables(found: Sequence[Table], verdicts: Sequence[Verdict] = ()) -> No
         console.print(f"ours: scale {one.scale}, {escape(one.protocol)}")
         if one.cells:
             console.print(_cells(one, narrow=console.width < _WIDE))
+        for label, note in one.notes:
+            console.print(f"{escape(label)}: {escape(note)}", soft_wrap=True)
         for column in claimed.columns_of(one):
             for sentence in column.sentences:
                 console.print(f"{escape(column.column)}: {escape(sentence)}", soft_wrap=True)
