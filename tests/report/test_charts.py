@@ -11,9 +11,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cleanpath.report import charts, lines
+from cleanpath.report import charts
 from cleanpath.report.charts import COLOURS, MIDDLE, POINTS, REFERENCE, THICK, THIN, Chart, Panel, curves
-from cleanpath.report.lines import means
+from cleanpath.report.lines import MOST_LINES, means
 from cleanpath.report.table import Table
 from tests.helpers import examples
 from tests.report.example import cell, crashed, diverged, missing, paper_table, run, table
@@ -275,7 +275,7 @@ def test_coordinates_are_to_a_tenth_and_how_opaque_a_line_is_to_a_hundredth(char
 
 def test_of_very_many_runs_the_least_and_the_greatest_are_drawn() -> None:
     """As many lines as of two runs, through the same points as the extremes of all; and it is said."""
-    n = lines.MOST_LINES + 1
+    n = MOST_LINES + 1
     results = [run(2.0, seed) for seed in range(n)]
     few, many = (curves(table(cell("original", *results[:count]))) for count in (n - 1, n))
     assert counts(few.panels[0])[OK, THIN, False] == n - 1
@@ -286,7 +286,7 @@ def test_of_very_many_runs_the_least_and_the_greatest_are_drawn() -> None:
     assert drawn == pytest.approx([min(errors), max(errors)], abs=0.1)
     assert not any("least" in note and "thin" in note for note in few.notes)
     said = "Of more than 30 runs of a row, the thin lines are the least and the greatest."
-    assert lines.MOST_LINES == 30
+    assert MOST_LINES == 30
     assert said in many.notes
 
 
