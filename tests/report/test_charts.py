@@ -12,8 +12,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cleanpath.report import charts
-from cleanpath.report.charts import COLOURS, MIDDLE, POINTS, REFERENCE, THICK, THIN, Chart, Panel, curves
-from cleanpath.report.lines import MOST_LINES, means
+from cleanpath.report.charts import COLOURS, MIDDLE, REFERENCE, THICK, THIN, Chart, Panel, curves
+from cleanpath.report.lines import MOST_LINES, POINTS, means
 from cleanpath.report.table import Table
 from tests.helpers import examples
 from tests.report.example import cell, crashed, diverged, missing, paper_table, run, table
