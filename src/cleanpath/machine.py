@@ -1,5 +1,6 @@
 """What this machine has: memory, processor; without torch."""
 
+import os
 import platform
 import shutil
 from collections.abc import Iterator
@@ -50,6 +51,21 @@ def free_memory(root: Path = Path("/")) -> int | None:
     """
     found = [value for value in (_available(root), *_below_groups(root), _below_addresses()) if value is not None]
     return min(found, default=None)
+
+
+def cache() -> Path | None:
+    """The folder for what is kept; None where nobody has a home, as in some containers.
+
+    CLEANPATH_CACHE, or cleanpath below XDG_CACHE_HOME or ~/.cache.
+    """
+    if named := os.environ.get("CLEANPATH_CACHE"):
+        return Path(named)
+    if named := os.environ.get("XDG_CACHE_HOME"):
+        return Path(named) / "cleanpath"
+    try:
+        return Path.home() / ".cache" / "cleanpath"
+    except RuntimeError:
+        return None
 
 
 def free_disk(folder: Path) -> int:

@@ -1,7 +1,6 @@
 """How fast this machine is, measured once and kept: for a second of measuring torch has to start, which takes longer.
 
-speed.json   two probes by machine and versions; in the folder CLEANPATH_CACHE, or cleanpath below XDG_CACHE_HOME or
-             ~/.cache
+speed.json   two probes by machine and versions; in the user's cache folder (`machine.cache`)
 """
 
 import json
@@ -17,7 +16,7 @@ import cleanpath
 from cleanpath.errors import RunError
 from cleanpath.estimate import Probe, Speed, speed_of
 from cleanpath.grid import local
-from cleanpath.machine import processor
+from cleanpath.machine import cache, processor
 from cleanpath.writing import write
 
 
@@ -37,8 +36,8 @@ class Measured:
 
 def measured() -> Measured:
     """The speed as it was kept, else measured now; then kept, unless the machine is too busy to tell."""
-    cache, key = _cache(), _key()
-    path = None if cache is None else cache / "speed.json"
+    folder, key = cache(), _key()
+    path = None if folder is None else folder / "speed.json"
     every = {} if path is None else _read(path)
     if key in every:
         return every[key]
@@ -54,18 +53,6 @@ def measured() -> Measured:
     except (OSError, RunError):
         return Measured(speed=found.speed, on=found.on, kept=None)
     return found
-
-
-def _cache() -> Path | None:
-    """The folder for what is kept; None where nobody has a home, as in some containers."""
-    if named := os.environ.get("CLEANPATH_CACHE"):
-        return Path(named)
-    if named := os.environ.get("XDG_CACHE_HOME"):
-        return Path(named) / "cleanpath"
-    try:
-        return Path.home() / ".cache" / "cleanpath"
-    except RuntimeError:
-        return None
 
 
 def _key() -> str:

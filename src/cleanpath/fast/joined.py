@@ -1,0 +1,189 @@
+"""Norm, ReLU and convolution as one operation of autograd, which keeps one tensor where torch's three keep three.
+
+What is kept is the norm's input; what the ReLU gives is computed again on the way back, in pieces that stay in the
+processor's cache.
+"""
+
+import ctypes
+from dataclasses import dataclass
+from functools import cache
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.autograd import Function
+from torch.autograd.function import once_differentiable
+
+from cleanpath.fast.library import library
+
+_BLOCK = 64 << 10
+"""Bytes of input that a thread takes at a time, if an image is not larger: they stay in the second cache."""
+_BAND = 128
+"""Pixels of output that stay in the first cache while all taps pass over them."""
+_MOST_WEIGHTS, _MOST_IMAGE = 1 << 16, 1 << 20
+"""Weights of a convolution and bytes of an image from which on torch's own convolution is as fast: with 512·128 weights
+ours took 0.75 of its time and with 128·128·9 1.4 times, with 56·56·64 pixels and channels 0.75 and with 56·56·256 1.0."""
+
+
+class _Shape(ctypes.Structure):
+    """`shape` of `layers.c`."""
+
+    _fields_ = tuple(
+        (name, ctypes.c_int64)
+        for name in (
+            *("images", "block", "in_pixels", "out_pixels", "in_channels", "out_channels", "taps"),
+            *("relu", "threads", "scratch"),
+        )
+    )
+
+
+@dataclass(frozen=True)
+class Window:
+    """How a convolution looks at its input; none at all is a window of one pixel."""
+
+    kernel: int = 1
+    stride: int = 1
+    padding: int = 0
+
+    def side(self, side: int) -> int:
+        """Of the output."""
+        return (side + 2 * self.padding - self.kernel) // self.stride + 1
+
+
+def can_convolve(conv: nn.Conv2d) -> bool:
+    """Whether our kernel has this convolution."""
+    square = all(len({*pair}) == 1 for pair in (conv.kernel_size, conv.stride, conv.dilation))
+    usual = conv.groups == 1 and conv.dilation[0] == 1 and conv.bias is None and conv.padding_mode == "zeros"
+    padded = not isinstance(conv.padding, str) and len({*conv.padding}) == 1
+    lanes = library().lanes
+    fits = conv.in_channels % lanes == 0 and conv.out_channels % lanes == 0
+    return square and usual and padded and fits and conv.weight.numel() <= _MOST_WEIGHTS
+
+
+def window_of(conv: nn.Conv2d) -> Window:
+    """Of a convolution that `can_convolve`."""
+    return Window(conv.kernel_size[0], conv.stride[0], int(conv.padding[0]))
+
+
+def can_take(x: Tensor, window: Window | None) -> bool:
+    """Whether a batch is one for our kernels: single precision, laid out pixel by pixel, an image not too large."""
+    usual = x.dtype == torch.float32 and x.device.type == "cpu" and x.dim() == 4 and type(x) is Tensor  # noqa: PLR2004
+    if not usual or not x.is_contiguous(memory_format=torch.channels_last):
+        return False
+    images, channels, height, width = x.shape
+    if window is None:
+        return images * height * width > 1
+    small = 4 * channels * height * width <= _MOST_IMAGE
+    return small and images * height * width > 1 and min(window.side(height), window.side(width)) > 0
+
+
+def joined(x: Tensor, norm: nn.BatchNorm2d, conv: nn.Conv2d | None, window: Window | None, *, relu: bool) -> Tensor:
+    """What norm, ReLU and convolution give one after another in training mode; the norm's statistics move."""
+    found: Tensor = _Joined.apply(x, norm.weight, norm.bias, None if conv is None else conv.weight, norm, window, relu)
+    return found
+
+
+class _Joined(Function):
+    @staticmethod
+    def forward(  # noqa: PLR0913, PLR0917 (as autograd calls it)
+        ctx: Any,
+        x: Tensor,
+        gamma: Tensor | None,
+        beta: Tensor | None,
+        weight: Tensor | None,
+        norm: nn.BatchNorm2d,
+        window: Window | None,
+        relu: bool,  # noqa: FBT001
+    ) -> Tensor:
+        shape, pairs = _shape(x, weight, window, relu=relu)
+        images, channels, height, width = x.shape
+        given = weight
+        if weight is None or window is None:
+            y = torch.empty_like(x)
+        else:
+            given = weight.contiguous(memory_format=torch.channels_last)
+            sides = window.side(height), window.side(width)
+            y = torch.empty((images, len(weight), *sides), memory_format=torch.channels_last)
+        shape.scratch = _padded(max(shape.block * height * width * channels if weight is not None else 0, 4 * channels))
+        scratch = x.new_empty(shape.threads * shape.scratch + (0 if weight is None else weight.numel()))
+        kept = x.new_empty((4, channels))
+        mean, var, count = norm.running_mean, norm.running_var, norm.num_batches_tracked
+        library().calls.forward(
+            *(ctypes.addressof(shape), x.data_ptr(), y.data_ptr(), _at(given), _at(pairs), _at(gamma), _at(beta)),
+            *(_at(mean), _at(var), _at(count), kept.data_ptr(), scratch.data_ptr(), norm.eps, norm.momentum),
+        )
+        ctx.shape, ctx.pairs, ctx.affine = shape, pairs, gamma is not None
+        ctx.save_for_backward(x, weight, kept)
+        return y
+
+    @staticmethod
+    @once_differentiable  # type: ignore[untyped-decorator]
+    def backward(ctx: Any, dy: Tensor) -> tuple[Tensor | None, ...]:
+        x, weight, kept = ctx.saved_tensors
+        shape, (_, channels, height, width) = ctx.shape, x.shape
+        dy = dy.contiguous(memory_format=torch.channels_last)
+        dx, gradients = torch.empty_like(x), x.new_empty((2, channels))
+        given = dw = weight
+        if weight is None:
+            shape.scratch = _padded(6 * channels)
+        else:
+            given = weight.contiguous(memory_format=torch.channels_last)
+            dw = torch.empty_like(given)
+            shape.scratch = _padded(4 * channels + weight.numel() + 2 * shape.block * height * width * channels)
+        scratch = x.new_empty(shape.threads * shape.scratch)
+        dgamma, dbeta = gradients
+        library().calls.backward(
+            *(ctypes.addressof(shape), x.data_ptr(), dy.data_ptr(), _at(given), _at(ctx.pairs), kept.data_ptr()),
+            *(dx.data_ptr(), _at(dw), dgamma.data_ptr(), dbeta.data_ptr(), scratch.data_ptr()),
+        )
+        found = dx, *((dgamma, dbeta) if ctx.affine else (None, None)), dw, None, None, None
+        return tuple(each if needed else None for each, needed in zip(found, ctx.needs_input_grad, strict=True))
+
+
+def _at(tensor: Tensor | None) -> int | None:
+    return None if tensor is None else tensor.data_ptr()
+
+
+def _padded(floats: int) -> int:
+    """Threads do not write into each other's cache lines, and sums in double precision are aligned."""
+    return (floats + 63) // 32 * 32
+
+
+def _shape(x: Tensor, weight: Tensor | None, window: Window | None, *, relu: bool) -> tuple[_Shape, Tensor | None]:
+    images, channels, height, width = x.shape
+    threads = torch.get_num_threads()
+    block = _block(images, 4 * channels * height * width, threads)
+    if weight is None or window is None:
+        return _Shape(images, block, height * width, height * width, channels, channels, 1, relu, threads), None
+    pixels = window.side(height) * window.side(width)
+    taps = window.kernel**2
+    shape = _Shape(images, block, height * width, pixels, channels, len(weight), taps, relu, threads)
+    return shape, _pairs(block, height, width, window)
+
+
+@cache
+def _block(images: int, size: int, threads: int) -> int:
+    """Images of a block: as many as `_BLOCK` holds, all blocks alike, and each thread with one at least."""
+    most = max(1, min(_BLOCK // size, images // threads))
+    return next(count for count in range(most, 0, -1) if images % count == 0)
+
+
+@cache
+def _pairs(block: int, height: int, width: int, window: Window) -> Tensor:
+    """Which pixel of a block meets which of the output by each tap, band by band; as `layers.c` says."""
+    high, wide = window.side(height), window.side(width)
+    rows = [(image, row) for image in range(block) for row in range(high)]
+    segments, inputs, outputs = list[int](), list[int](), list[int]()
+    step = max(1, _BAND // wide)
+    for start in range(0, len(rows), step):
+        for tap in range(window.kernel**2):
+            down, right = divmod(tap, window.kernel)
+            before = len(inputs)
+            for image, row in rows[start : start + step]:
+                y = row * window.stride + down - window.padding
+                xs = [column * window.stride + right - window.padding for column in range(wide)]
+                met = [(x, column) for column, x in enumerate(xs) if 0 <= x < width and 0 <= y < height]
+                inputs += [(image * height + y) * width + x for x, _ in met]
+                outputs += [(image * high + row) * wide + column for _, column in met]
+            segments += [tap, before, len(inputs) - before]
+    return torch.tensor([len(segments) // 3, *segments, *inputs, *outputs], dtype=torch.int32)

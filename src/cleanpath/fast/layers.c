@@ -1,0 +1,353 @@
+/* Norm, ReLU and convolution of a training step in one go, forward and backward, in fp32.
+
+   Every signal is a matrix of pixels by channels (torch's channels_last). What stands between a norm and its convolution
+   lives in a few kilobytes per thread: it is computed where it is needed, and again on the way back.
+
+   A convolution is a list of pairs for each tap of its window: which pixel of the input meets which of the output. Pairs
+   that would read padding are not in the list. The list is of one block of images, in bands that stay in the cache:
+
+       pairs = { segments, { tap, start, count } * segments, inputs[], outputs[] }
+*/
+
+#include <math.h>
+#include <stdint.h>
+#include <string.h>
+
+#if defined(__AVX512F__)
+enum { LANES = 16, TALL = 12 };
+#elif defined(__AVX__)
+enum { LANES = 8, TALL = 6 };
+#else
+enum { LANES = 4, TALL = 6 };
+#endif
+
+typedef float vec __attribute__((vector_size(4 * LANES), aligned(4), may_alias));
+typedef int32_t mask __attribute__((vector_size(4 * LANES)));
+
+/* Of a chunk whose sums are made in single precision, and stay in the first cache for the second look at them. */
+enum { CHUNK = 4096 };
+
+#define INLINE static inline __attribute__((always_inline))
+
+typedef struct {
+    int64_t images, block, in_pixels, out_pixels, in_channels, out_channels, taps;
+    int64_t relu, threads, scratch;
+} shape;
+
+int lanes(void) { return LANES; }
+
+int threaded(void) {
+#ifdef _OPENMP
+    return 1;
+#else
+    return 0;
+#endif
+}
+
+/* ---- the products: tiles of ROWS by COLS vectors that stay in registers ---- */
+
+/* out[o_i] += in[i_i] * w for ROWS pairs: w has `depth` rows of `stride` floats. */
+INLINE void product_tile(int ROWS, int COLS, const float *in, float *out, const float *w, const int32_t *from,
+                         const int32_t *to, int64_t depth, int64_t width, int64_t stride) {
+    vec sum[12][2];
+    const float *row[12];
+#pragma GCC unroll 12
+    for (int r = 0; r < ROWS; r++) {
+        row[r] = in + from[r] * depth;
+#pragma GCC unroll 2
+        for (int c = 0; c < COLS; c++) sum[r][c] = *(const vec *)(out + to[r] * width + c * LANES);
+    }
+    for (int64_t k = 0; k < depth; k++) {
+        vec b[2];
+#pragma GCC unroll 2
+        for (int c = 0; c < COLS; c++) b[c] = *(const vec *)(w + k * stride + c * LANES);
+#pragma GCC unroll 12
+        for (int r = 0; r < ROWS; r++)
+#pragma GCC unroll 2
+            for (int c = 0; c < COLS; c++) sum[r][c] += row[r][k] * b[c];
+    }
+#pragma GCC unroll 12
+    for (int r = 0; r < ROWS; r++)
+#pragma GCC unroll 2
+        for (int c = 0; c < COLS; c++) *(vec *)(out + to[r] * width + c * LANES) = sum[r][c];
+}
+
+INLINE void product_columns(int COLS, const float *in, float *out, const float *w, const int32_t *from,
+                            const int32_t *to, int64_t count, int64_t depth, int64_t width, int64_t stride) {
+    int64_t i = 0;
+    for (; i + TALL <= count; i += TALL)
+        product_tile(TALL, COLS, in, out, w, from + i, to + i, depth, width, stride);
+    for (; i + 4 <= count; i += 4) product_tile(4, COLS, in, out, w, from + i, to + i, depth, width, stride);
+    for (; i + 2 <= count; i += 2) product_tile(2, COLS, in, out, w, from + i, to + i, depth, width, stride);
+    for (; i < count; i++) product_tile(1, COLS, in, out, w, from + i, to + i, depth, width, stride);
+}
+
+static void product(const float *in, float *out, const float *w, const int32_t *from, const int32_t *to, int64_t count,
+                    int64_t depth, int64_t width, int64_t stride) {
+    int64_t c = 0;
+    for (; c + 2 * LANES <= width; c += 2 * LANES)
+        product_columns(2, in, out + c, w + c, from, to, count, depth, width, stride);
+    for (; c < width; c += LANES) product_columns(1, in, out + c, w + c, from, to, count, depth, width, stride);
+}
+
+/* dw[co][ci] += sum over pairs of dy[o_i][co] * z[i_i][ci]; rows of dw are `stride` floats apart. */
+INLINE void weight_tile(int ROWS, int COLS, const float *z, const float *dy, float *dw, const int32_t *inputs,
+                        const int32_t *outputs, int64_t count, int64_t ci, int64_t co, int64_t stride) {
+    vec sum[12][2];
+#pragma GCC unroll 12
+    for (int r = 0; r < ROWS; r++)
+#pragma GCC unroll 2
+        for (int c = 0; c < COLS; c++) sum[r][c] = *(const vec *)(dw + r * stride + c * LANES);
+    for (int64_t i = 0; i < count; i++) {
+        const float *a = dy + outputs[i] * co, *of = z + inputs[i] * ci;
+        vec b[2];
+#pragma GCC unroll 2
+        for (int c = 0; c < COLS; c++) b[c] = *(const vec *)(of + c * LANES);
+#pragma GCC unroll 12
+        for (int r = 0; r < ROWS; r++)
+#pragma GCC unroll 2
+            for (int c = 0; c < COLS; c++) sum[r][c] += a[r] * b[c];
+    }
+#pragma GCC unroll 12
+    for (int r = 0; r < ROWS; r++)
+#pragma GCC unroll 2
+        for (int c = 0; c < COLS; c++) *(vec *)(dw + r * stride + c * LANES) = sum[r][c];
+}
+
+INLINE void weight_columns(int COLS, const float *z, const float *dy, float *dw, const int32_t *inputs,
+                           const int32_t *outputs, int64_t count, int64_t ci, int64_t co, int64_t stride) {
+    int64_t r = 0;
+    for (; r + TALL <= co; r += TALL)
+        weight_tile(TALL, COLS, z, dy + r, dw + r * stride, inputs, outputs, count, ci, co, stride);
+    for (; r + 4 <= co; r += 4)
+        weight_tile(4, COLS, z, dy + r, dw + r * stride, inputs, outputs, count, ci, co, stride);
+    for (; r < co; r++) weight_tile(1, COLS, z, dy + r, dw + r * stride, inputs, outputs, count, ci, co, stride);
+}
+
+static void weight_product(const float *z, const float *dy, float *dw, const int32_t *inputs, const int32_t *outputs,
+                           int64_t count, int64_t ci, int64_t co, int64_t stride) {
+    int64_t c = 0;
+    for (; c + 2 * LANES <= ci; c += 2 * LANES)
+        weight_columns(2, z + c, dy, dw + c, inputs, outputs, count, ci, co, stride);
+    for (; c < ci; c += LANES) weight_columns(1, z + c, dy, dw + c, inputs, outputs, count, ci, co, stride);
+}
+
+/* ---- the norm ---- */
+
+/* Mean and sum of squared distances from it, in double precision: n pixels so far. */
+typedef struct {
+    double mean, squares;
+} moments;
+
+static void merge(moments *of, double n, double mean, double squares, double m) {
+    double apart = mean - of->mean;
+    of->mean += apart * (m / (n + m));
+    of->squares += squares + apart * apart * (n * m / (n + m));
+}
+
+/* The moments of every channel over `pixels`; a chunk is read twice while it is in the cache. */
+static void moments_of(const float *x, int64_t pixels, int64_t channels, moments *found) {
+    int64_t rows = CHUNK / channels > 0 ? CHUNK / channels : 1;
+    memset(found, 0, channels * sizeof(moments));
+    for (int64_t start = 0; start < pixels; start += rows) {
+        int64_t n = pixels - start < rows ? pixels - start : rows, c = 0;
+        const float *chunk = x + start * channels;
+        for (; c + LANES <= channels; c += LANES) {
+            vec sum[4] = {{0}}, square[4] = {{0}}, mean;
+            int64_t i = 0;
+            for (; i + 4 <= n; i += 4)
+#pragma GCC unroll 4
+                for (int u = 0; u < 4; u++) sum[u] += *(const vec *)(chunk + (i + u) * channels + c);
+            for (; i < n; i++) sum[0] += *(const vec *)(chunk + i * channels + c);
+            mean = ((sum[0] + sum[1]) + (sum[2] + sum[3])) / (float)n;
+            for (i = 0; i + 4 <= n; i += 4)
+#pragma GCC unroll 4
+                for (int u = 0; u < 4; u++) {
+                    vec d = *(const vec *)(chunk + (i + u) * channels + c) - mean;
+                    square[u] += d * d;
+                }
+            for (; i < n; i++) {
+                vec d = *(const vec *)(chunk + i * channels + c) - mean;
+                square[0] += d * d;
+            }
+            square[0] = (square[0] + square[1]) + (square[2] + square[3]);
+            for (int lane = 0; lane < LANES; lane++)
+                merge(found + c + lane, (double)start, mean[lane], square[0][lane], (double)n);
+        }
+        for (; c < channels; c++) {
+            double sum = 0, squares = 0;
+            for (int64_t i = 0; i < n; i++) sum += chunk[i * channels + c];
+            sum /= (double)n;
+            for (int64_t i = 0; i < n; i++) {
+                double d = chunk[i * channels + c] - sum;
+                squares += d * d;
+            }
+            merge(found + c, (double)start, sum, squares, (double)n);
+        }
+    }
+}
+
+/* z = (x - mean) * factor + beta, clipped; torch's ReLU lets NaN through, and so does this. */
+static void normalise(const float *restrict x, float *restrict z, int64_t pixels, int64_t channels,
+                      const float *restrict mean, const float *restrict factor, const float *restrict beta,
+                      int64_t relu) {
+    for (int64_t i = 0; i < pixels; i++)
+        for (int64_t c = 0; c < channels; c++) {
+            float found = (x[i * channels + c] - mean[c]) * factor[c] + beta[c];
+            z[i * channels + c] = relu && found <= 0 ? 0 : found;
+        }
+}
+
+/* g = dz where z > 0, written to `g`; its sums, and those with x normalised, are added to. */
+static void reduce(const float *x, const float *dz, float *g, int64_t pixels, int64_t channels, const float *mean,
+                   const float *invstd, const float *factor, const float *beta, double *sums, int64_t relu) {
+    int64_t rows = CHUNK / channels > 0 ? CHUNK / channels : 1;
+    for (int64_t start = 0; start < pixels; start += rows) {
+        int64_t n = pixels - start < rows ? pixels - start : rows, c = 0, at = start * channels;
+        for (; c + LANES <= channels; c += LANES) {
+            const vec m = *(const vec *)(mean + c), s = *(const vec *)(invstd + c), f = *(const vec *)(factor + c);
+            const vec b = *(const vec *)(beta + c), zero = {0};
+            vec total[2] = {{0}}, with_x[2] = {{0}};
+            for (int64_t i = 0; i < n; i++) {
+                const int64_t here = at + i * channels + c;
+                vec centred = *(const vec *)(x + here) - m, found = *(const vec *)(dz + here);
+                if (relu) found = (vec)((mask)found & ~(centred * f + b <= zero));
+                *(vec *)(g + here) = found;
+                total[0] += found;
+                with_x[0] += found * (centred * s);
+            }
+            for (int lane = 0; lane < LANES; lane++) {
+                sums[c + lane] += total[0][lane];
+                sums[channels + c + lane] += with_x[0][lane];
+            }
+        }
+        for (; c < channels; c++)
+            for (int64_t i = 0; i < n; i++) {
+                const int64_t here = at + i * channels + c;
+                float centred = x[here] - mean[c], found = dz[here];
+                if (relu && centred * factor[c] + beta[c] <= 0) found = 0;
+                g[here] = found;
+                sums[c] += found;
+                sums[channels + c] += (double)found * (centred * invstd[c]);
+            }
+    }
+}
+
+/* ---- what is called ---- */
+
+static int64_t first_of(const shape *s, int64_t thread) { return s->images / s->block * thread / s->threads; }
+
+/* Forward: y, or z where there is no convolution (`w` is null). `kept` gets mean, 1/std, factor and shift; the scratch
+   of every thread `s->scratch` floats, behind the weights turned round. */
+void forward(const shape *s, const float *x, float *y, const float *w, const int32_t *pairs, const float *gamma,
+             const float *beta, float *running_mean, float *running_var, int64_t *batches, float *kept, float *scratch,
+             double eps, double momentum) {
+    const int64_t ci = s->in_channels, co = s->out_channels, pixels = s->images * s->in_pixels;
+    float *mean = kept, *invstd = kept + ci, *factor = kept + 2 * ci, *shift = kept + 3 * ci, *turned = scratch;
+    if (w) {
+        for (int64_t t = 0; t < s->taps; t++)
+            for (int64_t i = 0; i < ci; i += LANES)
+                for (int64_t o = 0; o < co; o++)
+                    for (int lane = 0; lane < LANES; lane++)
+                        turned[(t * ci + i + lane) * co + o] = w[(o * s->taps + t) * ci + i + lane];
+        scratch += s->taps * ci * co;
+    }
+#pragma omp parallel for num_threads(s->threads) schedule(static, 1) if (s->threads > 1)
+    for (int64_t thread = 0; thread < s->threads; thread++) {
+        int64_t start = pixels * thread / s->threads, end = pixels * (thread + 1) / s->threads;
+        moments_of(x + start * ci, end - start, ci, (moments *)(scratch + thread * s->scratch));
+    }
+    for (int64_t c = 0; c < ci; c++) {
+        moments all = {0, 0};
+        for (int64_t thread = 0; thread < s->threads; thread++) {
+            int64_t start = pixels * thread / s->threads, end = pixels * (thread + 1) / s->threads;
+            const moments *part = (const moments *)(scratch + thread * s->scratch) + c;
+            if (end > start) merge(&all, (double)start, part->mean, part->squares, (double)(end - start));
+        }
+        double var = all.squares / (double)pixels;
+        mean[c] = (float)all.mean;
+        invstd[c] = (float)(1 / sqrt(var + eps));
+        factor[c] = gamma ? gamma[c] * invstd[c] : invstd[c];
+        shift[c] = beta ? beta[c] : 0;
+        if (running_mean) {
+            running_mean[c] = (float)(momentum * all.mean + (1 - momentum) * running_mean[c]);
+            running_var[c] =
+                (float)(momentum * all.squares / (double)(pixels - 1) + (1 - momentum) * running_var[c]);
+        }
+    }
+    if (batches) *batches += 1;
+#pragma omp parallel for num_threads(s->threads) schedule(static, 1) if (s->threads > 1)
+    for (int64_t thread = 0; thread < s->threads; thread++) {
+        float *z = scratch + thread * s->scratch;
+        for (int64_t b = first_of(s, thread); b < first_of(s, thread + 1); b++) {
+            const float *from = x + b * s->block * s->in_pixels * ci;
+            float *to = y + b * s->block * s->out_pixels * co;
+            normalise(from, w ? z : to, s->block * s->in_pixels, ci, mean, factor, shift, s->relu);
+            if (!w) continue;
+            const int32_t *segment = pairs + 1, *end = segment + 3 * pairs[0];
+            const int32_t count = end[-2] + end[-1], *inputs = end, *outputs = end + count;
+            memset(to, 0, s->block * s->out_pixels * co * sizeof(float));
+            for (; segment < end; segment += 3)
+                product(z, to, turned + segment[0] * ci * co, inputs + segment[1], outputs + segment[1], segment[2],
+                        ci, co, co);
+        }
+    }
+}
+
+/* Backward: dx, dw (null where there is no convolution), dgamma and dbeta (may be null). `dx` holds what comes through
+   the ReLU at first. A thread's scratch: z and dz of a block, dw, and two sums in double precision per channel. */
+void backward(const shape *s, const float *x, const float *dy, const float *w, const int32_t *pairs, const float *kept,
+              float *dx, float *dw, float *dgamma, float *dbeta, float *scratch) {
+    const int64_t ci = s->in_channels, co = s->out_channels, pixels = s->images * s->in_pixels;
+    const int64_t block = s->block * s->in_pixels * ci, weights = s->taps * ci * co;
+    const float *mean = kept, *invstd = kept + ci, *factor = kept + 2 * ci, *shift = kept + 3 * ci;
+#pragma omp parallel for num_threads(s->threads) schedule(static, 1) if (s->threads > 1)
+    for (int64_t thread = 0; thread < s->threads; thread++) {
+        double *sums = (double *)(scratch + thread * s->scratch);
+        float *own = (float *)(sums + 2 * ci), *z = own + weights, *dz = z + block;
+        memset(sums, 0, 2 * ci * sizeof(double));
+        if (w) memset(own, 0, weights * sizeof(float));
+        for (int64_t b = first_of(s, thread); b < first_of(s, thread + 1); b++) {
+            const float *from = x + b * block, *of = dy + b * s->block * s->out_pixels * co;
+            if (w) {
+                const int32_t *segment = pairs + 1, *end = segment + 3 * pairs[0];
+                const int32_t count = end[-2] + end[-1], *inputs = end, *outputs = end + count;
+                normalise(from, z, s->block * s->in_pixels, ci, mean, factor, shift, s->relu);
+                memset(dz, 0, block * sizeof(float));
+                for (; segment < end; segment += 3) {
+                    const int32_t *in = inputs + segment[1], *out = outputs + segment[1];
+                    product(of, dz, w + segment[0] * ci, out, in, segment[2], co, ci, s->taps * ci);
+                    weight_product(z, of, own + segment[0] * ci, in, out, segment[2], ci, co, s->taps * ci);
+                }
+            }
+            reduce(from, w ? dz : of, dx + b * block, s->block * s->in_pixels, ci, mean, invstd, factor, shift, sums,
+                   s->relu);
+        }
+    }
+    double *sums = (double *)scratch;
+    float *own = (float *)(sums + 2 * ci);
+    for (int64_t thread = 1; thread < s->threads; thread++) {
+        const double *more = (const double *)(scratch + thread * s->scratch);
+        const float *theirs = (const float *)(more + 2 * ci);
+        for (int64_t c = 0; c < 2 * ci; c++) sums[c] += more[c];
+        if (w)
+            for (int64_t i = 0; i < weights; i++) own[i] += theirs[i];
+    }
+    if (dw) memcpy(dw, own, weights * sizeof(float));
+    for (int64_t c = 0; c < ci; c++) {
+        if (dbeta) dbeta[c] = (float)sums[c];
+        if (dgamma) dgamma[c] = (float)sums[ci + c];
+    }
+    float *flat = own, *slope = own + ci;  /* of dw, which is copied */
+    for (int64_t c = 0; c < ci; c++) {
+        flat[c] = (float)(sums[c] / (double)pixels);
+        slope[c] = (float)(sums[ci + c] / (double)pixels) * invstd[c];
+    }
+#pragma omp parallel for num_threads(s->threads) schedule(static, 1) if (s->threads > 1)
+    for (int64_t thread = 0; thread < s->threads; thread++)
+        for (int64_t i = pixels * thread / s->threads; i < pixels * (thread + 1) / s->threads; i++)
+            for (int64_t c = 0; c < ci; c++) {
+                const int64_t at = i * ci + c;
+                dx[at] = factor[c] * (dx[at] - flat[c] - (x[at] - mean[c]) * slope[c]);
+            }
+}
