@@ -24,6 +24,8 @@ from cleanpath.options import (
     DryRun,
     Form,
     Fresh,
+    KernelChoice,
+    Kernels,
     Mode,
     OwnUnits,
     PageFile,
@@ -124,6 +126,7 @@ def train(
     patience: Annotated[
         float, typer.Option(metavar="SECONDS", min=1, help="Of processes that torchrun started, for each other.")
     ] = PATIENCE,
+    kernels: KernelChoice = Kernels.auto,
     fresh: Fresh = False,
     dry_run: DryRun = False,
     as_json: AsJson = False,
@@ -147,7 +150,7 @@ def train(
     devices.check(on, experiment.training.precision)
     if dry_run:
         check_alone("train --dry-run")
-        plan = single.plan_run(experiment, out, threads=threads, device=on)
+        plan = single.plan_run(experiment, out, threads=threads, device=on, kernels=kernels.value)
         options.show(plan, as_json, lambda: terminal.print_run_plan(plan))
         return
     again = launched.with_torchrun(this_command(without="--fresh"))
@@ -168,6 +171,7 @@ def train(
             ranks=ranks,
             here=launched.processes_here(),
             device=on,
+            kernels=kernels.value,
         )
         if not ranks.leads:
             return
@@ -189,6 +193,7 @@ def reproduce(
         int | None, typer.Option(min=1, help="Runs at a time; default: one per core, up to 3 a GPU.")
     ] = None,
     cluster: ClusterAddress = None,
+    kernels: KernelChoice = Kernels.auto,
     runs: Root = Path("runs"),
     page: PageFile = Path("reports/reproduction.html"),
     strict: Strict = False,
@@ -216,7 +221,9 @@ def reproduce(
     )
     if dry_run:
         with stoppable("nothing was started"):
-            plan = reproduction.measured_plan(job, workers=workers, fresh=fresh, device=device, cluster=cluster)
+            plan = reproduction.measured_plan(
+                job, workers=workers, fresh=fresh, device=device, cluster=cluster, kernels=kernels.value
+            )
         options.show(plan, as_json, lambda: terminal.print_plan(plan))
         return
     command = this_command(without="--fresh")
@@ -226,6 +233,7 @@ def reproduce(
             workers=workers,
             device=device,
             cluster=cluster,
+            kernels=kernels.value,
             fresh=fresh,
             ready=lambda: recorded.record(job, command),
         )

@@ -44,11 +44,16 @@ class NoLibraryError(Exception):
     """Why there is no library here, in words that follow "no kernels: "."""
 
 
-def library() -> Library:
-    """The library of this process; several processes may build it at once. Raises `NoLibraryError`."""
+def library(threads: int = 1) -> Library:
+    """The library of this process, for so many threads; several processes may build it at once.
+
+    Raises `NoLibraryError`.
+    """
     found = _library()
     if isinstance(found, str):
         raise NoLibraryError(found)
+    if threads > 1 and not found.threaded:
+        raise NoLibraryError(f"they share no threads with this torch, and {threads} threads are asked for")
     return found
 
 
@@ -140,7 +145,7 @@ def _instructions() -> str:
 
 def _run(command: list[str]) -> str:
     try:
-        done = subprocess.run(
+        done = subprocess.run(  # noqa: S603 (the user's compiler)
             command, capture_output=True, text=True, check=False, timeout=_SECONDS, stdin=subprocess.DEVNULL
         )
     except (OSError, subprocess.TimeoutExpired) as error:

@@ -26,9 +26,9 @@ from cleanpath.errors import SettingError
 from cleanpath.experiment import Training
 from cleanpath.fast.joined import can_convolve, can_take, joined, window_of
 from cleanpath.fast.library import NoLibraryError, library
-from cleanpath.training.graph import hooks_of
+from cleanpath.training.watched import hooks_of
 
-PLAIN, FUSED = "plain", "fused"
+AUTO, PLAIN, FUSED = "auto", "plain", "fused"
 
 
 def kernels(asked: str, training: Training, device: torch.device, *, threads: int, processes: int = 1) -> str:
@@ -36,15 +36,13 @@ def kernels(asked: str, training: Training, device: torch.device, *, threads: in
 
     `asked` is `auto`, `plain` or `fused`. Raises `SettingError` where `fused` cannot be had.
     """
-    if asked not in ("auto", PLAIN, FUSED):
+    if asked not in (AUTO, PLAIN, FUSED):
         raise SettingError(f"no kernels '{asked}'; give auto, plain or fused")
     if asked == PLAIN:
         return PLAIN
     try:
         _check(training, device, processes)
-        found = library()
-        if threads > 1 and not found.threaded:
-            raise NoLibraryError(f"they share no threads with this torch, and {threads} threads are asked for")
+        found = library(threads)
     except NoLibraryError as error:
         if asked == FUSED:
             raise SettingError(f"no fused kernels: {error}; or take --kernels plain") from None
