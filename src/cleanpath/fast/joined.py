@@ -5,6 +5,7 @@ processor's cache.
 """
 
 import ctypes
+from collections import defaultdict
 from dataclasses import dataclass
 from functools import cache
 from typing import Any
@@ -95,7 +96,7 @@ class _Joined(Function):
         window: Window | None,
         relu: bool,  # noqa: FBT001
     ) -> Tensor:
-        shape, pairs = _shape(x, weight, window, relu=relu)
+        shape, lists = _shape(x, weight, window, relu=relu)
         images, channels, height, width = x.shape
         given = weight
         if weight is None or window is None:
@@ -109,10 +110,10 @@ class _Joined(Function):
         kept = x.new_empty((4, channels))
         mean, var, count = norm.running_mean, norm.running_var, norm.num_batches_tracked
         library().calls.forward(
-            *(ctypes.addressof(shape), x.data_ptr(), y.data_ptr(), _at(given), _at(pairs), _at(gamma), _at(beta)),
+            *(ctypes.addressof(shape), x.data_ptr(), y.data_ptr(), _at(given), _at(lists.there), _at(gamma), _at(beta)),
             *(_at(mean), _at(var), _at(count), kept.data_ptr(), scratch.data_ptr(), norm.eps, norm.momentum),
         )
-        ctx.shape, ctx.pairs, ctx.affine = shape, pairs, gamma is not None
+        ctx.shape, ctx.lists, ctx.affine = shape, lists, gamma is not None
         ctx.save_for_backward(x, weight, kept)
         return y
 
@@ -130,10 +131,11 @@ class _Joined(Function):
             given = weight.contiguous(memory_format=torch.channels_last)
             dw = torch.empty_like(given)
             shape.scratch = _padded(4 * channels + weight.numel() + 2 * shape.block * height * width * channels)
-        scratch = x.new_empty(shape.threads * shape.scratch)
+        scratch = x.new_empty(shape.threads * shape.scratch + (0 if weight is None else weight.numel()))
         dgamma, dbeta = gradients
         library().calls.backward(
-            *(ctypes.addressof(shape), x.data_ptr(), dy.data_ptr(), _at(given), _at(ctx.pairs), kept.data_ptr()),
+            *(ctypes.addressof(shape), x.data_ptr(), dy.data_ptr(), _at(given), _at(ctx.lists.back)),
+            *(_at(ctx.lists.pairs), kept.data_ptr()),
             *(dx.data_ptr(), _at(dw), dgamma.data_ptr(), dbeta.data_ptr(), scratch.data_ptr()),
         )
         found = dx, *((dgamma, dbeta) if ctx.affine else (None, None)), dw, None, None, None
@@ -149,16 +151,25 @@ def _padded(floats: int) -> int:
     return (floats + 63) // 32 * 32
 
 
-def _shape(x: Tensor, weight: Tensor | None, window: Window | None, *, relu: bool) -> tuple[_Shape, Tensor | None]:
+@dataclass(frozen=True)
+class _Lists:
+    """Which pixel of a block meets which by each tap, as `layers.c` says: forward, backward, and for the weights."""
+
+    there: Tensor | None = None
+    back: Tensor | None = None
+    pairs: Tensor | None = None
+
+
+def _shape(x: Tensor, weight: Tensor | None, window: Window | None, *, relu: bool) -> tuple[_Shape, _Lists]:
     images, channels, height, width = x.shape
     threads = torch.get_num_threads()
     block = _block(images, 4 * channels * height * width, threads)
     if weight is None or window is None:
-        return _Shape(images, block, height * width, height * width, channels, channels, 1, relu, threads), None
+        return _Shape(images, block, height * width, height * width, channels, channels, 1, relu, threads), _Lists()
     pixels = window.side(height) * window.side(width)
     taps = window.kernel**2
     shape = _Shape(images, block, height * width, pixels, channels, len(weight), taps, relu, threads)
-    return shape, _pairs(block, height, width, window)
+    return shape, _lists(block, height, width, window)
 
 
 @cache
@@ -169,21 +180,49 @@ def _block(images: int, size: int, threads: int) -> int:
 
 
 @cache
-def _pairs(block: int, height: int, width: int, window: Window) -> Tensor:
-    """Which pixel of a block meets which of the output by each tap, band by band; as `layers.c` says."""
-    high, wide = window.side(height), window.side(width)
-    rows = [(image, row) for image in range(block) for row in range(high)]
-    segments, inputs, outputs = list[int](), list[int](), list[int]()
-    step = max(1, _BAND // wide)
-    for start in range(0, len(rows), step):
-        for tap in range(window.kernel**2):
-            down, right = divmod(tap, window.kernel)
-            before = len(inputs)
-            for image, row in rows[start : start + step]:
-                y = row * window.stride + down - window.padding
-                xs = [column * window.stride + right - window.padding for column in range(wide)]
-                met = [(x, column) for column, x in enumerate(xs) if 0 <= x < width and 0 <= y < height]
-                inputs += [(image * height + y) * width + x for x, _ in met]
-                outputs += [(image * high + row) * wide + column for _, column in met]
-            segments += [tap, before, len(inputs) - before]
-    return torch.tensor([len(segments) // 3, *segments, *inputs, *outputs], dtype=torch.int32)
+def _lists(block: int, height: int, width: int, window: Window) -> _Lists:
+    met = [_met(height, width, window, tap) for tap in range(window.kernel**2)]
+    pixels, found = height * width, window.side(height) * window.side(width)
+    back = [[(output, at) for at, output in pairs] for pairs in met]
+    return _Lists(_classes(met, found, pixels, block), _classes(back, pixels, found, block), _pairs(met, block, pixels, found))
+
+
+def _met(height: int, width: int, window: Window, tap: int) -> list[tuple[int, int]]:
+    """The pixels of an image that a tap sees, and those of the output for which it does."""
+    down, right = (place - window.padding for place in divmod(tap, window.kernel))
+    high, wide, step = window.side(height), window.side(width), window.stride
+    places = [(row, column, row * step + down, column * step + right) for row in range(high) for column in range(wide)]
+    return [
+        (y * width + x, row * wide + column) for row, column, y, x in places if 0 <= y < height and 0 <= x < width
+    ]
+
+
+def _classes(met: list[list[tuple[int, int]]], outputs: int, inputs: int, block: int) -> Tensor:
+    """By the taps that see something, and how far that is from what the first one sees."""
+    seen: list[list[tuple[int, int]]] = [[] for _ in range(outputs)]
+    for tap, pairs in enumerate(met):
+        for at, output in pairs:
+            seen[output].append((tap, at))
+    classes = defaultdict[tuple[tuple[int, int], ...], list[tuple[int, int]]](list)
+    for output, found in enumerate(seen):
+        first = found[0][1] if found else 0
+        classes[tuple((tap, at - first) for tap, at in found)].append((first, output))
+    numbers = [len(classes)]
+    for taps, pixels in classes.items():
+        every = [(first + b * inputs, output + b * outputs) for b in range(block) for first, output in pixels]
+        numbers += [len(taps), len(every), *(number for pair in taps for number in pair)]
+        numbers += [first for first, _ in every] + [output for _, output in every]
+    return torch.tensor(numbers, dtype=torch.int32)
+
+
+def _pairs(met: list[list[tuple[int, int]]], block: int, inputs: int, outputs: int) -> Tensor:
+    """Tap by tap, in bands of the output."""
+    segments, ins, outs = list[int](), list[int](), list[int]()
+    for start in range(0, block * outputs, _BAND):
+        for tap, pairs in enumerate(met):
+            every = [(at + b * inputs, output + b * outputs) for b in range(block) for at, output in pairs]
+            band = [pair for pair in every if start <= pair[1] < start + _BAND]
+            segments += [tap, len(ins), len(band)]
+            ins += [at for at, _ in band]
+            outs += [output for _, output in band]
+    return torch.tensor([len(segments) // 3, *segments, *ins, *outs], dtype=torch.int32)

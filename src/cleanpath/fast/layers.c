@@ -3,10 +3,14 @@
    Every signal is a matrix of pixels by channels (torch's channels_last). What stands between a norm and its convolution
    lives in a few kilobytes per thread: it is computed where it is needed, and again on the way back.
 
-   A convolution is a list of pairs for each tap of its window: which pixel of the input meets which of the output. Pairs
-   that would read padding are not in the list. The list is of one block of images, in bands that stay in the cache:
+   A convolution is three lists for a block of images. Forward and backward, pixels are in classes that meet the same taps
+   of the window, so that nothing is computed of the padding:
 
-       pairs = { segments, { tap, start, count } * segments, inputs[], outputs[] }
+       { classes, { taps, pixels, { tap, how far its input is from the first }[taps], first inputs[], outputs[] } ... }
+
+   For the weights there are pairs for each tap, in bands that stay in the cache while all taps pass over them:
+
+       { segments, { tap, start, count } * segments, inputs[], outputs[] }
 */
 
 #include <math.h>
@@ -46,25 +50,30 @@ int threaded(void) {
 
 /* ---- the products: tiles of ROWS by COLS vectors that stay in registers ---- */
 
-/* out[o_i] += in[i_i] * w for ROWS pairs: w has `depth` rows of `stride` floats. */
-INLINE void product_tile(int ROWS, int COLS, const float *in, float *out, const float *w, const int32_t *from,
-                         const int32_t *to, int64_t depth, int64_t width, int64_t stride) {
-    vec sum[12][2];
-    const float *row[12];
+/* For ROWS pixels that meet the same taps: out = sum over these of in * w; what lies between a pixel's inputs is the
+   same for all of them. A tap's weights are `depth` rows of COLS vectors. */
+INLINE void product_tile(int ROWS, int COLS, const float *in, float *out, const float *w, const int32_t *taps,
+                         int32_t count, const int32_t *from, const int32_t *to, int64_t depth, int64_t width) {
+    vec sum[TALL][2];
+    const float *row[TALL];
 #pragma GCC unroll 12
     for (int r = 0; r < ROWS; r++) {
         row[r] = in + from[r] * depth;
 #pragma GCC unroll 2
-        for (int c = 0; c < COLS; c++) sum[r][c] = *(const vec *)(out + to[r] * width + c * LANES);
+        for (int c = 0; c < COLS; c++) sum[r][c] = (vec){0};
     }
-    for (int64_t k = 0; k < depth; k++) {
-        vec b[2];
+    for (int32_t t = 0; t < count; t++) {
+        const float *of = w + taps[2 * t] * depth * COLS * LANES;
+        const int64_t start = taps[2 * t + 1] * depth;
+        for (int64_t k = start; k < start + depth; k++, of += COLS * LANES) {
+            vec b[2];
 #pragma GCC unroll 2
-        for (int c = 0; c < COLS; c++) b[c] = *(const vec *)(w + k * stride + c * LANES);
+            for (int c = 0; c < COLS; c++) b[c] = *(const vec *)(of + c * LANES);
 #pragma GCC unroll 12
-        for (int r = 0; r < ROWS; r++)
+            for (int r = 0; r < ROWS; r++)
 #pragma GCC unroll 2
-            for (int c = 0; c < COLS; c++) sum[r][c] += row[r][k] * b[c];
+                for (int c = 0; c < COLS; c++) sum[r][c] += row[r][k] * b[c];
+        }
     }
 #pragma GCC unroll 12
     for (int r = 0; r < ROWS; r++)
@@ -72,28 +81,46 @@ INLINE void product_tile(int ROWS, int COLS, const float *in, float *out, const 
         for (int c = 0; c < COLS; c++) *(vec *)(out + to[r] * width + c * LANES) = sum[r][c];
 }
 
-INLINE void product_columns(int COLS, const float *in, float *out, const float *w, const int32_t *from,
-                            const int32_t *to, int64_t count, int64_t depth, int64_t width, int64_t stride) {
-    int64_t i = 0;
-    for (; i + TALL <= count; i += TALL)
-        product_tile(TALL, COLS, in, out, w, from + i, to + i, depth, width, stride);
-    for (; i + 4 <= count; i += 4) product_tile(4, COLS, in, out, w, from + i, to + i, depth, width, stride);
-    for (; i + 2 <= count; i += 2) product_tile(2, COLS, in, out, w, from + i, to + i, depth, width, stride);
-    for (; i < count; i++) product_tile(1, COLS, in, out, w, from + i, to + i, depth, width, stride);
+INLINE void product_columns(int COLS, const float *in, float *out, const float *w, const int32_t *list, int64_t depth,
+                            int64_t width) {
+    const int32_t classes = *list++;
+    for (int32_t which = 0; which < classes; which++) {
+        const int32_t count = list[0], pixels = list[1], *taps = list + 2, *from = taps + 2 * count, *to = from + pixels;
+        int32_t i = 0;
+        for (; i + TALL <= pixels; i += TALL)
+            product_tile(TALL, COLS, in, out, w, taps, count, from + i, to + i, depth, width);
+        for (; i + 4 <= pixels; i += 4)
+            product_tile(4, COLS, in, out, w, taps, count, from + i, to + i, depth, width);
+        for (; i < pixels; i++) product_tile(1, COLS, in, out, w, taps, count, from + i, to + i, depth, width);
+        list = to + pixels;
+    }
 }
 
-static void product(const float *in, float *out, const float *w, const int32_t *from, const int32_t *to, int64_t count,
-                    int64_t depth, int64_t width, int64_t stride) {
+/* All pixels of a block; `w` is panels of one or two vectors of columns. */
+static void product(const float *in, float *out, const float *w, const int32_t *list, int64_t taps, int64_t depth,
+                    int64_t width) {
     int64_t c = 0;
-    for (; c + 2 * LANES <= width; c += 2 * LANES)
-        product_columns(2, in, out + c, w + c, from, to, count, depth, width, stride);
-    for (; c < width; c += LANES) product_columns(1, in, out + c, w + c, from, to, count, depth, width, stride);
+    for (; c + 2 * LANES <= width; c += 2 * LANES) product_columns(2, in, out + c, w + c * taps * depth, list, depth, width);
+    for (; c < width; c += LANES) product_columns(1, in, out + c, w + c * taps * depth, list, depth, width);
+}
+
+/* The panels: w is out_channels by taps by in_channels; columns are the first of these forward, the last backward. */
+static void pack(const float *w, float *panels, int64_t taps, int64_t ci, int64_t co, int forward) {
+    const int64_t width = forward ? co : ci, depth = forward ? ci : co;
+    for (int64_t c = 0; c < width;) {
+        const int64_t wide = c + 2 * LANES <= width ? 2 * LANES : LANES;
+        for (int64_t t = 0; t < taps; t++)
+            for (int64_t k = 0; k < depth; k++, panels += wide)
+                for (int64_t lane = 0; lane < wide; lane++)
+                    panels[lane] = forward ? w[((c + lane) * taps + t) * ci + k] : w[(k * taps + t) * ci + c + lane];
+        c += wide;
+    }
 }
 
 /* dw[co][ci] += sum over pairs of dy[o_i][co] * z[i_i][ci]; rows of dw are `stride` floats apart. */
 INLINE void weight_tile(int ROWS, int COLS, const float *z, const float *dy, float *dw, const int32_t *inputs,
                         const int32_t *outputs, int64_t count, int64_t ci, int64_t co, int64_t stride) {
-    vec sum[12][2];
+    vec sum[TALL][2];
 #pragma GCC unroll 12
     for (int r = 0; r < ROWS; r++)
 #pragma GCC unroll 2
@@ -116,12 +143,16 @@ INLINE void weight_tile(int ROWS, int COLS, const float *z, const float *dy, flo
 
 INLINE void weight_columns(int COLS, const float *z, const float *dy, float *dw, const int32_t *inputs,
                            const int32_t *outputs, int64_t count, int64_t ci, int64_t co, int64_t stride) {
-    int64_t r = 0;
-    for (; r + TALL <= co; r += TALL)
-        weight_tile(TALL, COLS, z, dy + r, dw + r * stride, inputs, outputs, count, ci, co, stride);
-    for (; r + 4 <= co; r += 4)
-        weight_tile(4, COLS, z, dy + r, dw + r * stride, inputs, outputs, count, ci, co, stride);
-    for (; r < co; r++) weight_tile(1, COLS, z, dy + r, dw + r * stride, inputs, outputs, count, ci, co, stride);
+    /* Rows come in multiples of four. */
+    for (int64_t r = 0; r < co;) {
+        if (co - r >= TALL && co - r - TALL != 2) {
+            weight_tile(TALL, COLS, z, dy + r, dw + r * stride, inputs, outputs, count, ci, co, stride);
+            r += TALL;
+        } else {
+            weight_tile(4, COLS, z, dy + r, dw + r * stride, inputs, outputs, count, ci, co, stride);
+            r += 4;
+        }
+    }
 }
 
 static void weight_product(const float *z, const float *dy, float *dw, const int32_t *inputs, const int32_t *outputs,
@@ -238,18 +269,14 @@ static void reduce(const float *x, const float *dz, float *g, int64_t pixels, in
 static int64_t first_of(const shape *s, int64_t thread) { return s->images / s->block * thread / s->threads; }
 
 /* Forward: y, or z where there is no convolution (`w` is null). `kept` gets mean, 1/std, factor and shift; the scratch
-   of every thread `s->scratch` floats, behind the weights turned round. */
-void forward(const shape *s, const float *x, float *y, const float *w, const int32_t *pairs, const float *gamma,
+   of every thread `s->scratch` floats, behind the packed weights. */
+void forward(const shape *s, const float *x, float *y, const float *w, const int32_t *there, const float *gamma,
              const float *beta, float *running_mean, float *running_var, int64_t *batches, float *kept, float *scratch,
              double eps, double momentum) {
     const int64_t ci = s->in_channels, co = s->out_channels, pixels = s->images * s->in_pixels;
-    float *mean = kept, *invstd = kept + ci, *factor = kept + 2 * ci, *shift = kept + 3 * ci, *turned = scratch;
+    float *mean = kept, *invstd = kept + ci, *factor = kept + 2 * ci, *shift = kept + 3 * ci, *panels = scratch;
     if (w) {
-        for (int64_t t = 0; t < s->taps; t++)
-            for (int64_t i = 0; i < ci; i += LANES)
-                for (int64_t o = 0; o < co; o++)
-                    for (int lane = 0; lane < LANES; lane++)
-                        turned[(t * ci + i + lane) * co + o] = w[(o * s->taps + t) * ci + i + lane];
+        pack(w, panels, s->taps, ci, co, 1);
         scratch += s->taps * ci * co;
     }
 #pragma omp parallel for num_threads(s->threads) schedule(static, 1) if (s->threads > 1)
@@ -283,24 +310,24 @@ void forward(const shape *s, const float *x, float *y, const float *w, const int
             const float *from = x + b * s->block * s->in_pixels * ci;
             float *to = y + b * s->block * s->out_pixels * co;
             normalise(from, w ? z : to, s->block * s->in_pixels, ci, mean, factor, shift, s->relu);
-            if (!w) continue;
-            const int32_t *segment = pairs + 1, *end = segment + 3 * pairs[0];
-            const int32_t count = end[-2] + end[-1], *inputs = end, *outputs = end + count;
-            memset(to, 0, s->block * s->out_pixels * co * sizeof(float));
-            for (; segment < end; segment += 3)
-                product(z, to, turned + segment[0] * ci * co, inputs + segment[1], outputs + segment[1], segment[2],
-                        ci, co, co);
+            if (w) product(z, to, panels, there, s->taps, ci, co);
         }
     }
 }
 
 /* Backward: dx, dw (null where there is no convolution), dgamma and dbeta (may be null). `dx` holds what comes through
-   the ReLU at first. A thread's scratch: z and dz of a block, dw, and two sums in double precision per channel. */
-void backward(const shape *s, const float *x, const float *dy, const float *w, const int32_t *pairs, const float *kept,
-              float *dx, float *dw, float *dgamma, float *dbeta, float *scratch) {
+   the ReLU at first. A thread's scratch, behind the packed weights: z and dz of a block, dw, and two sums in double
+   precision per channel. */
+void backward(const shape *s, const float *x, const float *dy, const float *w, const int32_t *back, const int32_t *pairs,
+              const float *kept, float *dx, float *dw, float *dgamma, float *dbeta, float *scratch) {
     const int64_t ci = s->in_channels, co = s->out_channels, pixels = s->images * s->in_pixels;
     const int64_t block = s->block * s->in_pixels * ci, weights = s->taps * ci * co;
     const float *mean = kept, *invstd = kept + ci, *factor = kept + 2 * ci, *shift = kept + 3 * ci;
+    const float *panels = scratch;
+    if (w) {
+        pack(w, scratch, s->taps, ci, co, 0);
+        scratch += weights;
+    }
 #pragma omp parallel for num_threads(s->threads) schedule(static, 1) if (s->threads > 1)
     for (int64_t thread = 0; thread < s->threads; thread++) {
         double *sums = (double *)(scratch + thread * s->scratch);
@@ -313,12 +340,10 @@ void backward(const shape *s, const float *x, const float *dy, const float *w, c
                 const int32_t *segment = pairs + 1, *end = segment + 3 * pairs[0];
                 const int32_t count = end[-2] + end[-1], *inputs = end, *outputs = end + count;
                 normalise(from, z, s->block * s->in_pixels, ci, mean, factor, shift, s->relu);
-                memset(dz, 0, block * sizeof(float));
-                for (; segment < end; segment += 3) {
-                    const int32_t *in = inputs + segment[1], *out = outputs + segment[1];
-                    product(of, dz, w + segment[0] * ci, out, in, segment[2], co, ci, s->taps * ci);
-                    weight_product(z, of, own + segment[0] * ci, in, out, segment[2], ci, co, s->taps * ci);
-                }
+                product(of, dz, panels, back, s->taps, co, ci);
+                for (; segment < end; segment += 3)
+                    weight_product(z, of, own + segment[0] * ci, inputs + segment[1], outputs + segment[1], segment[2],
+                                   ci, co, s->taps * ci);
             }
             reduce(from, w ? dz : of, dx + b * block, s->block * s->in_pixels, ci, mean, invstd, factor, shift, sums,
                    s->relu);

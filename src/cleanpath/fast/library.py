@@ -73,7 +73,7 @@ def _loaded(path: Path) -> Library:
         raise NoLibraryError(f"{path} cannot be loaded ({error})") from None
     pointer, number = ctypes.c_void_p, ctypes.c_double
     calls.forward.argtypes = [pointer] * 12 + [number] * 2
-    calls.backward.argtypes = [pointer] * 11
+    calls.backward.argtypes = [pointer] * 12
     for call in (calls.forward, calls.backward):
         call.restype = None
     return Library(calls, path.stem.rpartition("-")[2], calls.lanes(), bool(calls.threaded()))
