@@ -8,12 +8,11 @@ import ctypes
 from collections import defaultdict
 from dataclasses import dataclass
 from functools import cache
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 from torch.autograd import Function
-from torch.autograd.function import once_differentiable
 
 from cleanpath.fast.library import library
 
@@ -96,54 +95,61 @@ class _Joined(Function):
         window: Window | None,
         relu: bool,  # noqa: FBT001
     ) -> Tensor:
-        shape, lists = _shape(x, weight, window, relu=relu)
         images, channels, height, width = x.shape
-        given = weight
         if weight is None or window is None:
-            y = torch.empty_like(x)
+            given, outputs, y = None, channels, torch.empty_like(x)
         else:
-            given = weight.contiguous(memory_format=torch.channels_last)
-            sides = window.side(height), window.side(width)
-            y = torch.empty((images, len(weight), *sides), memory_format=torch.channels_last)
-        shape.scratch = _padded(max(shape.block * height * width * channels if weight is not None else 0, 4 * channels))
-        scratch = x.new_empty(shape.threads * shape.scratch + (0 if weight is None else weight.numel()))
-        kept = x.new_empty((4, channels))
-        mean, var, count = norm.running_mean, norm.running_var, norm.num_batches_tracked
+            given, outputs = weight.contiguous(memory_format=torch.channels_last), len(weight)
+            size = (images, outputs, window.side(height), window.side(width))
+            y = torch.empty(size, memory_format=torch.channels_last)
+        work = ctx.work = _work(images, channels, height, width, outputs, window, relu, torch.get_num_threads())
+        kept, scratch = torch.empty(4 * channels), torch.empty(work.scratch_there)
         library().calls.forward(
-            *(ctypes.addressof(shape), x.data_ptr(), y.data_ptr(), _at(given), _at(lists.there), _at(gamma), _at(beta)),
-            *(_at(mean), _at(var), _at(count), kept.data_ptr(), scratch.data_ptr(), norm.eps, norm.momentum),
+            *(work.there_at, x.data_ptr(), y.data_ptr(), _at(given), _at(work.there), _at(gamma), _at(beta)),
+            *(_at(norm.running_mean), _at(norm.running_var), _at(norm.num_batches_tracked)),
+            *(kept.data_ptr(), scratch.data_ptr(), norm.eps, norm.momentum),
         )
-        ctx.shape, ctx.lists, ctx.affine = shape, lists, gamma is not None
         ctx.save_for_backward(x, weight, kept)
         return y
 
     @staticmethod
-    @once_differentiable
     def backward(ctx: Any, dy: Tensor) -> tuple[Tensor | None, ...]:
+        if torch.is_grad_enabled():
+            raise RuntimeError("fused kernels have no second derivative; train with kernels=plain")
         x, weight, kept = ctx.saved_tensors
-        shape, (_, channels, height, width) = ctx.shape, x.shape
+        work, wanted = ctx.work, ctx.needs_input_grad
         dy = dy.contiguous(memory_format=torch.channels_last)
-        dx, gradients = torch.empty_like(x), x.new_empty((2, channels))
-        given = dw = weight
-        if weight is None:
-            shape.scratch = _padded(6 * channels)
-        else:
+        dx, scratch = torch.empty_like(x), torch.empty(work.scratch_back)
+        dgamma, dbeta = (torch.empty(x.shape[1]) if each else None for each in wanted[1:3])
+        given = dw = None
+        if weight is not None:
             given = weight.contiguous(memory_format=torch.channels_last)
             dw = torch.empty_like(given)
-            shape.scratch = _padded(4 * channels + weight.numel() + 2 * shape.block * height * width * channels)
-        scratch = x.new_empty(shape.threads * shape.scratch + (0 if weight is None else weight.numel()))
-        dgamma, dbeta = gradients
         library().calls.backward(
-            *(ctypes.addressof(shape), x.data_ptr(), dy.data_ptr(), _at(given), _at(ctx.lists.back)),
-            *(_at(ctx.lists.pairs), kept.data_ptr()),
-            *(dx.data_ptr(), _at(dw), dgamma.data_ptr(), dbeta.data_ptr(), scratch.data_ptr()),
+            *(work.back_at, x.data_ptr(), dy.data_ptr(), _at(given), _at(work.back), _at(work.pairs)),
+            *(kept.data_ptr(), dx.data_ptr(), _at(dw), _at(dgamma), _at(dbeta), scratch.data_ptr()),
         )
-        found = dx, *((dgamma, dbeta) if ctx.affine else (None, None)), dw, None, None, None
-        return tuple(each if needed else None for each, needed in zip(found, ctx.needs_input_grad, strict=True))
+        return dx if wanted[0] else None, dgamma, dbeta, dw if wanted[3] else None, None, None, None
 
 
 def _at(tensor: Tensor | None) -> int | None:
     return None if tensor is None else tensor.data_ptr()
+
+
+class _Work:
+    """What one shape of input asks for in both directions: `shape`s of `layers.c`, its lists, floats of scratch."""
+
+    def __init__(self, of: _Shape, lists: "_Lists | None", weights: int) -> None:
+        block, channels = of.block * of.in_pixels * of.in_channels if lists else 0, of.in_channels
+        self.there = None if lists is None else lists.there
+        self.back = None if lists is None else lists.back
+        self.pairs = None if lists is None else lists.pairs
+        self._there, self._back = _Shape.from_buffer_copy(of), _Shape.from_buffer_copy(of)
+        self._there.scratch = _padded(max(block, 4 * channels))
+        self._back.scratch = _padded(4 * channels + max(weights + 2 * block, 2 * channels))
+        self.there_at, self.back_at = ctypes.addressof(self._there), ctypes.addressof(self._back)
+        self.scratch_there = weights + of.threads * self._there.scratch
+        self.scratch_back = weights + of.threads * self._back.scratch
 
 
 def _padded(floats: int) -> int:
@@ -151,32 +157,39 @@ def _padded(floats: int) -> int:
     return (floats + 63) // 32 * 32
 
 
-@dataclass(frozen=True)
-class _Lists:
-    """Which pixel of a block meets which by each tap, as `layers.c` says: forward, backward, and for the weights."""
-
-    there: Tensor | None = None
-    back: Tensor | None = None
-    pairs: Tensor | None = None
-
-
-def _shape(x: Tensor, weight: Tensor | None, window: Window | None, *, relu: bool) -> tuple[_Shape, _Lists]:
-    images, channels, height, width = x.shape
-    threads = torch.get_num_threads()
-    block = _block(images, 4 * channels * height * width, threads)
-    if weight is None or window is None:
-        return _Shape(images, block, height * width, height * width, channels, channels, 1, relu, threads), _Lists()
-    pixels = window.side(height) * window.side(width)
-    taps = window.kernel**2
-    shape = _Shape(images, block, height * width, pixels, channels, len(weight), taps, relu, threads)
-    return shape, _lists(block, height, width, window)
-
-
 @cache
+def _work(  # noqa: PLR0913, PLR0917 (what it is kept by)
+    images: int,
+    channels: int,
+    height: int,
+    width: int,
+    outputs: int,
+    window: Window | None,
+    relu: bool,  # noqa: FBT001
+    threads: int,
+) -> _Work:
+    if window == Window():  # each row of pixels is as good as an image
+        images, height = images * height, 1
+    block, pixels = _block(images, 4 * channels * height * width, threads), height * width
+    if window is None:
+        return _Work(_Shape(images, block, pixels, pixels, channels, channels, 1, relu, threads), None, 0)
+    taps, found = window.kernel**2, window.side(height) * window.side(width)
+    shape = _Shape(images, block, pixels, found, channels, outputs, taps, relu, threads)
+    return _Work(shape, _lists(block, height, width, window), taps * channels * outputs)
+
+
 def _block(images: int, size: int, threads: int) -> int:
     """Images of a block: as many as `_BLOCK` holds, all blocks alike, and each thread with one at least."""
     most = max(1, min(_BLOCK // size, images // threads))
     return next(count for count in range(most, 0, -1) if images % count == 0)
+
+
+class _Lists(NamedTuple):
+    """Which pixel of a block meets which by each tap, as `layers.c` says: forward, backward, and for the weights."""
+
+    there: Tensor
+    back: Tensor
+    pairs: Tensor
 
 
 @cache
@@ -184,7 +197,9 @@ def _lists(block: int, height: int, width: int, window: Window) -> _Lists:
     met = [_met(height, width, window, tap) for tap in range(window.kernel**2)]
     pixels, found = height * width, window.side(height) * window.side(width)
     back = [[(output, at) for at, output in pairs] for pairs in met]
-    return _Lists(_classes(met, found, pixels, block), _classes(back, pixels, found, block), _pairs(met, block, pixels, found))
+    return _Lists(
+        _classes(met, found, pixels, block), _classes(back, pixels, found, block), _pairs(met, block, pixels, found)
+    )
 
 
 def _met(height: int, width: int, window: Window, tap: int) -> list[tuple[int, int]]:
@@ -192,9 +207,7 @@ def _met(height: int, width: int, window: Window, tap: int) -> list[tuple[int, i
     down, right = (place - window.padding for place in divmod(tap, window.kernel))
     high, wide, step = window.side(height), window.side(width), window.stride
     places = [(row, column, row * step + down, column * step + right) for row in range(high) for column in range(wide)]
-    return [
-        (y * width + x, row * wide + column) for row, column, y, x in places if 0 <= y < height and 0 <= x < width
-    ]
+    return [(y * width + x, row * wide + column) for row, column, y, x in places if 0 <= y < height and 0 <= x < width]
 
 
 def _classes(met: list[list[tuple[int, int]]], outputs: int, inputs: int, block: int) -> Tensor:

@@ -170,10 +170,11 @@ typedef struct {
     double mean, squares;
 } moments;
 
-static void merge(moments *of, double n, double mean, double squares, double m) {
+/* With those of m pixels more; `share` is m / (n + m), `weight` n * m / (n + m). */
+static void merge(moments *of, double mean, double squares, double share, double weight) {
     double apart = mean - of->mean;
-    of->mean += apart * (m / (n + m));
-    of->squares += squares + apart * apart * (n * m / (n + m));
+    of->mean += apart * share;
+    of->squares += squares + apart * apart * weight;
 }
 
 /* The moments of every channel over `pixels`; a chunk is read twice while it is in the cache. */
@@ -183,6 +184,7 @@ static void moments_of(const float *x, int64_t pixels, int64_t channels, moments
     for (int64_t start = 0; start < pixels; start += rows) {
         int64_t n = pixels - start < rows ? pixels - start : rows, c = 0;
         const float *chunk = x + start * channels;
+        const double share = (double)n / (double)(start + n), weight = (double)start * share;
         for (; c + LANES <= channels; c += LANES) {
             vec sum[4] = {{0}}, square[4] = {{0}}, mean;
             int64_t i = 0;
@@ -203,7 +205,7 @@ static void moments_of(const float *x, int64_t pixels, int64_t channels, moments
             }
             square[0] = (square[0] + square[1]) + (square[2] + square[3]);
             for (int lane = 0; lane < LANES; lane++)
-                merge(found + c + lane, (double)start, mean[lane], square[0][lane], (double)n);
+                merge(found + c + lane, mean[lane], square[0][lane], share, weight);
         }
         for (; c < channels; c++) {
             double sum = 0, squares = 0;
@@ -213,20 +215,32 @@ static void moments_of(const float *x, int64_t pixels, int64_t channels, moments
                 double d = chunk[i * channels + c] - sum;
                 squares += d * d;
             }
-            merge(found + c, (double)start, sum, squares, (double)n);
+            merge(found + c, sum, squares, share, weight);
         }
     }
 }
 
 /* z = (x - mean) * factor + beta, clipped; torch's ReLU lets NaN through, and so does this. */
-static void normalise(const float *restrict x, float *restrict z, int64_t pixels, int64_t channels,
-                      const float *restrict mean, const float *restrict factor, const float *restrict beta,
-                      int64_t relu) {
-    for (int64_t i = 0; i < pixels; i++)
-        for (int64_t c = 0; c < channels; c++) {
-            float found = (x[i * channels + c] - mean[c]) * factor[c] + beta[c];
-            z[i * channels + c] = relu && found <= 0 ? 0 : found;
+static void normalise(const float *x, float *z, int64_t pixels, int64_t channels, const float *mean,
+                      const float *factor, const float *beta, int64_t relu) {
+    int64_t rows = CHUNK / channels > 0 ? CHUNK / channels : 1;
+    for (int64_t start = 0; start < pixels; start += rows) {
+        int64_t end = (pixels - start < rows ? pixels : start + rows) * channels, c = 0;
+        for (; c + LANES <= channels; c += LANES) {
+            const vec m = *(const vec *)(mean + c), f = *(const vec *)(factor + c), b = *(const vec *)(beta + c);
+            const vec zero = {0};
+            for (int64_t i = start * channels + c; i < end; i += channels) {
+                vec found = (*(const vec *)(x + i) - m) * f + b;
+                if (relu) found = (vec)((mask)found & ~(found <= zero));
+                *(vec *)(z + i) = found;
+            }
         }
+        for (; c < channels; c++)
+            for (int64_t i = start * channels + c; i < end; i += channels) {
+                float found = (x[i] - mean[c]) * factor[c] + beta[c];
+                z[i] = relu && found <= 0 ? 0 : found;
+            }
+    }
 }
 
 /* g = dz where z > 0, written to `g`; its sums, and those with x normalised, are added to. */
@@ -238,18 +252,18 @@ static void reduce(const float *x, const float *dz, float *g, int64_t pixels, in
         for (; c + LANES <= channels; c += LANES) {
             const vec m = *(const vec *)(mean + c), s = *(const vec *)(invstd + c), f = *(const vec *)(factor + c);
             const vec b = *(const vec *)(beta + c), zero = {0};
-            vec total[2] = {{0}}, with_x[2] = {{0}};
+            vec total = {0}, with_x = {0};
             for (int64_t i = 0; i < n; i++) {
                 const int64_t here = at + i * channels + c;
                 vec centred = *(const vec *)(x + here) - m, found = *(const vec *)(dz + here);
                 if (relu) found = (vec)((mask)found & ~(centred * f + b <= zero));
                 *(vec *)(g + here) = found;
-                total[0] += found;
-                with_x[0] += found * (centred * s);
+                total += found;
+                with_x += found * (centred * s);
             }
             for (int lane = 0; lane < LANES; lane++) {
-                sums[c + lane] += total[0][lane];
-                sums[channels + c + lane] += with_x[0][lane];
+                sums[c + lane] += total[lane];
+                sums[channels + c + lane] += with_x[lane];
             }
         }
         for (; c < channels; c++)
@@ -261,6 +275,24 @@ static void reduce(const float *x, const float *dz, float *g, int64_t pixels, in
                 sums[c] += found;
                 sums[channels + c] += (double)found * (centred * invstd[c]);
             }
+    }
+}
+
+/* dx = factor * (g - flat - (x - mean) * slope), in the place of g. */
+static void centre(const float *x, float *g, int64_t pixels, int64_t channels, const float *mean, const float *factor,
+                   const float *flat, const float *slope) {
+    int64_t rows = CHUNK / channels > 0 ? CHUNK / channels : 1;
+    for (int64_t start = 0; start < pixels; start += rows) {
+        int64_t end = (pixels - start < rows ? pixels : start + rows) * channels, c = 0;
+        for (; c + LANES <= channels; c += LANES) {
+            const vec m = *(const vec *)(mean + c), f = *(const vec *)(factor + c);
+            const vec b = *(const vec *)(flat + c), d = *(const vec *)(slope + c);
+            for (int64_t i = start * channels + c; i < end; i += channels)
+                *(vec *)(g + i) = f * (*(const vec *)(g + i) - b - (*(const vec *)(x + i) - m) * d);
+        }
+        for (; c < channels; c++)
+            for (int64_t i = start * channels + c; i < end; i += channels)
+                g[i] = factor[c] * (g[i] - flat[c] - (x[i] - mean[c]) * slope[c]);
     }
 }
 
@@ -289,7 +321,8 @@ void forward(const shape *s, const float *x, float *y, const float *w, const int
         for (int64_t thread = 0; thread < s->threads; thread++) {
             int64_t start = pixels * thread / s->threads, end = pixels * (thread + 1) / s->threads;
             const moments *part = (const moments *)(scratch + thread * s->scratch) + c;
-            if (end > start) merge(&all, (double)start, part->mean, part->squares, (double)(end - start));
+            const double share = (double)(end - start) / (double)(end > 0 ? end : 1);
+            if (end > start) merge(&all, part->mean, part->squares, share, (double)start * share);
         }
         double var = all.squares / (double)pixels;
         mean[c] = (float)all.mean;
@@ -369,10 +402,8 @@ void backward(const shape *s, const float *x, const float *dy, const float *w, c
         slope[c] = (float)(sums[ci + c] / (double)pixels) * invstd[c];
     }
 #pragma omp parallel for num_threads(s->threads) schedule(static, 1) if (s->threads > 1)
-    for (int64_t thread = 0; thread < s->threads; thread++)
-        for (int64_t i = pixels * thread / s->threads; i < pixels * (thread + 1) / s->threads; i++)
-            for (int64_t c = 0; c < ci; c++) {
-                const int64_t at = i * ci + c;
-                dx[at] = factor[c] * (dx[at] - flat[c] - (x[at] - mean[c]) * slope[c]);
-            }
+    for (int64_t thread = 0; thread < s->threads; thread++) {
+        const int64_t start = pixels * thread / s->threads, end = pixels * (thread + 1) / s->threads;
+        centre(x + start * ci, dx + start * ci, end - start, ci, mean, factor, flat, slope);
+    }
 }
