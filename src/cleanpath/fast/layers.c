@@ -186,13 +186,14 @@ static void moments_of(const float *x, int64_t pixels, int64_t channels, moments
         const float *chunk = x + start * channels;
         const double share = (double)n / (double)(start + n), weight = (double)start * share;
         for (; c + LANES <= channels; c += LANES) {
-            vec sum[4] = {{0}}, square[4] = {{0}}, mean;
+            /* Shifted by the first pixel: a mean far from zero would cost digits, and a constant is to have none. */
+            vec sum[4] = {{0}}, square[4] = {{0}}, mean = *(const vec *)(chunk + c);
             int64_t i = 0;
             for (; i + 4 <= n; i += 4)
 #pragma GCC unroll 4
-                for (int u = 0; u < 4; u++) sum[u] += *(const vec *)(chunk + (i + u) * channels + c);
-            for (; i < n; i++) sum[0] += *(const vec *)(chunk + i * channels + c);
-            mean = ((sum[0] + sum[1]) + (sum[2] + sum[3])) / (float)n;
+                for (int u = 0; u < 4; u++) sum[u] += *(const vec *)(chunk + (i + u) * channels + c) - mean;
+            for (; i < n; i++) sum[0] += *(const vec *)(chunk + i * channels + c) - mean;
+            mean += ((sum[0] + sum[1]) + (sum[2] + sum[3])) / (float)n;
             for (i = 0; i + 4 <= n; i += 4)
 #pragma GCC unroll 4
                 for (int u = 0; u < 4; u++) {
