@@ -18,6 +18,7 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
+import cleanpath
 from cleanpath import assemble, devices
 from cleanpath.errors import Request, RunError, SettingError, Stopped
 from cleanpath.experiment import Training
@@ -505,3 +506,16 @@ def test_fit_takes_them_for_a_model_in_channels_last(monkeypatch: pytest.MonkeyP
         found.append((len(calls), float(trained.get_buffer("1.0.running_var").sum())))
     assert [count for count, _ in found] == [3, 3, 3]
     assert found[0][1] == pytest.approx(found[2][1], rel=1e-5)
+
+
+def test_the_monitor_sees_the_units_that_it_sees_of_torchs_kernels() -> None:
+    seen = []
+    for way in ("plain", "fused"):
+        torch.manual_seed(0)
+        model = assemble.build("preresnet8", in_channels=1).to(memory_format=torch.channels_last)
+        with cleanpath.monitor(model, every=2) as watched:
+            assemble.fit(model, Training(iterations=4, batch_size=32), kernels=way)
+        seen.append([[(unit.name, unit.branch) for unit in profile.units] for profile in watched.profiles.values()])
+    assert seen[0] == seen[1]
+    assert len(seen[0]) == 2
+    assert len(seen[0][0]) == 3
