@@ -1,7 +1,8 @@
 """A training step on the processor: a plain network in eager NCHW, ours on torch's kernels, on our own, recomputed.
 
-    python -m benchmarks.training_speed             ResNet-110 and -164 on 2 threads, ResNet-56 on digits on one
-    python -m benchmarks.training_speed --rounds 5  more processes of each
+    python -m benchmarks.training_speed                 ResNet-56 on digits on one thread, ResNet-110 and -164 on two
+    python -m benchmarks.training_speed preresnet110    one of them
+    python -m benchmarks.training_speed --rounds 5      more processes of each
 
 Appends to results/training-speed.jsonl. Each side is a process of its own, in turn, so that peaks of memory can be told
 apart: a process has a median of its steps after the first, a round a ratio of each side to the plain one in it. Memory
@@ -39,9 +40,9 @@ from cleanpath.training.state import Learner
 RESULTS = Path("results/training-speed.jsonl")
 BATCH = 128
 CASES: dict[str, tuple[int, int, int, int]] = {
+    "preresnet56": (1, 8, 1, 20),
     "preresnet110": (3, 32, 2, 2),
     "preresnet164": (3, 32, 2, 2),
-    "preresnet56": (1, 8, 1, 20),
 }
 """Channels and side of the images, threads, steps."""
 WAYS = {
@@ -56,6 +57,7 @@ WAYS = {
 def main() -> None:
     """Time all sides in turn; print, append."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("networks", nargs="*", default=CASES)
     parser.add_argument("--rounds", type=int, default=2)
     parser.add_argument("--one", nargs=2, metavar=("NETWORK", "WAY"))
     asked = parser.parse_args()
@@ -64,7 +66,8 @@ def main() -> None:
         return
     print(machine())
     print("python -m benchmarks.training_speed", *sys.argv[1:])
-    for name, (_, side, threads, _) in CASES.items():
+    for name in asked.networks:
+        _, side, threads, _ = CASES[name]
         rounds = [{way: _process(name, way) for way in WAYS} for _ in range(asked.rounds)]
         rows = [_row(way, rounds) for way in WAYS]
         for row in rows:

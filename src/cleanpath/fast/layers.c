@@ -1,10 +1,10 @@
 /* Norm, ReLU and convolution of a training step in one go, forward and backward, in fp32.
 
-   Every signal is a matrix of pixels by channels (torch's channels_last). What stands between a norm and its convolution
-   lives in a few kilobytes per thread: it is computed where it is needed, and again on the way back.
+   Every signal is a matrix of pixels by channels (torch's channels_last). What stands between a norm and its
+   convolution lives in a few kilobytes per thread: it is computed where it is needed, and again on the way back.
 
-   A convolution is three lists for a block of images. Forward and backward, pixels are in classes that meet the same taps
-   of the window, so that nothing is computed of the padding:
+   A convolution is three lists for a block of images. Forward and backward, pixels are in classes that meet the same
+   taps of the window, so that nothing is computed of the padding:
 
        { classes, { taps, pixels, { tap, how far its input is from the first }[taps], first inputs[], outputs[] } ... }
 
@@ -40,13 +40,11 @@ typedef struct {
 
 int lanes(void) { return LANES; }
 
-int threaded(void) {
 #ifdef _OPENMP
-    return 1;
+int threaded(void) { return 1; }
 #else
-    return 0;
+int threaded(void) { return 0; }
 #endif
-}
 
 /* ---- the products: tiles of ROWS by COLS vectors that stay in registers ---- */
 
@@ -66,9 +64,7 @@ INLINE void product_tile(int ROWS, int COLS, const float *in, float *out, const 
         const float *of = w + taps[2 * t] * depth * COLS * LANES;
         const int64_t start = taps[2 * t + 1] * depth;
         for (int64_t k = start; k < start + depth; k++, of += COLS * LANES) {
-            vec b[2];
-#pragma GCC unroll 2
-            for (int c = 0; c < COLS; c++) b[c] = *(const vec *)(of + c * LANES);
+            const vec b[2] = {*(const vec *)of, *(const vec *)(of + (COLS - 1) * LANES)};
 #pragma GCC unroll 12
             for (int r = 0; r < ROWS; r++)
 #pragma GCC unroll 2
@@ -85,12 +81,12 @@ INLINE void product_columns(int COLS, const float *in, float *out, const float *
                             int64_t width) {
     const int32_t classes = *list++;
     for (int32_t which = 0; which < classes; which++) {
-        const int32_t count = list[0], pixels = list[1], *taps = list + 2, *from = taps + 2 * count, *to = from + pixels;
+        const int32_t count = list[0], pixels = list[1], *taps = list + 2;
+        const int32_t *from = taps + 2 * count, *to = from + pixels;
         int32_t i = 0;
         for (; i + TALL <= pixels; i += TALL)
             product_tile(TALL, COLS, in, out, w, taps, count, from + i, to + i, depth, width);
-        for (; i + 4 <= pixels; i += 4)
-            product_tile(4, COLS, in, out, w, taps, count, from + i, to + i, depth, width);
+        for (; i + 4 <= pixels; i += 4) product_tile(4, COLS, in, out, w, taps, count, from + i, to + i, depth, width);
         for (; i < pixels; i++) product_tile(1, COLS, in, out, w, taps, count, from + i, to + i, depth, width);
         list = to + pixels;
     }
@@ -100,7 +96,8 @@ INLINE void product_columns(int COLS, const float *in, float *out, const float *
 static void product(const float *in, float *out, const float *w, const int32_t *list, int64_t taps, int64_t depth,
                     int64_t width) {
     int64_t c = 0;
-    for (; c + 2 * LANES <= width; c += 2 * LANES) product_columns(2, in, out + c, w + c * taps * depth, list, depth, width);
+    for (; c + 2 * LANES <= width; c += 2 * LANES)
+        product_columns(2, in, out + c, w + c * taps * depth, list, depth, width);
     for (; c < width; c += LANES) product_columns(1, in, out + c, w + c * taps * depth, list, depth, width);
 }
 
@@ -127,9 +124,7 @@ INLINE void weight_tile(int ROWS, int COLS, const float *z, const float *dy, flo
         for (int c = 0; c < COLS; c++) sum[r][c] = *(const vec *)(dw + r * stride + c * LANES);
     for (int64_t i = 0; i < count; i++) {
         const float *a = dy + outputs[i] * co, *of = z + inputs[i] * ci;
-        vec b[2];
-#pragma GCC unroll 2
-        for (int c = 0; c < COLS; c++) b[c] = *(const vec *)(of + c * LANES);
+        const vec b[2] = {*(const vec *)of, *(const vec *)(of + (COLS - 1) * LANES)};
 #pragma GCC unroll 12
         for (int r = 0; r < ROWS; r++)
 #pragma GCC unroll 2
@@ -165,6 +160,8 @@ static void weight_product(const float *z, const float *dy, float *dw, const int
 
 /* ---- the norm ---- */
 
+INLINE int64_t rows_of(int64_t channels) { return CHUNK / channels > 0 ? CHUNK / channels : 1; }
+
 /* Mean and sum of squared distances from it, in double precision: n pixels so far. */
 typedef struct {
     double mean, squares;
@@ -179,7 +176,7 @@ static void merge(moments *of, double mean, double squares, double share, double
 
 /* The moments of every channel over `pixels`; a chunk is read twice while it is in the cache. */
 static void moments_of(const float *x, int64_t pixels, int64_t channels, moments *found) {
-    int64_t rows = CHUNK / channels > 0 ? CHUNK / channels : 1;
+    const int64_t rows = rows_of(channels);
     memset(found, 0, channels * sizeof(moments));
     for (int64_t start = 0; start < pixels; start += rows) {
         int64_t n = pixels - start < rows ? pixels - start : rows, c = 0;
@@ -212,10 +209,7 @@ static void moments_of(const float *x, int64_t pixels, int64_t channels, moments
             double sum = 0, squares = 0;
             for (int64_t i = 0; i < n; i++) sum += chunk[i * channels + c];
             sum /= (double)n;
-            for (int64_t i = 0; i < n; i++) {
-                double d = chunk[i * channels + c] - sum;
-                squares += d * d;
-            }
+            for (int64_t i = 0; i < n; i++) squares += pow(chunk[i * channels + c] - sum, 2);
             merge(found + c, sum, squares, share, weight);
         }
     }
@@ -224,7 +218,7 @@ static void moments_of(const float *x, int64_t pixels, int64_t channels, moments
 /* z = (x - mean) * factor + beta, clipped; torch's ReLU lets NaN through, and so does this. */
 static void normalise(const float *x, float *z, int64_t pixels, int64_t channels, const float *mean,
                       const float *factor, const float *beta, int64_t relu) {
-    int64_t rows = CHUNK / channels > 0 ? CHUNK / channels : 1;
+    const int64_t rows = rows_of(channels);
     for (int64_t start = 0; start < pixels; start += rows) {
         int64_t end = (pixels - start < rows ? pixels : start + rows) * channels, c = 0;
         for (; c + LANES <= channels; c += LANES) {
@@ -238,8 +232,8 @@ static void normalise(const float *x, float *z, int64_t pixels, int64_t channels
         }
         for (; c < channels; c++)
             for (int64_t i = start * channels + c; i < end; i += channels) {
-                float found = (x[i] - mean[c]) * factor[c] + beta[c];
-                z[i] = relu && found <= 0 ? 0 : found;
+                z[i] = (x[i] - mean[c]) * factor[c] + beta[c];
+                if (relu && z[i] <= 0) z[i] = 0;
             }
     }
 }
@@ -247,7 +241,7 @@ static void normalise(const float *x, float *z, int64_t pixels, int64_t channels
 /* g = dz where z > 0, written to `g`; its sums, and those with x normalised, are added to. */
 static void reduce(const float *x, const float *dz, float *g, int64_t pixels, int64_t channels, const float *mean,
                    const float *invstd, const float *factor, const float *beta, double *sums, int64_t relu) {
-    int64_t rows = CHUNK / channels > 0 ? CHUNK / channels : 1;
+    const int64_t rows = rows_of(channels);
     for (int64_t start = 0; start < pixels; start += rows) {
         int64_t n = pixels - start < rows ? pixels - start : rows, c = 0, at = start * channels;
         for (; c + LANES <= channels; c += LANES) {
@@ -262,10 +256,8 @@ static void reduce(const float *x, const float *dz, float *g, int64_t pixels, in
                 total += found;
                 with_x += found * (centred * s);
             }
-            for (int lane = 0; lane < LANES; lane++) {
-                sums[c + lane] += total[lane];
-                sums[channels + c + lane] += with_x[lane];
-            }
+            for (int lane = 0; lane < LANES; lane++) sums[c + lane] += total[lane];
+            for (int lane = 0; lane < LANES; lane++) sums[channels + c + lane] += with_x[lane];
         }
         for (; c < channels; c++)
             for (int64_t i = 0; i < n; i++) {
@@ -282,7 +274,7 @@ static void reduce(const float *x, const float *dz, float *g, int64_t pixels, in
 /* dx = factor * (g - flat - (x - mean) * slope), in the place of g. */
 static void centre(const float *x, float *g, int64_t pixels, int64_t channels, const float *mean, const float *factor,
                    const float *flat, const float *slope) {
-    int64_t rows = CHUNK / channels > 0 ? CHUNK / channels : 1;
+    const int64_t rows = rows_of(channels);
     for (int64_t start = 0; start < pixels; start += rows) {
         int64_t end = (pixels - start < rows ? pixels : start + rows) * channels, c = 0;
         for (; c + LANES <= channels; c += LANES) {
@@ -308,10 +300,8 @@ void forward(const shape *s, const float *x, float *y, const float *w, const int
              double eps, double momentum) {
     const int64_t ci = s->in_channels, co = s->out_channels, pixels = s->images * s->in_pixels;
     float *mean = kept, *invstd = kept + ci, *factor = kept + 2 * ci, *shift = kept + 3 * ci, *panels = scratch;
-    if (w) {
-        pack(w, panels, s->taps, ci, co, 1);
-        scratch += s->taps * ci * co;
-    }
+    if (w) pack(w, panels, s->taps, ci, co, 1);
+    scratch += w ? s->taps * ci * co : 0;
 #pragma omp parallel for num_threads(s->threads) schedule(static, 1) if (s->threads > 1)
     for (int64_t thread = 0; thread < s->threads; thread++) {
         int64_t start = pixels * thread / s->threads, end = pixels * (thread + 1) / s->threads;
@@ -332,8 +322,8 @@ void forward(const shape *s, const float *x, float *y, const float *w, const int
         shift[c] = beta ? beta[c] : 0;
         if (running_mean) {
             running_mean[c] = (float)(momentum * all.mean + (1 - momentum) * running_mean[c]);
-            running_var[c] =
-                (float)(momentum * all.squares / (double)(pixels - 1) + (1 - momentum) * running_var[c]);
+            var = all.squares / (double)(pixels - 1);
+            running_var[c] = (float)(momentum * var + (1 - momentum) * running_var[c]);
         }
     }
     if (batches) *batches += 1;
@@ -352,22 +342,21 @@ void forward(const shape *s, const float *x, float *y, const float *w, const int
 /* Backward: dx, dw (null where there is no convolution), dgamma and dbeta (may be null). `dx` holds what comes through
    the ReLU at first. A thread's scratch, behind the packed weights: z and dz of a block, dw, and two sums in double
    precision per channel. */
-void backward(const shape *s, const float *x, const float *dy, const float *w, const int32_t *back, const int32_t *pairs,
-              const float *kept, float *dx, float *dw, float *dgamma, float *dbeta, float *scratch) {
+void backward(const shape *s, const float *x, const float *dy, const float *w, const int32_t *back,
+              const int32_t *pairs, const float *kept, float *dx, float *dw, float *dgamma, float *dbeta,
+              float *scratch) {
     const int64_t ci = s->in_channels, co = s->out_channels, pixels = s->images * s->in_pixels;
-    const int64_t block = s->block * s->in_pixels * ci, weights = s->taps * ci * co;
+    const int64_t block = s->block * s->in_pixels * ci, weights = w ? s->taps * ci * co : 0;
     const float *mean = kept, *invstd = kept + ci, *factor = kept + 2 * ci, *shift = kept + 3 * ci;
     const float *panels = scratch;
-    if (w) {
-        pack(w, scratch, s->taps, ci, co, 0);
-        scratch += weights;
-    }
+    if (w) pack(w, scratch, s->taps, ci, co, 0);
+    scratch += weights;
 #pragma omp parallel for num_threads(s->threads) schedule(static, 1) if (s->threads > 1)
     for (int64_t thread = 0; thread < s->threads; thread++) {
         double *sums = (double *)(scratch + thread * s->scratch);
         float *own = (float *)(sums + 2 * ci), *z = own + weights, *dz = z + block;
         memset(sums, 0, 2 * ci * sizeof(double));
-        if (w) memset(own, 0, weights * sizeof(float));
+        memset(own, 0, weights * sizeof(float));
         for (int64_t b = first_of(s, thread); b < first_of(s, thread + 1); b++) {
             const float *from = x + b * block, *of = dy + b * s->block * s->out_pixels * co;
             if (w) {
@@ -389,8 +378,7 @@ void backward(const shape *s, const float *x, const float *dy, const float *w, c
         const double *more = (const double *)(scratch + thread * s->scratch);
         const float *theirs = (const float *)(more + 2 * ci);
         for (int64_t c = 0; c < 2 * ci; c++) sums[c] += more[c];
-        if (w)
-            for (int64_t i = 0; i < weights; i++) own[i] += theirs[i];
+        for (int64_t i = 0; i < weights; i++) own[i] += theirs[i];
     }
     if (dw) memcpy(dw, own, weights * sizeof(float));
     for (int64_t c = 0; c < ci; c++) {
