@@ -52,9 +52,9 @@ class Unit(nn.Module):
 class PlainNetwork(nn.Module):
     """Three stages of units, 16 channels at first."""
 
-    def __init__(self, units: Sequence[int], *, bottleneck: bool) -> None:
+    def __init__(self, units: Sequence[int], *, bottleneck: bool, in_channels: int = 3) -> None:
         super().__init__()
-        self.conv = nn.Conv2d(3, 16, 3, padding=1, bias=False)
+        self.conv = nn.Conv2d(in_channels, 16, 3, padding=1, bias=False)
         rows, inputs = list[nn.Module](), 16
         for stage, count in enumerate(units):
             width = 16 * 2**stage
@@ -74,12 +74,13 @@ class PlainNetwork(nn.Module):
 def twin(name: str, **settings: Any) -> tuple[nn.Module, PlainNetwork]:
     """A network of the catalog and the plain one with the same weights; checked to give the same."""
     ours = cleanpath.build(name, **settings)
-    network = catalog.network(name)
-    plain = PlainNetwork(catalog.units_per_stage(network), bottleneck=network.branch == "bottleneck")
+    network = catalog.network(name, **settings)
+    bottleneck = network.branch == "bottleneck"
+    plain = PlainNetwork(catalog.units_per_stage(network), bottleneck=bottleneck, in_channels=network.in_channels)
     given, taken = list(ours.state_dict().values()), plain.state_dict()
     assert [tuple(v.shape) for v in given] == [tuple(v.shape) for v in taken.values()], f"{name}: other weights"
     plain.load_state_dict(dict(zip(taken, given, strict=True)))
-    images = torch.randn(4, 3, 32, 32)
+    images = torch.randn(4, network.in_channels, 32, 32)
     with torch.no_grad():
         expected, found = ours.train()(images), plain.train()(images)
     apart = float((found - expected).norm() / expected.norm())

@@ -9,7 +9,8 @@ from torch import fx, nn
 
 import cleanpath
 from cleanpath.experiment import Shortcut, Training
-from cleanpath.training.graph import can_be_recorded, hooks_of, is_watched
+from cleanpath.training.graph import can_be_recorded
+from cleanpath.training.watched import hooks_of, is_watched
 
 PLAIN = Training(iterations=4, batch_size=32)
 

@@ -156,6 +156,7 @@ def test_nn_imports_torch_errors_and_experiment_only(name: str) -> None:
     [
         ("auditing", ("nn", "data", "training")),
         ("training", ("nn", "paper")),
+        ("fast", ("nn", "data", "training", "auditing", "paper", "grid", "report", "records", "assemble")),
         ("report", ("grid", "training", "data", "assemble", "single")),
         ("data", ("nn", "training", "paper", "grid", "report", "auditing", "records")),
         ("paper", ("data", "training", "grid", "report", "auditing", "records")),

@@ -19,14 +19,14 @@ from cleanpath import devices, networks, settings
 from cleanpath.checkout import commit
 from cleanpath.data.images import Images
 from cleanpath.data.sources import load
-from cleanpath.errors import NonFiniteError, Request, SettingError, Stopped, UserError
+from cleanpath.errors import NonFiniteError, Request, RunError, SettingError, Stopped, UserError
 from cleanpath.experiment import Data, Experiment, Network, Training
 from cleanpath.keeping import SECONDS_BETWEEN, RunKeeper, checkpoints
 from cleanpath.machine import peak_memory, processor
 from cleanpath.nn import catalog, checking, own, resnet
 from cleanpath.records import Run, Writer, gone_on, numeric
 from cleanpath.targeting import weights
-from cleanpath.training import optimizers, recompute
+from cleanpath.training import fused, optimizers, recompute
 from cleanpath.training.keeper import SharedKeeper
 from cleanpath.training.loop import train
 from cleanpath.training.progress import Callback
@@ -71,6 +71,7 @@ def run(  # noqa: PLR0913 (keyword options)
     say: Callable[[str], None] = lambda _: None,
     ranks: Ranks = ALONE,
     device: torch.device = devices.CPU,
+    kernels: str = fused.AUTO,
 ) -> Run:
     """Train an experiment to its last iteration, from where an earlier try stopped, and record it in `folder`.
 
@@ -79,7 +80,9 @@ def run(  # noqa: PLR0913 (keyword options)
     run that diverges ends too, with that as its result. torch's random state and number of threads are as before
     afterwards. Of several `ranks` the first one alone writes and speaks.
 
-    Raises `RankLostError` if another rank is gone or does not answer.
+    `kernels` are `auto`, `plain` or `fused`; a run that goes on keeps to those that it began with.
+
+    Raises `RankLostError` if another rank is gone or does not answer, `RunError` if the run's kernels cannot be had.
     """
     check(experiment)
     devices.check(device, experiment.training.precision)
@@ -95,9 +98,12 @@ def run(  # noqa: PLR0913 (keyword options)
         ExitStack() as stack,
         _ending(callbacks),
     ):
+        path = fused.PLAIN  # as of several ranks
 
         def opened() -> Writer:
-            found = environment(threads, ranks.count, device)
+            nonlocal path
+            path = _kernels_of(Run(folder), kernels, experiment.training, device, threads, ranks.count)
+            found = {**environment(threads, ranks.count, device), "kernels": path}
             before = Run(folder).environment if checkpoints(Run(folder)) else {}
             differing = _what_differs(before, found)
             writer = stack.enter_context(Writer(folder, experiment, gone_on(found, before), resume=True))
@@ -127,6 +133,7 @@ def run(  # noqa: PLR0913 (keyword options)
                 keeper=keeper,
                 loaders=loaders,
                 ranks=ranks,
+                fused=path != fused.PLAIN,
             )
             if writer is not None:
                 _finish(writer, network, images, result)
@@ -180,13 +187,15 @@ def fit(
     *,
     seed: int = 0,
     callbacks: Sequence[Callback] = (),
+    kernels: str = fused.AUTO,
 ) -> dict[str, float | int]:
     """Train any module in place as `training` says, without a run folder; the last iteration's errors and losses.
 
     It is trained where it is: on a GPU after `model.cuda()`.
 
     The model takes the data's images, (N, C, H, W), and gives logits, (N, classes). Weights are as they come; the
-    order of images and their augmentation come from `seed`.
+    order of images and their augmentation come from `seed`. On the processor a model in channels_last is trained on our
+    own `kernels` where they have its layers; "plain" has torch's alone.
 
     Raises `SettingError` for a model that does not fit the data, `NonFiniteError` before the step in which a loss or a
     gradient is not finite.
@@ -195,7 +204,8 @@ def fit(
     devices.check(device, training.precision)
     networks.check_logits(model, images.train.plain(torch.arange(2)).to(device), len(images.classes))
     with _ending(callbacks):
-        return train(model, images, training, seed=seed, callbacks=callbacks)
+        path = fused.kernels(kernels, training, device, threads=torch.get_num_threads())
+        return train(model, images, training, seed=seed, callbacks=callbacks, fused=path != fused.PLAIN)
 
 
 class _Lines(Callback):
@@ -215,6 +225,27 @@ def _ending(callbacks: Sequence[Callback]) -> Iterator[None]:
     finally:
         for each in callbacks:
             each.ended()
+
+
+def _kernels_of(run: Run, asked: str, training: Training, device: torch.device, threads: int, processes: int) -> str:
+    """What a run is trained on, as it is recorded. Raises `RunError` where that would not be what it began with."""
+    before = numeric(run.environment) if checkpoints(run) else {}
+    now = numeric({"processes": processes, **devices.described(device)})
+    begun = "" if any(before.get(key) != now[key] for key in ("processes", "device")) else before["kernels"].split()[0]
+    if asked not in (fused.AUTO, begun or asked):
+        raise RunError(
+            f"{run.folder} was begun on {begun} kernels, and its bits would be others with --kernels {asked}; "
+            "leave that out, or train the run anew with --fresh"
+        )
+    try:
+        return fused.kernels(begun or asked, training, device, threads=threads, processes=processes)
+    except SettingError as error:
+        if not begun:
+            raise
+        raise RunError(
+            f"{run.folder} was begun on fused kernels, and its bits would be others with plain ones. {error}: "
+            "not for this run, unless it is trained anew with --fresh"
+        ) from None
 
 
 def _what_differs(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:

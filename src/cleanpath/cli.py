@@ -25,6 +25,8 @@ from cleanpath.options import (
     DryRun,
     Form,
     Fresh,
+    KernelChoice,
+    Kernels,
     Mode,
     OwnUnits,
     PageFile,
@@ -125,6 +127,7 @@ def train(
     patience: Annotated[
         float, typer.Option(metavar="SECONDS", min=1, help="Of processes that torchrun started, for each other.")
     ] = PATIENCE,
+    kernels: KernelChoice = Kernels.auto,
     fresh: Fresh = False,
     dry_run: DryRun = False,
     as_json: AsJson = False,
@@ -148,7 +151,7 @@ def train(
     devices.check(on, experiment.training.precision)
     if dry_run:
         check_alone("train --dry-run")
-        plan = single.plan_run(experiment, out, threads=threads, device=on)
+        plan = single.plan_run(experiment, out, threads=threads, device=on, kernels=kernels.value)
         options.show(plan, as_json, lambda: terminal.print_run_plan(plan))
         return
     again = launched.with_torchrun(this_command(without="--fresh"))
@@ -169,6 +172,7 @@ def train(
             ranks=ranks,
             here=launched.processes_here(),
             device=on,
+            kernels=kernels.value,
         )
         if not ranks.leads:
             return
@@ -190,6 +194,7 @@ def reproduce(
         int | None, typer.Option(min=1, help="Runs at a time; default: one per core, up to 3 a GPU.")
     ] = None,
     cluster: ClusterAddress = None,
+    kernels: KernelChoice = Kernels.auto,
     runs: Root = Path("runs"),
     page: PageFile = Path("reports/reproduction.html"),
     strict: Strict = False,
@@ -218,7 +223,9 @@ def reproduce(
     )
     if dry_run:
         with stoppable("nothing was started"):
-            plan = reproduction.measured_plan(job, workers=workers, fresh=fresh, device=device, cluster=cluster)
+            plan = reproduction.measured_plan(
+                job, workers=workers, fresh=fresh, device=device, cluster=cluster, kernels=kernels.value
+            )
         options.show(plan, as_json, lambda: terminal.print_plan(plan))
         return
     command = this_command(without="--fresh")
@@ -229,6 +236,7 @@ def reproduce(
             workers=workers,
             device=device,
             cluster=cluster,
+            kernels=kernels.value,
             fresh=fresh,
             ready=lambda: recorded.record(job, command),
         )

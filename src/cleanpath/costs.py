@@ -20,6 +20,7 @@ from cleanpath.experiment import Experiment, Network
 from cleanpath.keeping import KEPT
 from cleanpath.machine import free_memory, peak_memory, resident_memory
 from cleanpath.nn import resnet
+from cleanpath.training import fused
 from cleanpath.training.loop import MOST_LINES, train
 from cleanpath.training.memory import memory_of
 from cleanpath.training.progress import Stepped
@@ -167,7 +168,9 @@ def shaped(experiment: Experiment) -> int:
         return disk(resnet.build(experiment.network))
 
 
-def measure(experiment: Experiment, *, threads: int, device: torch.device = devices.CPU) -> Tried:
+def measure(
+    experiment: Experiment, *, threads: int, device: torch.device = devices.CPU, kernels: str = fused.AUTO
+) -> Tried:
     """What a run of the experiment takes, from a few steps of it.
 
     The memory is this process's peak, on a GPU what its tensors took there.
@@ -187,7 +190,8 @@ def measure(experiment: Experiment, *, threads: int, device: torch.device = devi
         network = networks.build(experiment.network, seed=experiment.seed).to(device)
         short = replace(training, iterations=steps, epochs=None, warmup=0, bn_images=0)
         moments.append(time.perf_counter())
-        train(network, few, short, seed=0, callbacks=[on_step])
+        path = fused.kernels(kernels, training, device, threads=threads)
+        train(network, few, short, seed=0, callbacks=[on_step], fused=path != fused.PLAIN)
     took = [later - sooner for sooner, later in pairwise(moments)]
     step = statistics.median(took[1:-1])  # the first warms up, the last contains an evaluation
     of_one = max(0.0, took[-1] - step) / len(few.held_out.labels)

@@ -110,7 +110,10 @@ def _below_addresses() -> int | None:
 
 
 def cache_folder() -> Path | None:
-    """The folder for what is kept for later commands; None where nobody has a home, as in some containers."""
+    """The folder for what is kept for later commands; None where nobody has a home, as in some containers.
+
+    CLEANPATH_CACHE, or cleanpath below XDG_CACHE_HOME or ~/.cache.
+    """
     if named := os.environ.get("CLEANPATH_CACHE"):
         return Path(named)
     if named := os.environ.get("XDG_CACHE_HOME"):

@@ -1,7 +1,6 @@
 """How fast this machine is, measured once and kept: for a second of measuring torch has to start, which takes longer.
 
-speed.json   two probes by machine and versions; in the folder CLEANPATH_CACHE, or cleanpath below XDG_CACHE_HOME or
-             ~/.cache
+speed.json   two probes by machine and versions; in the user's cache folder (`machine.cache`)
 """
 
 import json
@@ -37,8 +36,8 @@ class Measured:
 
 def measured() -> Measured:
     """The speed as it was kept, else measured now; then kept, unless the machine is too busy to tell."""
-    cache, key = cache_folder(), _key()
-    path = None if cache is None else cache / "speed.json"
+    folder, key = cache_folder(), _key()
+    path = None if folder is None else folder / "speed.json"
     every = {} if path is None else _read(path)
     if key in every:
         return every[key]

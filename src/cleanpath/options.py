@@ -23,6 +23,14 @@ class Mode(StrEnum):
     eval = "eval"
 
 
+class Kernels(StrEnum):
+    """Which kernels a run is trained on."""
+
+    auto = "auto"
+    plain = "plain"
+    fused = "fused"
+
+
 class Severity(StrEnum):
     """From which severity on findings make an audit fail."""
 
@@ -112,6 +120,10 @@ Settings = Annotated[
 Device = Annotated[
     str,
     typer.Option("--device", metavar="auto|cpu|cuda|cuda:N", help="Where it computes; auto: a GPU if there is one."),
+]
+KernelChoice = Annotated[
+    Kernels,
+    typer.Option("--kernels", help="Of training on a processor: torch's (plain) or cleanpath's, built here (fused)."),
 ]
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Print what would run, its time and memory; run nothing.")]
 Fresh = Annotated[bool, typer.Option("--fresh", help="Start again, also what is finished.")]

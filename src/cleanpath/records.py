@@ -42,12 +42,12 @@ _PREPARATION, _POST_MORTEM = "preparation.safetensors", "post-mortem.safetensors
 
 _ENDED = ("finished", "diverged")
 EARLIER = "earlier"
-_NUMERIC = ("processes", "threads", "torch", "device", "cuda", "cudnn", "processor", "instructions")
+_NUMERIC = ("processes", "threads", "torch", "device", "cuda", "cudnn", "processor", "instructions", "kernels")
 
 
 def numeric(environment: Mapping[str, Any]) -> dict[str, Any]:
     """Of an environment, that on which the last bits of a run's numbers depend."""
-    told = {"processes": 1, "device": "cpu", **environment}
+    told = {"processes": 1, "device": "cpu", "kernels": "plain", **environment}
     return {key: told[key] for key in _NUMERIC if key in told}
 
 

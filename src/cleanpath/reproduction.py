@@ -255,13 +255,14 @@ def _filling(recipe: Recipe, scale: Scale, cells: set[tuple[str, str]]) -> str:
     return f"{filled_by} (about {hours:,.0f} GPU-hours of the paper's time for these cells, an estimate)"
 
 
-def run(
+def run(  # noqa: PLR0913 (keyword options)
     job: Reproduction,
     *,
     workers: int | None,
     fresh: bool,
     device: str = "cpu",
     cluster: str | None = None,
+    kernels: str = "auto",
     ready: Callable[[], None] = lambda: None,
 ) -> None:
     """Run the cells that have not ended (with `fresh`, all of them), and measure what the tables print of them.
@@ -275,7 +276,7 @@ def run(
         on_cluster.check(cluster, listening=True)
     cells, devices = job.cells(), local.devices_of(device)
     todo = plan.in_order(cells) if fresh else plan.to_do(cells)
-    places = local.check_cells(todo, devices) if todo else devices
+    places = local.check_cells(todo, devices, kernels) if todo else devices
     at_a_time = workers or len(places)
     ready()
     if todo:
@@ -288,9 +289,9 @@ def run(
             forget(cell.run for cell in todo)
         with Watch(todo, done=len(cells) - len(todo)) as watch:
             if cluster is None:
-                local.run_cells(todo, workers=at_a_time, tell=watch.tell, devices=places)
+                local.run_cells(todo, workers=at_a_time, tell=watch.tell, devices=places, kernels=kernels)
             else:
-                on_cluster.run_cells(todo, address=cluster, workers=workers, tell=watch.tell)
+                on_cluster.run_cells(todo, address=cluster, workers=workers, tell=watch.tell, kernels=kernels)
     _measure(job, local.cores() if cluster is not None else at_a_time, again=fresh)
 
 
@@ -323,7 +324,13 @@ def _gpu_hours(cells: Sequence[Cell]) -> str:
 
 
 def measured_plan(
-    job: Reproduction, *, workers: int | None, fresh: bool, device: str = "cpu", cluster: str | None = None
+    job: Reproduction,
+    *,
+    workers: int | None,
+    fresh: bool,
+    device: str = "cpu",
+    cluster: str | None = None,
+    kernels: str = "auto",
 ) -> dict[str, Any]:
     """The cells with their status, and time, memory and disk of the rest.
 
@@ -333,14 +340,16 @@ def measured_plan(
         raise UserError("--dry-run asks no cluster: give --workers, the cores that it has; a step is measured here")
     cells, devices = job.cells(), local.devices_of(device)
     todo = plan.in_order(cells) if fresh else plan.to_do(cells)
-    places = local.check_cells(todo, devices) if todo and job.scale.name in _MEASURED_ON_STEPS else ()
+    places = local.check_cells(todo, devices, kernels) if todo and job.scale.name in _MEASURED_ON_STEPS else ()
     workers = workers or len(places) or local.cores()
     _say_what_seeds_can(job)
     if job.scale.name in _MEASURED_ON_STEPS:
         kinds = {plan.kind(cell): cell for cell in todo}
         busy = workers if cluster is None else local.cores()
         with Counting("kinds of cells tried for a few steps") as counting:
-            measured = local.measure_cells(list(kinds.values()), workers=busy, devices=places, tell=counting.tell)
+            measured = local.measure_cells(
+                list(kinds.values()), workers=busy, devices=places, tell=counting.tell, kernels=kernels
+            )
         costs = {kind: measured[cell.folder.name] for kind, cell in kinds.items()}
         how = "measured from a few steps just now, beside whatever else this machine does"
     else:

@@ -18,6 +18,7 @@ from cleanpath.naming import default_name
 from cleanpath.nn import catalog, own
 from cleanpath.paper.recipes import recipe
 from cleanpath.records import Run, check_folder, forget, remove_bare
+from cleanpath.training import fused
 from cleanpath.training.progress import Progress, Stepped
 from cleanpath.training.ranks import ALONE, Ranks
 from cleanpath.watch import Watch, say
@@ -47,14 +48,16 @@ def _sets_kind(changes: Sequence[str]) -> bool:
     return any(change.partition("=")[0].strip() == "network.shortcut.kind" for change in changes)
 
 
-def plan_run(experiment: Experiment, out: Path | None, *, threads: int, device: torch.device) -> dict[str, Any]:
+def plan_run(
+    experiment: Experiment, out: Path | None, *, threads: int, device: torch.device, kernels: str = fused.AUTO
+) -> dict[str, Any]:
     """What the run would be, with its time and memory from a few steps measured now."""
     gpu = device.type == "cuda"
     folder = _folder(experiment, out, threads, gpu=gpu)
     check_folder(folder, experiment)
     found = costs.cost(experiment, device=device)
     tried = costs.fits(found)
-    measured = costs.measure(experiment, threads=threads, device=device) if tried else None
+    measured = costs.measure(experiment, threads=threads, device=device, kernels=kernels) if tried else None
     return {
         "schema": "cleanpath.run_plan",
         "version": 1,
@@ -86,6 +89,7 @@ def train(  # noqa: PLR0913 (keyword options)
     ranks: Ranks = ALONE,
     here: int = 1,
     device: torch.device = devices.CPU,
+    kernels: str = fused.AUTO,
 ) -> Run:
     """Train and record, from where an earlier try stopped; a run that ended is not trained again unless `fresh`.
 
@@ -119,6 +123,7 @@ def train(  # noqa: PLR0913 (keyword options)
                 say=say,
                 ranks=ranks,
                 device=device,
+                kernels=kernels,
             )
         except UserError:
             # What the user mends may be another experiment, for which the folder is to be free.

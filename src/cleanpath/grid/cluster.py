@@ -16,6 +16,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from importlib.util import find_spec
 from multiprocessing.connection import Connection
 from pathlib import Path
@@ -59,10 +60,11 @@ def run_cells(
     address: str,
     workers: int | None,
     tell: Callable[[News], None],
-    work: Work[Cell] = train_cell,
+    work: Work[Cell] | None = None,
+    kernels: str = "auto",
 ) -> None:
     """Run all cells on the cluster at an address, as `drive` says: `workers` at a time, or one per core it has now."""
-    with Cluster(address, workers, work) as cluster:
+    with Cluster(address, workers, work or partial(train_cell, kernels=kernels)) as cluster:
         drive(todo, cluster, tell)
 
 

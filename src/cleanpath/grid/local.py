@@ -39,22 +39,23 @@ def run_cells(
     tell: Callable[[News], None],
     devices: Sequence[str] = ("cpu",),
     work: Work[Cell] | None = None,
+    kernels: str = "auto",
 ) -> None:
     """Run all cells, `workers` at a time, as `drive` says; `work` is done instead of training, if given.
 
     The devices are those of the workers, one each; of more workers the next has the first device again.
     """
-    with Pool(work or partial(train_cell, devices=tuple(devices)), workers) as pool:
+    with Pool(work or partial(train_cell, devices=tuple(devices), kernels=kernels), workers) as pool:
         drive(todo, pool, tell)
 
 
-def check_cells(cells: Sequence[Cell], devices: Sequence[str] = ("cpu",)) -> tuple[str, ...]:
+def check_cells(cells: Sequence[Cell], devices: Sequence[str] = ("cpu",), kernels: str = "auto") -> tuple[str, ...]:
     """The devices of as many workers as the cells can have: one per core, on GPUs what memory and `_ON_A_GPU` allow.
 
     Raises `SettingError` for the first cell that cannot run there, before any does; in a process that has torch.
     """
     kinds = {plan.kind(cell): cell.experiment for cell in reversed(cells)}
-    trouble, places = _one(_check, (tuple(reversed(kinds.values())), tuple(devices)), "checks the cells")
+    trouble, places = _one(_check, (tuple(reversed(kinds.values())), tuple(devices), kernels), "checks the cells")
     if trouble:
         raise SettingError(trouble)
     return tuple(places)
@@ -76,12 +77,15 @@ def measure_cells(
     workers: int,
     devices: Sequence[str] = ("cpu",),
     tell: Callable[[int, int], None] = lambda *_: None,
+    kernels: str = "auto",
 ) -> dict[str, Tried]:
     """What one run of each cell takes, from a few steps of it, with all workers busy; told how many of all are done."""
     found = defaultdict[str, list[Tried]](list)
     copies = max(1, workers // max(1, len(kinds)))
     for cell, message in each(
-        partial(_measure, devices=tuple(devices)), [cell for cell in kinds for _ in range(copies)], workers
+        partial(_measure, devices=tuple(devices), kernels=kernels),
+        [cell for cell in kinds for _ in range(copies)],
+        workers,
     ):
         if not isinstance(message, Ended | Died):
             found[cell.folder.name].append(message)
@@ -144,7 +148,12 @@ def _died(what_it_does: str) -> RunError:
 
 
 def train_cell(
-    cell: Cell, news: Connection, *, devices: Sequence[str] = ("cpu",), seconds_between: float | None = None
+    cell: Cell,
+    news: Connection,
+    *,
+    devices: Sequence[str] = ("cpu",),
+    seconds_between: float | None = None,
+    kernels: str = "auto",
 ) -> Ended:
     """One cell on one thread, in a process of a pool; a SIGTERM has it saved, so that it goes on from there.
 
@@ -178,6 +187,7 @@ def train_cell(
             callbacks=watchers,
             request=request,
             device=chosen(_mine(devices)),
+            kernels=kernels,
             seconds_between=SECONDS_BETWEEN if seconds_between is None else seconds_between,
         )
     except CleanpathError as error:
@@ -212,15 +222,17 @@ def _choose(name: str, news: Connection) -> None:
         news.send(([], str(error)))
 
 
-def _check(asked: tuple[tuple[Experiment, ...], tuple[str, ...]], news: Connection) -> None:
+def _check(asked: tuple[tuple[Experiment, ...], tuple[str, ...], str], news: Connection) -> None:
     from cleanpath import assemble, devices
+    from cleanpath.training import fused
 
-    experiments, names = asked
+    experiments, names, kernels = asked
     device = devices.chosen(names[0])
     for experiment in experiments:
         try:
             assemble.check(experiment)
             devices.check(device, experiment.training.precision)
+            fused.kernels(kernels, experiment.training, device, threads=1)
         except UserError as error:
             news.send((f"{experiment.source}: {error}", ()))
             return
@@ -240,11 +252,11 @@ def _on_gpus(experiments: Sequence[Experiment], names: Sequence[str]) -> tuple[s
     return tuple(places[: cores()])
 
 
-def _measure(cell: Cell, news: Connection, *, devices: Sequence[str]) -> Ended:
+def _measure(cell: Cell, news: Connection, *, devices: Sequence[str], kernels: str) -> Ended:
     from cleanpath import costs
     from cleanpath.devices import chosen
 
-    news.send(costs.measure(cell.experiment, threads=1, device=chosen(_mine(devices))))
+    news.send(costs.measure(cell.experiment, threads=1, device=chosen(_mine(devices)), kernels=kernels))
     return Ended(spent=_runs_code_of_others(cell))
 
 

@@ -3,24 +3,22 @@
 The kernels are those of an ordinary step, and so are the bits.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import torch
 from torch import Tensor, fx, nn
-from torch.nn.modules import module as of_all_modules
 from torch.nn.modules.batchnorm import _NormBase
 from torch.nn.utils import get_total_norm
 
 from cleanpath.experiment import Training
 from cleanpath.training.losses import Batch, Loss
 from cleanpath.training.passes import Passes
+from cleanpath.training.watched import hooks_of, is_watched
 
 _ORDINARY = 3
 """Steps that are made as ever before one is recorded: libraries choose their kernels in them, units are compiled."""
 _KNOWN = ("cleanpath", "torch")
-_HOOKS = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
-_GLOBAL_HOOKS = tuple(f"_global{name}" for name in _HOOKS)
 
 
 class Graph:
@@ -93,17 +91,6 @@ def _is_known(module: nn.Module) -> bool:
         return False  # anybody's code under a name of torch's
     counts = isinstance(module, _NormBase) and module.track_running_stats and module.momentum is None
     return type(module).__module__.partition(".")[0] in _KNOWN and not counts
-
-
-def hooks_of(modules: Sequence[nn.Module]) -> list[Mapping[int, Any]]:
-    """Where the hooks of modules are put: looked up once, since looking takes longer than a kernel."""
-    own = [vars(module)[name] for module in modules for name in _HOOKS]
-    return own + [getattr(of_all_modules, name) for name in _GLOBAL_HOOKS]
-
-
-def is_watched(hooks: Sequence[Mapping[int, Any]], weights: Sequence[nn.Parameter]) -> bool:
-    """Whether somebody is told of a module or a weight while a step is made."""
-    return any(hooks) or any(w._backward_hooks or w._post_accumulate_grad_hooks for w in weights)  # noqa: SLF001
 
 
 def _state(modules: Sequence[nn.Module], weights: Sequence[nn.Parameter]) -> tuple[list[Any], ...]:

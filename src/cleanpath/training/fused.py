@@ -1,0 +1,141 @@
+"""Which kernels the steps of a training run on: torch's, or ours where a network has norm, ReLU and convolution.
+
+Ours (`cleanpath.fast`) join BN, ReLU and the convolution behind them where they stand one after another in an
+`nn.Sequential`. They are for steps on the processor in fp32 whose signals are laid out in channels_last; all else is
+computed by torch's: other layers, what is not in training mode, and, for as long as it lasts, whatever somebody watches
+by a hook or by one of torch's modes, so that who watches sees every operation.
+
+By what a training asks for:
+
+    memory=recompute            ours, in both computations of a unit: the bits of a run without it
+    bn_group, several processes torch's: statistics over other images than a kernel of ours sees
+    precision other than fp32   torch's
+    compile                     torch's: compiled units have their operations joined already
+    a GPU                       torch's
+"""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+
+import torch
+from torch import Tensor, nn
+from torch.overrides import _len_torch_function_stack  # type: ignore[attr-defined]
+from torch.utils._python_dispatch import _len_torch_dispatch_stack  # type: ignore[attr-defined]
+
+from cleanpath.errors import SettingError
+from cleanpath.experiment import Training
+from cleanpath.fast.joined import can_convolve, can_take, joined, window_of
+from cleanpath.fast.library import NoLibraryError, library
+from cleanpath.training.watched import hooks_of
+
+AUTO, PLAIN, FUSED = "auto", "plain", "fused"
+
+
+def kernels(asked: str, training: Training, device: torch.device, *, threads: int, processes: int = 1) -> str:
+    """What a training runs on, as its run records it: `plain`, or `fused` and the digest of the library.
+
+    `asked` is `auto`, `plain` or `fused`. Raises `SettingError` where `fused` cannot be had.
+    """
+    if asked not in (AUTO, PLAIN, FUSED):
+        raise SettingError(f"no kernels '{asked}'; give auto, plain or fused")
+    if asked == PLAIN:
+        return PLAIN
+    try:
+        _check(training, device, processes)
+        found = library(threads)
+    except NoLibraryError as error:
+        if asked == FUSED:
+            raise SettingError(f"no fused kernels: {error}; or take --kernels plain") from None
+        return PLAIN
+    return f"{FUSED} {found.digest}"
+
+
+def _check(training: Training, device: torch.device, processes: int) -> None:
+    asked = {
+        f"device {device}": device.type != "cpu",
+        f"training.precision={training.precision}": training.precision != "fp32",
+        "training.compile": training.compile,
+        "training.bn_group": training.bn_group is not None,
+        f"{processes} processes": processes > 1,
+    }
+    if words := next((words for words, is_asked in asked.items() if is_asked), None):
+        raise NoLibraryError(f"they do not go with {words}")
+
+
+class Fused:
+    """Has the steps of a network run on our kernels where these have its layers."""
+
+    def __init__(self, network: nn.Module) -> None:
+        rows = {module: _parts(module) for module in network.modules() if _is_plain(module, nn.Sequential)}
+        self._rows = {row: parts for row, parts in rows.items() if any(isinstance(each, Group) for each in parts)}
+        self._kind = _sequential(self._rows)
+
+    @property
+    def groups(self) -> int:
+        """How many places there are for our kernels."""
+        return sum(isinstance(each, Group) for parts in self._rows.values() for each in parts)
+
+    @contextmanager
+    def __call__(self) -> Iterator[None]:
+        """For one step: forward, and backward."""
+        for row in self._rows:
+            row.__class__ = self._kind
+        try:
+            yield
+        finally:
+            for row in self._rows:
+                row.__class__ = nn.Sequential
+
+
+class Group:
+    """BN, ReLU and convolution, or the first two, or BN and convolution, as one operation if all is as it needs it."""
+
+    def __init__(self, norm: nn.BatchNorm2d, relu: nn.ReLU | None, conv: nn.Conv2d | None) -> None:
+        self.norm, self.relu, self.conv = norm, relu, conv
+        self.members = [each for each in (norm, relu, conv) if each is not None]
+        self._window = None if conv is None else window_of(conv)
+        self._hooks = hooks_of(self.members)
+
+    def __call__(self, x: Tensor) -> Tensor:
+        if self._is_ours() and can_take(x, self._window):
+            return joined(x, self.norm, self.conv, self._window, relu=self.relu is not None)
+        for member in self.members:
+            x = member(x)
+        return x
+
+    def _is_ours(self) -> bool:
+        norm = self.norm
+        # A BN that groups or ranks have made another is none of ours.
+        as_ever = norm.training and type(norm) is nn.BatchNorm2d and norm.momentum is not None
+        watched = any(self._hooks) or _len_torch_dispatch_stack() or _len_torch_function_stack()
+        return as_ever and not watched and not torch.is_autocast_enabled("cpu")
+
+
+def _sequential(rows: Mapping[nn.Module, Sequence[Callable[[Tensor], Tensor]]]) -> type[nn.Sequential]:
+    """A class and not an attribute, as for the groups of BN: the modules stay what they are."""
+
+    def forward(self: nn.Sequential, x: Tensor) -> Tensor:
+        for part in rows[self]:
+            x = part(x)
+        return x
+
+    return type("Sequential", (nn.Sequential,), {"forward": forward})
+
+
+def _parts(row: nn.Module) -> list[Callable[[Tensor], Tensor]]:
+    """The modules of a row, with what our kernels have joined."""
+    found, waiting = list[Callable[[Tensor], Tensor]](), list(row.children())
+    while waiting:
+        norm = waiting.pop(0)
+        if not isinstance(norm, nn.BatchNorm2d) or not _is_plain(norm, nn.BatchNorm2d):
+            found.append(norm)
+            continue
+        relu = waiting.pop(0) if waiting and _is_plain(waiting[0], nn.ReLU) else None
+        ours = waiting and _is_plain(waiting[0], nn.Conv2d) and can_convolve(waiting[0])  # type: ignore[arg-type]
+        found.append(Group(norm, relu, waiting.pop(0) if ours else None))  # type: ignore[arg-type]
+    return found
+
+
+def _is_plain(module: nn.Module, kind: type[nn.Module]) -> bool:
+    """Whether a module is of torch's class itself, with the forward pass of that."""
+    return type(module) is kind and "forward" not in vars(module)

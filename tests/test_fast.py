@@ -1,0 +1,521 @@
+"""Kernels of our own give what torch's give, to rounding; when they are taken, and what a run says of it."""
+
+import copy
+import json
+import math
+import os
+import subprocess
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from hypothesis import assume, given
+from hypothesis import strategies as st
+from torch import Tensor, nn
+from torch.utils._python_dispatch import TorchDispatchMode
+
+import cleanpath
+from cleanpath import assemble, devices
+from cleanpath.errors import Request, RunError, SettingError, Stopped
+from cleanpath.experiment import Training
+from cleanpath.fast import joined, library
+from cleanpath.grid import local, plan
+from cleanpath.records import Run
+from cleanpath.training.fused import Fused, Group, kernels
+from cleanpath.training.progress import Stepped
+from tests.helpers import assert_same_run, assert_user_error, examples, here, tiny
+
+WIDE = ("network.width=16", "training.batch_size=16")
+TRAINING = Training(iterations=1)
+
+
+def has_library() -> bool:
+    try:
+        library.library()
+    except library.NoLibraryError:
+        return False
+    return True
+
+
+pytestmark = pytest.mark.skipif(not has_library(), reason="no C compiler")
+
+
+@dataclass(frozen=True)
+class Case:
+    """A row of layers and what passes it."""
+
+    images: int
+    channels: int
+    height: int
+    width: int
+    conv: tuple[int, int, int, int] | None  # outputs, kernel, stride, padding
+    relu: bool
+    affine: bool
+    tracks: bool
+    eps: float
+    momentum: float
+    scale: float
+    offset: float
+    threads: int
+    seed: int
+
+    def row(self) -> nn.Sequential:
+        torch.manual_seed(self.seed)
+        norm = nn.BatchNorm2d(
+            self.channels, self.eps, self.momentum, affine=self.affine, track_running_stats=self.tracks
+        )
+        if self.affine:
+            nn.init.uniform_(norm.weight, 0.5, 2)
+            nn.init.uniform_(norm.bias, -0.2, 0.2)
+        layers: list[nn.Module] = [norm, *([nn.ReLU()] if self.relu else [])]
+        if self.conv is not None:
+            layers.append(nn.Conv2d(self.channels, *self.conv, bias=False))
+        return nn.Sequential(*layers).to(memory_format=torch.channels_last)
+
+    def batch(self) -> Tensor:
+        # Two clusters, so that the norm gives nothing near 0, where the ReLU's slope is a matter of rounding.
+        generator = torch.Generator().manual_seed(self.seed + 1)
+        shape = self.images, self.channels, self.height, self.width
+        x = (torch.randint(2, shape, generator=generator) * 2 - 1) * (1 + torch.rand(shape, generator=generator))
+        return (self.offset + self.scale * x).contiguous(memory_format=torch.channels_last)
+
+
+ONE = Case(
+    images=4,
+    channels=16,
+    height=5,
+    width=5,
+    conv=(16, 3, 1, 1),
+    relu=True,
+    affine=True,
+    tracks=True,
+    eps=1e-5,
+    momentum=0.1,
+    scale=1.0,
+    offset=0.0,
+    threads=1,
+    seed=3,
+)
+cases = st.builds(
+    Case,
+    images=st.sampled_from([1, 2, 6, 7]),
+    channels=st.sampled_from([1, 3, 7, 8, 16, 32, 64]),
+    height=st.integers(1, 9),
+    width=st.integers(1, 9),
+    conv=st.none()
+    | st.tuples(
+        st.sampled_from([8, 16, 24, 32, 48]), st.sampled_from([1, 2, 3, 5]), st.integers(1, 3), st.integers(0, 2)
+    ),
+    relu=st.booleans(),
+    affine=st.booleans(),
+    tracks=st.booleans(),
+    eps=st.sampled_from([1e-5, 1e-3, 1.0]),
+    momentum=st.sampled_from([0.1, 0.9]),
+    scale=st.sampled_from([1e-3, 1.0, 100.0]),
+    offset=st.sampled_from([0.0, 1.0, -30.0]),
+    threads=st.sampled_from([1, 2, 3]),
+    seed=st.integers(0, 1000),
+)
+
+
+def passed(row: nn.Sequential, x: Tensor, *, fused: bool) -> dict[str, Tensor]:
+    """Output, gradients and buffers after one step there and back."""
+    row, x = row.train(), x.detach().requires_grad_()
+    if fused:
+        with Fused(row)():
+            y = row(x)
+            y.mul(direction(y)).sum().backward()
+    else:
+        y = row(x)
+        y.mul(direction(y)).sum().backward()
+    assert x.grad is not None
+    found = {"y": y.detach(), "x": x.grad}
+    found |= {name: p.grad for name, p in row.named_parameters() if p.grad is not None}
+    return found | {name: buffer.clone() for name, buffer in row.named_buffers()}
+
+
+def direction(y: Tensor) -> Tensor:
+    return torch.randn(y.shape, generator=torch.Generator().manual_seed(7)).to(y.dtype)
+
+
+def apart(found: Tensor, exact: Tensor) -> float:
+    return float((found.double() - exact.double()).norm() / exact.double().norm().clamp(min=1e-12))
+
+
+@given(case=cases)
+@examples
+def test_ours_is_as_near_to_double_precision_as_torch(case: Case) -> None:
+    assume(case.images * case.height * case.width > 1)
+    if case.conv is not None:
+        _, kernel, _, padding = case.conv
+        assume(min(case.height, case.width) + 2 * padding >= kernel)
+    x, before = case.batch(), torch.get_num_threads()
+    exact = passed(case.row().double(), x.double(), fused=False)
+    with torch.no_grad():
+        z = case.row().double().train()[0](x.double())
+        assume(not case.relu or float(z.abs().min()) > 1e-3 * float(z.abs().max()))
+    try:
+        torch.set_num_threads(case.threads)
+        theirs, ours = passed(case.row(), x, fused=False), passed(case.row(), x, fused=True)
+        again = passed(case.row(), x, fused=True)
+    finally:
+        torch.set_num_threads(before)
+    assert ours.keys() == theirs.keys()
+    assert all(torch.equal(ours[name], again[name]) for name in ours), "the same bits each time"
+    for name, value in ours.items():
+        assert value.dtype == theirs[name].dtype
+        assert value.is_contiguous(memory_format=torch.channels_last) or value.dim() != 4
+        # What cancels to nothing, as the gradient of x through a norm of two values, is only compared by its size.
+        small = 1e-5 * float(exact["y"].norm()) / max(case.scale, 1e-3) if name in {"x", "0.weight"} else 0.0
+        limit = 4 * apart(theirs[name], exact[name]) + 3e-6
+        off = float((value.double() - exact[name].double()).norm())
+        assert off <= limit * float(exact[name].double().norm()) + small, (name, apart(value, exact[name]), limit)
+
+
+def test_what_is_not_finite_stays_so_where_torch_has_it() -> None:
+    for value in (math.nan, math.inf):
+        x = ONE.batch()
+        x[1, 2, 3, 3] = value
+        theirs, ours = passed(ONE.row(), x, fused=False), passed(ONE.row(), x, fused=True)
+        for name in theirs:
+            assert torch.equal(theirs[name].isfinite(), ours[name].isfinite()), (name, value)
+    network, x = ONE.row(), ONE.batch().requires_grad_()
+    with Fused(network)():
+        y = network(x)
+    y.backward(torch.full_like(y, math.nan))
+    assert x.grad is not None
+    assert not x.grad.isfinite().any()
+
+
+def test_a_channel_without_variance_gives_its_shift() -> None:
+    case = replace(ONE, conv=None, relu=False)
+    x, network = torch.full_like(case.batch(), 1234.567), case.row()
+    found = passed(network, x, fused=True)
+    norm = network[0]
+    assert isinstance(norm, nn.BatchNorm2d)
+    assert torch.equal(found["y"], norm.bias.detach().view(1, -1, 1, 1).expand_as(x))
+    assert float(found["0.running_var"][0]) == pytest.approx(0.9)
+
+
+def test_groups_are_found_in_networks_and_nothing_is_left_of_them() -> None:
+    network = assemble.build("preresnet56").to(memory_format=torch.channels_last)
+    kinds = [type(module) for module in network.modules()]
+    found = Fused(network)
+    assert found.groups == 55  # 54 norms of units, the first one's and two others' in `before`, and one at the end
+    with found():
+        assert [type(module) for module in network.modules()] != kinds
+    with pytest.raises(ZeroDivisionError), found():
+        _ = 1 / 0
+    assert [type(module) for module in network.modules()] == kinds
+    assert Fused(assemble.build("preresnet56", normalisation="group")).groups == 0
+    assert [one.conv is None for one in groups(nn.Sequential(nn.BatchNorm2d(12), nn.ReLU(), nn.Conv2d(12, 8, 3)))] == [
+        True
+    ], "channels come in whole vectors"
+
+
+def groups(row: nn.Sequential) -> list[Group]:
+    return [part for parts in Fused(row)._rows.values() for part in parts if isinstance(part, Group)]
+
+
+class Operations(TorchDispatchMode):  # type: ignore[no-untyped-call]
+    """Notes what torch does."""
+
+    def __init__(self) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self.seen = list[str]()
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        self.seen.append(func.overloadpacket.__name__)
+        return func(*args, **(kwargs or {}))
+
+
+def row() -> nn.Sequential:
+    return nn.Sequential(nn.BatchNorm2d(16), nn.ReLU(), nn.Conv2d(16, 16, 3, padding=1, bias=False)).to(
+        memory_format=torch.channels_last
+    )
+
+
+def taken(network: nn.Sequential, x: Tensor) -> bool:
+    """Whether a step is ours."""
+    with Fused(network)():
+        y = network(x)
+    return y.grad_fn is not None and "Joined" in y.grad_fn.name()
+
+
+def test_who_watches_sees_every_operation() -> None:
+    x, network = torch.randn(4, 16, 8, 8).contiguous(memory_format=torch.channels_last), row()
+    assert taken(network, x)
+    for at in range(3):
+        seen = list[Tensor]()
+        hook = network[at].register_forward_hook(lambda _m, _i, y: seen.append(y))  # noqa: B023
+        assert not taken(network, x)
+        assert len(seen) == 1
+        hook.remove()
+    of_all = nn.modules.module.register_module_forward_hook(lambda *_: None)
+    assert not taken(network, x)
+    of_all.remove()
+    with Operations() as watching:
+        assert not taken(network, x)
+    assert "native_batch_norm" in " ".join(watching.seen)
+    assert taken(network, x)
+    whole = network.register_forward_hook(lambda *_: None)
+    assert taken(network, x), "the row itself is called as ever"
+    whole.remove()
+
+
+def test_what_is_not_for_our_kernels_is_torchs() -> None:
+    x = torch.randn(4, 16, 8, 8).contiguous(memory_format=torch.channels_last)
+    assert not taken(row().eval(), x)
+    assert not taken(row(), x.contiguous())
+    assert not taken(row().double(), x.double())
+    network = row()
+    network[0].momentum = None  # type: ignore[assignment]
+    assert not taken(network, x)
+    with torch.autocast("cpu", torch.bfloat16):
+        assert not taken(row(), x)
+
+
+def test_a_second_derivative_is_refused() -> None:
+    x, network = torch.randn(4, 16, 8, 8).contiguous(memory_format=torch.channels_last).requires_grad_(), row()
+    with Fused(network)():
+        y = network(x)
+    with pytest.raises(RuntimeError, match="no second derivative"):
+        torch.autograd.grad(y.sum(), x, create_graph=True)
+
+
+def test_frozen_weights_get_no_gradient() -> None:
+    x, network = torch.randn(4, 16, 8, 8).contiguous(memory_format=torch.channels_last), row()
+    network[2].requires_grad_(requires_grad=False)
+    with Fused(network)():
+        network(x).sum().backward()
+    assert network[2].weight.grad is None
+    assert network[0].weight.grad is not None
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [{"precision": "bf16"}, {"compile": True}, {"bn_group": 8}],
+    ids=str,
+)
+def test_what_they_do_not_go_with_is_plain_or_refused(changes: dict[str, Any]) -> None:
+    training = replace(TRAINING, **changes)
+    assert kernels("auto", training, devices.CPU, threads=1) == "plain"
+    with pytest.raises(SettingError, match=r"no fused kernels: they do not go with training\..*--kernels plain"):
+        kernels("fused", training, devices.CPU, threads=1)
+    assert kernels("auto", TRAINING, devices.CPU, threads=1).startswith("fused ")
+    assert kernels("auto", TRAINING, devices.CPU, threads=1, processes=2) == "plain"
+    assert kernels("auto", TRAINING, torch.device("cuda"), threads=1) == "plain"
+    with pytest.raises(SettingError, match="no kernels 'quick'"):
+        kernels("quick", TRAINING, devices.CPU, threads=1)
+
+
+def train(folder: Path, *changes: str, stop: int | None = None, **options: Any) -> Run:
+    """A run with vectors of channels; it is asked to stop after an iteration, if one is given."""
+    request, experiment = Request(), tiny(*WIDE, *changes, iterations=8)
+
+    def on_step(progress: Any) -> None:
+        if progress.iteration == stop:
+            request.signal_number = 15
+
+    if stop is None:
+        return assemble.run(experiment, folder, threads=1, **options)
+    with pytest.raises(Stopped):
+        assemble.run(experiment, folder, threads=1, callbacks=[Stepped(on_step)], request=request, **options)
+    return Run(folder)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        (),
+        ("network.depth=20", "training.memory=recompute"),
+        ("network.branch=bottleneck", "network.depth=11", "training.accumulation=2", "training.clip=1"),
+        ("network.placement=original", "training.average=0.9"),
+    ],
+    ids=" ".join,
+)
+def test_resumed_is_uninterrupted_bitwise_on_our_kernels(tmp_path: Path, changes: tuple[str, ...]) -> None:
+    whole = train(tmp_path / "whole", *changes)
+    assert whole.environment["kernels"].startswith("fused ")
+    for stop in (2, 5):
+        train(tmp_path / "stopped", *changes, stop=stop)
+    train(tmp_path / "stopped", *changes)
+    assert_same_run(tmp_path / "stopped", tmp_path / "whole")
+    plain = train(tmp_path / "plain", *changes, kernels="plain")
+    assert plain.environment["kernels"] == "plain"
+    losses = [[line["loss"] for line in run.metrics() if "loss" in line] for run in (whole, plain)]
+    assert losses[0] != losses[1]
+    assert losses[0][:3] == pytest.approx(losses[1][:3], rel=1e-4)
+
+
+def test_units_computed_again_have_the_same_bits(tmp_path: Path) -> None:
+    for way in ("plain", "recompute"):
+        train(tmp_path / way, "network.depth=20", f"training.memory={way}")
+    assert_same_run(tmp_path / "plain", tmp_path / "recompute")
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in folder.iterdir()}
+
+
+def test_a_run_does_not_go_on_with_other_kernels(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for begun, asked in (("fused", "plain"), ("plain", "fused")):
+        train(tmp_path / begun, stop=3, kernels=begun)
+        before = contents(tmp_path / begun)
+        with pytest.raises(RunError, match=f"was begun on {begun} kernels.*--kernels {asked}.*--fresh"):
+            train(tmp_path / begun, kernels=asked)
+        assert contents(tmp_path / begun) == before
+
+    def missing(threads: int = 1) -> library.Library:  # noqa: ARG001
+        raise library.NoLibraryError("there is no C compiler here; install one, or set CC")
+
+    monkeypatch.setattr("cleanpath.training.fused.library", missing)
+    before = contents(tmp_path / "fused")
+    with pytest.raises(RunError, match=r"was begun on fused kernels.*no C compiler.*--fresh"):
+        train(tmp_path / "fused")
+    assert contents(tmp_path / "fused") == before
+    assert train(tmp_path / "plain").environment["kernels"] == "plain"
+
+
+def test_a_run_of_before_there_were_kernels_goes_on_without(tmp_path: Path) -> None:
+    run = train(tmp_path / "run", stop=3, kernels="plain")
+    path = run.folder / "environment.json"
+    path.write_text(json.dumps({key: value for key, value in run.environment.items() if key != "kernels"}))
+    assert train(run.folder).environment["kernels"] == "plain"
+    train(tmp_path / "whole", kernels="plain")
+    assert_same_run(run.folder, tmp_path / "whole")
+
+
+def test_another_build_of_the_kernels_is_told(tmp_path: Path) -> None:
+    run = train(tmp_path / "run", stop=3)
+    path = run.folder / "environment.json"
+    path.write_text(json.dumps({**run.environment, "kernels": "fused 0123"}))
+    said = list[str]()
+    train(run.folder, say=said.append)
+    assert any(line.startswith("kernels was fused 0123 and is now fused ") for line in said)
+
+
+def test_a_value_that_is_not_finite_has_the_same_place(tmp_path: Path) -> None:
+    reasons = []
+    for way in ("plain", "fused"):
+        run = train(tmp_path / way, "training.lr=1e20", kernels=way)
+        assert run.result is not None
+        reasons.append(run.result["reason"])
+    assert reasons[0] == reasons[1]
+    assert "unit" in reasons[0]
+
+
+def test_cells_of_a_grid_are_told_which_kernels(tmp_path: Path) -> None:
+    cell = plan.cell(tiny(*WIDE, iterations=2), tmp_path)
+    local.run_cells([cell], workers=1, tell=lambda _: None, kernels="plain")
+    assert cell.run.environment["kernels"] == "plain"
+    with pytest.raises(SettingError, match=r"no fused kernels: they do not go with training.bn_group"):
+        local.check_cells([plan.cell(tiny("training.bn_group=8"), tmp_path)], kernels="fused")
+
+
+def elsewhere(code: str, cache: Path, **variables: str) -> subprocess.Popen[str]:
+    """Python in a process of its own, with this cache folder."""
+    surroundings = {**os.environ, "CLEANPATH_CACHE": str(cache), **variables}
+    return subprocess.Popen(
+        [sys.executable, "-c", code], env=surroundings, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+    )
+
+
+def ended(processes: Sequence["subprocess.Popen[str]"]) -> list[str]:
+    found = []
+    for process in processes:
+        out, _ = process.communicate(timeout=300)
+        assert process.returncode == 0, out
+        found.append(out.strip())
+    return found
+
+
+PATH = """
+import torch
+from cleanpath import devices
+from cleanpath.experiment import Training
+from cleanpath.training.fused import kernels
+print(kernels("auto", Training(iterations=1), devices.CPU, threads=2))
+try:
+    print(kernels("fused", Training(iterations=1), devices.CPU, threads=1))
+except Exception as error:
+    print(type(error).__name__, error)
+"""
+
+
+def test_several_processes_may_build_at_once(tmp_path: Path) -> None:
+    found = ended([elsewhere(PATH, tmp_path / "cache") for _ in range(3)])
+    assert len({*found}) == 1
+    assert found[0].startswith("fused ")
+    digest = found[0].split()[1]
+    assert [path.name for path in (tmp_path / "cache").iterdir()] == [f"kernels-{digest}.so"]
+
+
+def test_without_compiler_or_folder_a_run_is_plain(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    (tmp_path / "broken").mkdir()
+    broken = tmp_path / "broken" / "cc"
+    broken.write_text("#!/bin/sh\necho broken >&2\nexit 1\n")
+    broken.chmod(0o755)
+    (tmp_path / "empty").mkdir()
+    nowhere, unwritable, failing = ended(
+        [
+            elsewhere(PATH, tmp_path / "cache", PATH=str(tmp_path / "empty"), CC=""),
+            elsewhere(PATH, tmp_path / "file" / "cache"),
+            elsewhere(PATH, tmp_path / "cache", PATH=str(tmp_path / "broken"), CC=""),
+        ]
+    )
+    for found, words in ((nowhere, "there is no C compiler"), (unwritable, "cannot be kept in"), (failing, "broken")):
+        assert found.startswith("plain\nSettingError no fused kernels: "), found
+        assert words in found
+
+
+def test_the_command_says_what_is_missing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def missing(threads: int = 1) -> library.Library:  # noqa: ARG001
+        raise library.NoLibraryError("there is no C compiler here; install one, or set CC")
+
+    monkeypatch.setattr("cleanpath.training.fused.library", missing)
+    words = ("train", "preresnet8", "--set", "training.iterations=1", "--out", str(tmp_path / "run"))
+    assert_user_error(here(*words, "--kernels", "fused"), "no fused kernels: there is no C compiler", "--kernels plain")
+    assert not (tmp_path / "run").exists()
+    assert here(*words, "--json").json()["environment"]["kernels"] == "plain"
+
+
+def test_fit_takes_them_for_a_model_in_channels_last(monkeypatch: pytest.MonkeyPatch) -> None:
+    calls = list[bool]()
+
+    def counted(*given: Any, relu: bool) -> Tensor:
+        calls.append(relu)
+        return joined.joined(*given, relu=relu)
+
+    monkeypatch.setattr("cleanpath.training.fused.joined", counted)
+    stem = nn.Conv2d(1, 16, 3, padding=1, bias=False)
+    model = nn.Sequential(stem, row(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(16, 10))
+    found = []
+    for layout, way in (
+        (torch.channels_last, "auto"),
+        (torch.contiguous_format, "auto"),
+        (torch.channels_last, "plain"),
+    ):
+        trained = copy.deepcopy(model).to(memory_format=layout)
+        assemble.fit(trained, Training(iterations=3, batch_size=32), kernels=way)
+        found.append((len(calls), float(trained.get_buffer("1.0.running_var").sum())))
+    assert [count for count, _ in found] == [3, 3, 3]
+    assert found[0][1] == pytest.approx(found[2][1], rel=1e-5)
+
+
+def test_the_monitor_sees_the_units_that_it_sees_of_torchs_kernels() -> None:
+    seen = []
+    for way in ("plain", "fused"):
+        torch.manual_seed(0)
+        model = assemble.build("preresnet8", in_channels=1).to(memory_format=torch.channels_last)
+        with cleanpath.monitor(model, every=2) as watched:
+            assemble.fit(model, Training(iterations=4, batch_size=32), kernels=way)
+        seen.append([[(unit.name, unit.branch) for unit in profile.units] for profile in watched.profiles.values()])
+    assert seen[0] == seen[1]
+    assert len(seen[0]) == 2
+    assert len(seen[0][0]) == 3
