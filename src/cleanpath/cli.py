@@ -206,7 +206,7 @@ def reproduce(
 
     Examples: cleanpath reproduce all --scale quick; cleanpath reproduce table1 --with my_unit.py --seeds 1
     """
-    from cleanpath import recorded, reproduction
+    from cleanpath import planning, recorded, reproduction
     from cleanpath.live import written
     from cleanpath.pages import Page, check_page
     from cleanpath.report import terminal
@@ -223,7 +223,7 @@ def reproduce(
     )
     if dry_run:
         with stoppable("nothing was started"):
-            plan = reproduction.measured_plan(
+            plan = planning.measured_plan(
                 job, workers=workers, fresh=fresh, device=device, cluster=cluster, kernels=kernels.value
             )
         options.show(plan, as_json, lambda: terminal.print_plan(plan))
