@@ -281,7 +281,7 @@ def test_plan_names_the_cells_and_their_cost_and_writes_nothing(calm: tuple[Path
 
 
 def test_plan_says_when_the_disk_is_too_small(calm: tuple[Path, Any], monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("cleanpath.reproduction.free_disk", lambda _: 2_000)
+    monkeypatch.setattr("cleanpath.planning.free_disk", lambda _: 2_000)
     words = (*TINY, *ONE, "--workers", "2", "--dry-run", "--fresh", "--runs", str(calm[0] / "runs"))
     told = here("reproduce", "table2", *words).out
     assert re.search(r"5 of 5 to do on 2 workers: about \d+:\d\d \(until .* if begun now\), 0\.\d core-hours", told)
