@@ -32,7 +32,7 @@ class _Shape(ctypes.Structure):
         (name, ctypes.c_int64)
         for name in (
             *("images", "block", "in_pixels", "out_pixels", "in_channels", "out_channels", "taps"),
-            *("relu", "threads", "scratch"),
+            *("norm", "relu", "threads", "scratch"),
         )
     )
 
@@ -77,9 +77,15 @@ def can_take(x: Tensor, window: Window | None) -> bool:
     return small and images * height * width > 1 and min(window.side(height), window.side(width)) > 0
 
 
-def joined(x: Tensor, norm: nn.BatchNorm2d, conv: nn.Conv2d | None, window: Window | None, *, relu: bool) -> Tensor:
-    """What norm, ReLU and convolution give one after another in training mode; the norm's statistics move."""
-    found: Tensor = _Joined.apply(x, norm.weight, norm.bias, None if conv is None else conv.weight, norm, window, relu)
+def joined(
+    x: Tensor, norm: nn.BatchNorm2d | None, conv: nn.Conv2d | None, window: Window | None, *, relu: bool
+) -> Tensor:
+    """What norm, ReLU and convolution give one after another in training mode; the norm's statistics move.
+
+    One of norm and convolution may be missing.
+    """
+    gamma, beta = (None, None) if norm is None else (norm.weight, norm.bias)
+    found: Tensor = _Joined.apply(x, gamma, beta, None if conv is None else conv.weight, norm, window, relu)
     return found
 
 
@@ -91,7 +97,7 @@ class _Joined(Function):
         gamma: Tensor | None,
         beta: Tensor | None,
         weight: Tensor | None,
-        norm: nn.BatchNorm2d,
+        norm: nn.BatchNorm2d | None,
         window: Window | None,
         relu: bool,  # noqa: FBT001
     ) -> Tensor:
@@ -102,12 +108,14 @@ class _Joined(Function):
             given, outputs = weight.contiguous(memory_format=torch.channels_last), len(weight)
             size = (images, outputs, window.side(height), window.side(width))
             y = torch.empty(size, memory_format=torch.channels_last)
-        work = ctx.work = _work(images, channels, height, width, outputs, window, relu, torch.get_num_threads())
+        asked = images, channels, height, width, outputs, window, norm is not None, relu
+        work = ctx.work = _work(*asked, torch.get_num_threads())
         kept, scratch = torch.empty(4 * channels), torch.empty(work.scratch_there)
+        moving = (None,) * 3 if norm is None else (norm.running_mean, norm.running_var, norm.num_batches_tracked)
+        eps, momentum = (0.0, 0.0) if norm is None else (norm.eps, norm.momentum)
         library().calls.forward(
             *(work.there_at, x.data_ptr(), y.data_ptr(), _at(given), _at(work.there), _at(gamma), _at(beta)),
-            *(_at(norm.running_mean), _at(norm.running_var), _at(norm.num_batches_tracked)),
-            *(kept.data_ptr(), scratch.data_ptr(), norm.eps, norm.momentum),
+            *(*map(_at, moving), kept.data_ptr(), scratch.data_ptr(), eps, momentum),
         )
         ctx.save_for_backward(x, weight, kept)
         return y
@@ -165,6 +173,7 @@ def _work(  # noqa: PLR0913, PLR0917 (what it is kept by)
     width: int,
     outputs: int,
     window: Window | None,
+    norm: bool,  # noqa: FBT001
     relu: bool,  # noqa: FBT001
     threads: int,
 ) -> _Work:
@@ -172,9 +181,9 @@ def _work(  # noqa: PLR0913, PLR0917 (what it is kept by)
         images, height = images * height, 1
     block, pixels = _block(images, 4 * channels * height * width, threads), height * width
     if window is None:
-        return _Work(_Shape(images, block, pixels, pixels, channels, channels, 1, relu, threads), None, 0)
+        return _Work(_Shape(images, block, pixels, pixels, channels, channels, 1, norm, relu, threads), None, 0)
     taps, found = window.kernel**2, window.side(height) * window.side(width)
-    shape = _Shape(images, block, pixels, found, channels, outputs, taps, relu, threads)
+    shape = _Shape(images, block, pixels, found, channels, outputs, taps, norm, relu, threads)
     return _Work(shape, _lists(block, height, width, window), taps * channels * outputs)
 
 

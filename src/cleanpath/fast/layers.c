@@ -35,7 +35,7 @@ enum { CHUNK = 4096 };
 
 typedef struct {
     int64_t images, block, in_pixels, out_pixels, in_channels, out_channels, taps;
-    int64_t relu, threads, scratch;
+    int64_t norm, relu, threads, scratch;
 } shape;
 
 int lanes(void) { return LANES; }
@@ -293,7 +293,7 @@ static void centre(const float *x, float *g, int64_t pixels, int64_t channels, c
 
 static int64_t first_of(const shape *s, int64_t thread) { return s->images / s->block * thread / s->threads; }
 
-/* Forward: y, or z where there is no convolution (`w` is null). `kept` gets mean, 1/std, factor and shift; the scratch
+/* Forward: y, or z where there is no convolution (`w` is null); without a norm the convolution alone. `kept` gets mean, 1/std, factor and shift; the scratch
    of every thread `s->scratch` floats, behind the packed weights. */
 void forward(const shape *s, const float *x, float *y, const float *w, const int32_t *there, const float *gamma,
              const float *beta, float *running_mean, float *running_var, int64_t *batches, float *kept, float *scratch,
@@ -303,11 +303,11 @@ void forward(const shape *s, const float *x, float *y, const float *w, const int
     if (w) pack(w, panels, s->taps, ci, co, 1);
     scratch += w ? s->taps * ci * co : 0;
 #pragma omp parallel for num_threads(s->threads) schedule(static, 1) if (s->threads > 1)
-    for (int64_t thread = 0; thread < s->threads; thread++) {
+    for (int64_t thread = 0; thread < s->threads * s->norm; thread++) {
         int64_t start = pixels * thread / s->threads, end = pixels * (thread + 1) / s->threads;
         moments_of(x + start * ci, end - start, ci, (moments *)(scratch + thread * s->scratch));
     }
-    for (int64_t c = 0; c < ci; c++) {
+    for (int64_t c = 0; c < ci * s->norm; c++) {
         moments all = {0, 0};
         for (int64_t thread = 0; thread < s->threads; thread++) {
             int64_t start = pixels * thread / s->threads, end = pixels * (thread + 1) / s->threads;
@@ -333,8 +333,8 @@ void forward(const shape *s, const float *x, float *y, const float *w, const int
         for (int64_t b = first_of(s, thread); b < first_of(s, thread + 1); b++) {
             const float *from = x + b * s->block * s->in_pixels * ci;
             float *to = y + b * s->block * s->out_pixels * co;
-            normalise(from, w ? z : to, s->block * s->in_pixels, ci, mean, factor, shift, s->relu);
-            if (w) product(z, to, panels, there, s->taps, ci, co);
+            if (s->norm) normalise(from, w ? z : to, s->block * s->in_pixels, ci, mean, factor, shift, s->relu);
+            if (w) product(s->norm ? z : from, to, panels, there, s->taps, ci, co);
         }
     }
 }
@@ -362,14 +362,15 @@ void backward(const shape *s, const float *x, const float *dy, const float *w, c
             if (w) {
                 const int32_t *segment = pairs + 1, *end = segment + 3 * pairs[0];
                 const int32_t count = end[-2] + end[-1], *inputs = end, *outputs = end + count;
-                normalise(from, z, s->block * s->in_pixels, ci, mean, factor, shift, s->relu);
-                product(of, dz, panels, back, s->taps, co, ci);
+                if (s->norm) normalise(from, z, s->block * s->in_pixels, ci, mean, factor, shift, s->relu);
+                product(of, s->norm ? dz : dx + b * block, panels, back, s->taps, co, ci);
                 for (; segment < end; segment += 3)
-                    weight_product(z, of, own + segment[0] * ci, inputs + segment[1], outputs + segment[1], segment[2],
+                    weight_product(s->norm ? z : from, of, own + segment[0] * ci, inputs + segment[1], outputs + segment[1], segment[2],
                                    ci, co, s->taps * ci);
             }
-            reduce(from, w ? dz : of, dx + b * block, s->block * s->in_pixels, ci, mean, invstd, factor, shift, sums,
-                   s->relu);
+            if (s->norm)
+                reduce(from, w ? dz : of, dx + b * block, s->block * s->in_pixels, ci, mean, invstd, factor, shift, sums,
+                       s->relu);
         }
     }
     double *sums = (double *)scratch;
@@ -381,6 +382,7 @@ void backward(const shape *s, const float *x, const float *dy, const float *w, c
         for (int64_t i = 0; i < weights; i++) own[i] += theirs[i];
     }
     if (dw) memcpy(dw, own, weights * sizeof(float));
+    if (!s->norm) return;
     for (int64_t c = 0; c < ci; c++) {
         if (dbeta) dbeta[c] = (float)sums[c];
         if (dgamma) dgamma[c] = (float)sums[ci + c];

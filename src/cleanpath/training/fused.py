@@ -88,9 +88,9 @@ class Fused:
 
 
 class Group:
-    """BN, ReLU and convolution, or the first two, or BN and convolution, as one operation if all is as it needs it."""
+    """BN, ReLU and convolution, or what there is of them, as one operation if all is as it needs it."""
 
-    def __init__(self, norm: nn.BatchNorm2d, relu: nn.ReLU | None, conv: nn.Conv2d | None) -> None:
+    def __init__(self, norm: nn.BatchNorm2d | None, relu: nn.ReLU | None, conv: nn.Conv2d | None) -> None:
         self.norm, self.relu, self.conv = norm, relu, conv
         self.members = [each for each in (norm, relu, conv) if each is not None]
         self._window = None if conv is None else window_of(conv)
@@ -106,7 +106,11 @@ class Group:
     def _is_ours(self) -> bool:
         norm = self.norm
         # A BN that groups or ranks have made another is none of ours.
-        as_ever = norm.training and type(norm) is nn.BatchNorm2d and norm.momentum is not None
+        as_ever = (
+            self.members[0].training
+            if norm is None
+            else norm.training and type(norm) is nn.BatchNorm2d and norm.momentum is not None
+        )
         watched = any(self._hooks) or _len_torch_dispatch_stack() or _len_torch_function_stack()
         return as_ever and not watched and not torch.is_autocast_enabled("cpu")
 
@@ -126,13 +130,13 @@ def _parts(row: nn.Module) -> list[Callable[[Tensor], Tensor]]:
     """The modules of a row, with what our kernels have joined."""
     found, waiting = list[Callable[[Tensor], Tensor]](), list(row.children())
     while waiting:
-        norm = waiting.pop(0)
-        if not isinstance(norm, nn.BatchNorm2d) or not _is_plain(norm, nn.BatchNorm2d):
-            found.append(norm)
-            continue
-        relu = waiting.pop(0) if waiting and _is_plain(waiting[0], nn.ReLU) else None
+        norm = waiting.pop(0) if _is_plain(waiting[0], nn.BatchNorm2d) else None
+        relu = waiting.pop(0) if norm is not None and waiting and _is_plain(waiting[0], nn.ReLU) else None
         ours = waiting and _is_plain(waiting[0], nn.Conv2d) and can_convolve(waiting[0])  # type: ignore[arg-type]
-        found.append(Group(norm, relu, waiting.pop(0) if ours else None))  # type: ignore[arg-type]
+        if norm is not None or ours:
+            found.append(Group(norm, relu, waiting.pop(0) if ours else None))  # type: ignore[arg-type]
+        else:
+            found.append(waiting.pop(0))
     return found
 
 
