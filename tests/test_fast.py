@@ -209,7 +209,7 @@ def test_groups_are_found_in_networks_and_nothing_is_left_of_them() -> None:
     network = assemble.build("preresnet56").to(memory_format=torch.channels_last)
     kinds = [type(module) for module in network.modules()]
     found = Fused(network)
-    # 54 norms of units, the first one's and two others' in `before`, whose convolutions stand alone, and one at the end.
+    # 54 norms of units, three of them in `before`, whose convolutions stand alone, and one at the end.
     assert found.groups == 55 + 3
     with found():
         assert [type(module) for module in network.modules()] != kinds
