@@ -429,8 +429,8 @@ def test_words_of_other_verdicts() -> None:
     )
     few = one(claim(), runs(a=[6.0, 6.0], b=[7.0, 8.0])).in_words()
     assert few == (
-        "undecided: original (6.00) and conv 1x1 (7.50): difference −1.50 [−∞, ∞], 2 of 2 seeds as claimed, p = 0.25 after "
-        "Holm over 1 (2 seeds, and 5 are needed to confirm it)"
+        "undecided: original (6.00) and conv 1x1 (7.50): difference −1.50 [−∞, ∞], 2 of 2 seeds as claimed, p = 0.25 "
+        "after Holm over 1 (2 seeds, and 5 are needed to confirm it)"
     )
     tie = one(claim(), runs(a=a, b=a)).in_words()
     assert tie.startswith(

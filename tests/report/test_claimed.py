@@ -139,7 +139,9 @@ def test_tally_counts_every_claim_once_and_says_at_which_scale() -> None:
     assert tally(told, [whole]).endswith("6 confirmed, 3 undecided.")
     words = tally(verdicts_of([small]), [small])
     assert f" Run at scale quick ({QUICK.about}); beside each claim stands what was run for the paper's" in words
-    assert words.endswith(" 4 of them are undecided because this scale cannot decide such a claim, whatever its runs show.")
+    assert words.endswith(
+        " 4 of them are undecided because this scale cannot decide such a claim, whatever its runs show."
+    )
 
 
 def test_tally_of_one_claim_is_in_the_singular() -> None:

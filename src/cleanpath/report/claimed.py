@@ -5,7 +5,7 @@ The claims are `paper.hypotheses`, how they are judged is docs/claims.md. Never 
 
 import math
 from collections import Counter
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import groupby
 from typing import Any
