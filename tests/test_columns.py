@@ -143,7 +143,7 @@ def test_one_row_or_none_is_no_ceiling_and_no_floor() -> None:
 
 def test_column_whose_rows_all_fail_is_a_floor() -> None:
     assert floor({"a": {0: 90.0}, "b": {0: math.inf}}) == (
-        "all 2 rows fail, above 20%: rows that fail cannot be told apart"
+        "both rows fail, above 20%: rows that fail cannot be told apart"
     )
     assert floor({"a": {0: 20.0}, "b": {0: 90.0}}) is None
 

@@ -1,10 +1,11 @@
 """Pages that are written while runs go on: how far a grid is, from folders alone, and when the writing ends."""
 
+import re
 import signal
 import subprocess
 import sys
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import pytest
@@ -224,12 +225,12 @@ def test_page_and_terminal_say_when_nobody_trains_any_more(
     live.follow([seen.page], every=5.0)
     # Between two runs of a grid none is held for a moment: it is said after a while.
     assert ["Nobody trains" in text for text in seen.texts] == [False, False, True, False, False]
-    assert "1 of 5 runs are done, 1 crashed, 3 wait; nobody trains any more" in seen.texts[2]
+    assert "1 of 5 runs are done, 1 crashed, 3 wait; nobody trains: no process" in seen.texts[2]
     lines = [line.partition("  ")[2] for line in capsys.readouterr().err.splitlines()]
     assert lines == [
         "1 of 5 runs are done, 1 crashed, 1 goes on, 2 wait, 128 images per second; about 3:45 left.",
-        "1 of 5 runs are done, 1 crashed, 3 wait; nobody trains any more: no process holds any of the runs.",
-        "4 of 5 runs are done, 1 crashed, none go on.",
+        "1 of 5 runs are done, 1 crashed, 3 wait; nobody trains: no process holds any of the runs.",
+        "4 of 5 runs are done, 1 crashed.",
     ]
 
 
@@ -315,3 +316,52 @@ def test_folder_that_vanishes_while_it_is_read_is_looked_at_again(half: Path) ->
     assert read(cell.run, cell.experiment, "").status == "missing"
     away.rename(cell.folder)
     assert read(cell.run, cell.experiment, "") == found
+
+
+def test_what_is_said_of_runs_agrees_in_every_state(half: Path) -> None:
+    """Heading, sentence and rows, from before the first run to the last."""
+    whole = made(half)
+    page = Page(job=whole, path=half / "page.html", command="cleanpath report runs --live")
+
+    def state(root: Path, **changes: object) -> tuple[str, str]:
+        found = replace(live.standing(made(root).cells(), every=1), **changes)  # type: ignore[arg-type]
+        return found.heading, found.in_words()
+
+    fresh = half / "fresh"
+    assert state(fresh) == (
+        "Runs are awaited",
+        "0 of 5 runs are done, none go on, 5 wait; time left not known.",
+    )
+    assert state(fresh, idle=True) == (
+        "Nobody trains",
+        "0 of 5 runs are done, 5 wait; nobody trains: no process holds any of the runs.",
+    )
+    begun(cells(fresh)["original"], 1, held=True)
+    assert state(fresh) == ("Runs go on", "0 of 5 runs are done, 1 goes on, 4 wait; time left not known.")
+    assert state(half)[0] == "Runs go on"
+
+    page.write(whole.outcome(), live.standing(whole.cells(), every=1))
+    text = page.path.read_text(encoding="utf-8")
+    rows = re.findall(r'<td class="gap"[^>]*>(.*?)</td>', text)
+    # Two that wait or go on, the crashed one, one that waits; then the column that nobody asked for.
+    assert [row.partition("<")[0].strip() for row in rows] == ["to come", "filled by", "to come", "filled by"]
+    page.write(whole.outcome(), replace(live.standing(whole.cells(), every=1), idle=True, underway=()))
+    assert "to come" not in page.path.read_text(encoding="utf-8")
+
+    end_all(half)
+    assert state(half) == ("All runs have ended", "4 of 5 runs are done, 1 crashed.")
+    page.write(whole.outcome(), live.standing(whole.cells(), every=1))
+    text = page.path.read_text(encoding="utf-8")
+    assert "Runs go on" not in text
+    assert "none go on" not in text
+    assert "to come" not in text
+
+
+def test_nothing_that_is_about_to_run_is_to_be_filled_by_a_command(tmp_path: Path) -> None:
+    whole = made(tmp_path / "runs")
+    page = Page(job=whole, path=tmp_path / "page.html", command="cleanpath report runs --live")
+    page.write(whole.outcome(), live.standing(whole.cells(), every=1))
+    text = page.path.read_text(encoding="utf-8")
+    assert "Nothing has a result yet.</strong>" in text
+    page.write(whole.outcome())
+    assert "Nothing has a result yet; cleanpath reproduce table2" in page.path.read_text(encoding="utf-8")

@@ -186,7 +186,7 @@ def test_verdicts_are_in_data_terminal_and_markdown(shared: tuple[Path, Any], mo
     for form in ("text", "md"):
         outcome = here("report", *FEW, "--format", form)
         first = outcome.out.splitlines()[0]
-        assert first.startswith(f"Of {len(ids)} claims of the paper that these tables can decide: ")
+        assert first.startswith(f"{len(ids)} claims of the paper are about these tables: ")
         for one in data["verdicts"]:
             assert one["claim"]["sentence"] in outcome.out
     assert outcome.err.startswith("page: ")

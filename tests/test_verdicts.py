@@ -22,6 +22,7 @@ from cleanpath.paper.verdicts import (
     UNDECIDED,
     Values,
     Verdict,
+    in_numbers,
     judge,
     seeds_needed,
     seeds_sentence,
@@ -185,7 +186,7 @@ def test_seeds_that_are_needed_to_contradict_grow_with_the_comparisons() -> None
 def test_doubt_of_few_seeds_names_both_numbers() -> None:
     both = claim(LOWER, (Contrast(plus=(A,), minus=(B,)), Contrast(plus=(A,), minus=(C,))))
     found = one(both, runs(a=[1.5, 1.5], b=[3.0, 3.0], c=[3.0, 3.0]))
-    assert found.doubt == "2 seeds, and 5 are needed to confirm one of 1, 6 to contradict this one"
+    assert found.doubt == "2 seeds, and 5 are needed to confirm it, 6 to contradict it"
 
 
 def test_sentence_about_seeds_ends_with_the_option_that_gives_enough() -> None:
@@ -415,7 +416,7 @@ def test_words_of_a_confirmed_claim() -> None:
     claims = [claim(identifier=f"H1{i}") for i in range(13)]
     verdict = judge(claims, runs(a=spread(6, 10), b=[18.0 + i / 10 for i in range(10)]))[0]
     words = verdict.in_words({("table1", "original"): "identity"})
-    assert words.startswith("confirmed: identity 6.17 lower than conv 1x1 18.45 by 12.2")
+    assert words.startswith("confirmed: identity (6.17) lower than conv 1x1 (18.45) by 12.2")
     assert words.endswith("], 10 of 10 seeds, p = 0.013 after Holm over 13")
 
 
@@ -423,17 +424,17 @@ def test_words_of_other_verdicts() -> None:
     a = spread(6, 10)
     contradicted = one(claim(), runs(a=[x + 1 for x in a], b=a)).in_words()
     assert contradicted == (
-        "contradicted: original 7.17 higher than conv 1x1 6.17 by 1.00 [1.00, 1.00], 0 of 10 seeds as claimed, "
+        "contradicted: original (7.17) higher than conv 1x1 (6.17) by 1.00 [1.00, 1.00], 0 of 10 seeds as claimed, "
         "p = 0.00098 after Holm over 1"
     )
     few = one(claim(), runs(a=[6.0, 6.0], b=[7.0, 8.0])).in_words()
     assert few == (
-        "undecided: original 6.00 and conv 1x1 7.50: difference −1.50 [−∞, ∞], 2 of 2 seeds as claimed, p = 0.25 after "
-        "Holm over 1 (2 seeds, and 5 are needed to confirm one of 1)"
+        "undecided: original (6.00) and conv 1x1 (7.50): difference −1.50 [−∞, ∞], 2 of 2 seeds as claimed, p = 0.25 "
+        "after Holm over 1 (2 seeds, and 5 are needed to confirm it)"
     )
     tie = one(claim(), runs(a=a, b=a)).in_words()
     assert tie.startswith(
-        "undecided: original 6.17 and conv 1x1 6.17: difference 0.00 [0.00, 0.00], 0 of 10 seeds as claimed, p = 1"
+        "undecided: original (6.17) and conv 1x1 (6.17): difference 0.00 [0.00, 0.00], 0 of 10 seeds as claimed, p = 1"
     )
     like = one(claim(EQUAL, margin=0.5), runs(a=a, b=[x + 0.1 for x in a])).in_words()
     assert "margin 0.50: difference −0.10 [−0.10, −0.10], 10 of 10 seeds, p" in like
@@ -441,11 +442,15 @@ def test_words_of_other_verdicts() -> None:
     assert order.in_words().startswith("confirmed: A to C: rising less falling pairs 0.67 [0.67, 0.67], 10 of 10 seeds")
 
 
+def test_a_number_that_rounds_to_nothing_has_no_sign() -> None:
+    assert [in_numbers(value, 2) for value in (-0.001, -0.004, -0.006, -math.inf)] == ["0.00", "0.00", "−0.01", "−∞"]
+
+
 def test_words_name_columns_where_those_differ() -> None:
     other = ("table1", "original", "ResNet-164")
     values = {(*A, "error"): {0: 6.6}, (*other, "error"): {0: 5.9}}
     words = one(claim(HIGHER, (Contrast(plus=(A,), minus=(other,)),)), values).in_words()
-    assert "ResNet-110 6.60 and ResNet-164 5.90: difference 0.70" in words
+    assert "ResNet-110 (6.60) and ResNet-164 (5.90): difference 0.70" in words
 
 
 def test_all_claims_of_the_paper_are_judged_and_told() -> None:

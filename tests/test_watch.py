@@ -2,14 +2,13 @@
 
 import pytest
 
-from cleanpath import watch
 from cleanpath.watch import Counting
 
 
 @pytest.fixture
 def clock(monkeypatch: pytest.MonkeyPatch) -> list[float]:
     now = [100.0]
-    monkeypatch.setattr(watch.time, "monotonic", lambda: now[0])
+    monkeypatch.setattr("cleanpath.watch.time.monotonic", lambda: now[0])
     return now
 
 

@@ -44,12 +44,20 @@ class Page:
             drawings=self._drawings,
             standing=standing,
             own=[path.name for path in self.job.own if any(recipe.varies_unit for recipe in self.job.recipes)],
+            awaited=self._made if standing is not None and not standing.idle and not standing.over else (),
         )
         try:
             self.path.parent.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise RunError(f"--page {self.path} cannot be written: {error.strerror}; name another file") from None
         write(self.path, text.encode())
+
+    @cached_property
+    def _made(self) -> frozenset[tuple[str, str]]:
+        """The columns that the reproduction runs, by table."""
+        return frozenset(
+            (recipe.name, column) for recipe in self.job.recipes for _, column, _ in self.job.experiments(recipe)
+        )
 
     @cached_property
     def _drawings(self) -> dict[str, tuple[Drawn, ...]]:

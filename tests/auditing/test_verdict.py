@@ -49,7 +49,8 @@ class Weighted(nn.Module):
         self.branch = nn.Linear(4, 4)
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.scale * x + self.branch(x)
+        y: Tensor = self.scale * x + self.branch(x)
+        return y
 
 
 @pytest.mark.parametrize(

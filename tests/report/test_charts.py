@@ -14,7 +14,8 @@ from hypothesis import strategies as st
 from cleanpath.report import charts
 from cleanpath.report.charts import COLOURS, MIDDLE, REFERENCE, THICK, THIN, Chart, Panel, curves
 from cleanpath.report.lines import MOST_LINES, POINTS, means
-from cleanpath.report.table import Table
+from cleanpath.report.loss_axis import loss_axis, loss_marks
+from cleanpath.report.table import UNFINISHED, Table
 from tests.helpers import examples
 from tests.report.example import cell, crashed, diverged, missing, paper_table, run, table
 from tests.report.reading import contrast, polyline
@@ -189,7 +190,7 @@ def test_a_loss_beyond_the_axis_is_drawn_at_its_edge_and_said_so() -> None:
     chart = curves(table(cell("original", seed)))
     heights = [y for _, y in points(chart.panels[0], OK, THICK, dashed=True)]
     assert (heights[0], heights[-1]) == (0, HEIGHT)
-    assert "A loss outside 1e-05 to 1000 is drawn at the edge." in chart.notes
+    assert "A loss outside 1 to 1000 is drawn at the edge." in chart.notes
 
 
 def test_the_text_alternative_states_the_result(first: Table, chart: Chart) -> None:
@@ -315,3 +316,50 @@ def test_an_anchor_is_a_word_and_names_the_column_only_where_there_are_several()
     assert charts.anchor(one, one.cells[5]) == "table1-exclusive_gating_-6"
     assert charts.anchor(two, two.cells[0]) == "table2-original-ResNet-110"
     assert charts.anchor(one, replace(one.cells[0], row='a "b> c')) == "table1-a_b_c"
+
+
+@pytest.mark.parametrize(
+    ("losses", "axis", "marks"),
+    [
+        ([], (0.1, 1.0), [0.1, 0.2, 0.3, 0.5, 1.0]),
+        ([2.3], (2.0, 3.0), [2.0, 3.0]),
+        ([2.0, 2.0], (2.0, 3.0), [2.0, 3.0]),
+        ([1.2, 2.4], (1.0, 3.0), [1.0, 2.0, 3.0]),
+        ([0.04, 2.4], (0.03, 3.0), [0.03, 0.1, 0.3, 1.0, 3.0]),
+        ([0.002, 2.4], (0.001, 10.0), [0.001, 0.01, 0.1, 1.0, 10.0]),
+        ([1e-9], (1e-5, 2e-5), [1e-5, 2e-5]),
+        ([1e30], (1e3, 2e3), [1e3, 2e3]),
+        ([*[2.0] * 99, 1e30], (2.0, 20.0), [2.0, 3.0, 5.0, 10.0, 20.0]),
+        ([1e-9, *[2.0] * 99], (0.2, 2.0), [0.2, 0.3, 0.5, 1.0, 2.0]),
+    ],
+)
+def test_an_axis_of_losses_is_as_long_as_they_need(
+    losses: list[float], axis: tuple[float, float], marks: list[float]
+) -> None:
+    found = loss_axis(losses)
+    assert found == pytest.approx(axis)
+    assert loss_marks(*found) == pytest.approx(marks)
+
+
+def test_a_short_run_fills_its_panel() -> None:
+    short = replace(run(2.0, 0), loss_curve=tuple((at, 2.4 - 0.06 * at) for at in range(1, 21)))
+    heights = [y for _, y in points(curves(table(cell("original", short))).panels[0], OK, THICK, dashed=True)]
+    assert max(heights) - min(heights) > HEIGHT / 2
+
+
+def test_few_iterations_are_counted_in_whole_ones() -> None:
+    for iterations in (1, 2, 3):
+        svg = curves(table(cell("original", replace(run(2.0, 0, iterations), error=2.0)))).panels[0].svg
+        assert not re.findall(r">\d+m<", svg)  # thousandths of an iteration
+
+
+def test_a_run_of_one_point_that_goes_on_is_a_dot() -> None:
+    begun = replace(run(2.0, 0), status=UNFINISHED, error=None, loss_curve=((1, 2.3),), error_curve=())
+    more = replace(begun, loss_curve=((1, 2.3), (2, 2.2)))
+    assert [curves(table(cell("original", one))).panels[0].svg.count("A2.4,") for one in (begun, more)] == [2, 0]
+
+
+def test_a_run_that_ended_and_whose_number_is_not_taken_yet_has_its_curves() -> None:
+    """As of a view of the test images that is measured afterwards."""
+    chart = curves(table(cell("original", replace(run(2.0, 0), error=None))))
+    assert len(chart.panels) == 1

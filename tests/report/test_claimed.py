@@ -138,8 +138,18 @@ def test_tally_counts_every_claim_once_and_says_at_which_scale() -> None:
     assert numbers[0] == len(told) == sum(numbers[1:])
     assert tally(told, [whole]).endswith("6 confirmed, 3 undecided.")
     words = tally(verdicts_of([small]), [small])
-    assert f" At scale quick ({QUICK.about}), with what stands for the paper's networks and data beside each" in words
-    assert words.endswith("; 4 of the undecided it cannot decide at all.")
+    assert f" Run at scale quick ({QUICK.about}); beside each claim stands what was run for the paper's" in words
+    assert words.endswith(
+        " 4 of them are undecided because this scale cannot decide such a claim, whatever its runs show."
+    )
+
+
+def test_tally_of_one_claim_is_in_the_singular() -> None:
+    small = table1(3, scale="quick")
+    (one,) = (verdict for verdict in verdicts_of([small]) if verdict.claim.id == "H1a")
+    words = tally([one], [small])
+    assert words.startswith("One claim of the paper is about these tables: undecided. Run at scale quick (")
+    assert words.endswith(" It is undecided because this scale cannot decide such a claim, whatever its runs show.")
 
 
 def test_claim_that_a_scale_cannot_decide_is_undecided_whatever_its_runs_say() -> None:
@@ -151,7 +161,7 @@ def test_claim_that_a_scale_cannot_decide_is_undecided_whatever_its_runs_say() -
         for identifier in beyond:
             one = judged[identifier]
             assert (one.verdict, one.holm_for, one.holm_against) == (UNDECIDED, None, None)
-            assert one.doubt == f"scale quick cannot decide it: {QUICK.undecidable[identifier]}"
+            assert one.doubt == f"scale quick cannot decide it, since {QUICK.undecidable[identifier]}"
             line = line_of(one, {})
             assert "12 seeds" in line
             assert one.doubt in line
@@ -165,11 +175,9 @@ def test_why_a_scale_cannot_decide_is_not_said_of_settings_that_are_not_its_own(
     own = table1(3, scale="quick")
     changed = replace(own, changes=("training.iterations=40",))
     doubt = by_id([changed])["H1c"].doubt
-    assert doubt == (
-        f"scale quick cannot decide it with its own settings, where {QUICK.undecidable['H1c']}, "
-        "nor was it tried with training.iterations=40"
-    )
-    assert f"At scale quick ({QUICK.about}; set here: training.iterations=40)" in tally(
+    assert doubt == f"scale quick cannot decide it even with its own settings, since {QUICK.undecidable['H1c']}"
+    assert line_of(by_id([changed])["H1c"], {}).count("training.iterations=40") == 1
+    assert f"Run at scale quick ({QUICK.about}; set here: training.iterations=40)" in tally(
         verdicts_of([changed]), [changed]
     )
     assert "set here" not in tally(verdicts_of([own]), [own])
@@ -190,11 +198,11 @@ def test_verdict_says_what_stands_for_the_paper_s_networks_and_data() -> None:
     changes = ("network.depth=8", "training.lr=0.01")
     set_otherwise = by_id([replace(table1(10, scale="quick"), changes=changes)])["H2a"]
     assert set_otherwise.run_as == (
-        "run with network.depth=8, training.lr=0.01, with which nothing was tried at scale quick, "
+        "run with network.depth=8, training.lr=0.01, not tried at scale quick, "
         "whose own settings have 56 layers for ResNet-110, digits for CIFAR-10"
     )
     of_the_paper = by_id([replace(table1(10, scale="paper"), changes=changes[:1])])["H2a"]
-    assert of_the_paper.run_as == "run with network.depth=8, with which nothing was tried at scale paper"
+    assert of_the_paper.run_as == "run with network.depth=8, not tried at scale paper"
     deep = claim_of("H7a")
     cells = [cell(row, result(0, 6.0, early_loss=1.0), column=column) for _, row, column in deep.cells]
     found = by_id([table(*cells, name="table3", scale="laptop")])["H7a"]

@@ -29,10 +29,10 @@ def ceiling(errors: Errors, *, test_images: int | None = None) -> str | None:
     if len(medians) < 2 or math.isinf(max(medians)):
         return None
     if max(medians) <= CEILING_ERROR:
-        return f"all {len(medians)} rows are at 99% accuracy or more: a ceiling, where rows cannot be told apart"
+        return f"{_all(medians)} rows are at 99% accuracy or more: a ceiling, where rows cannot be told apart"
     if test_images and max(medians) - min(medians) <= 100 / test_images * (1 + 1e-9):
         return (
-            f"all {len(medians)} rows are within one of {test_images} test images of the best: a ceiling, where rows "
+            f"{_all(medians)} rows are within one of {test_images} test images of the best: a ceiling, where rows "
             "cannot be told apart"
         )
     return None
@@ -43,7 +43,11 @@ def floor(errors: Errors) -> str | None:
     medians = _medians(errors)
     if len(medians) < 2 or min(medians) <= FAIL_ABOVE:
         return None
-    return f"all {len(medians)} rows fail, above {FAIL_ABOVE:g}%: rows that fail cannot be told apart"
+    return f"{_all(medians)} rows fail, above {FAIL_ABOVE:g}%: rows that fail cannot be told apart"
+
+
+def _all(medians: Sequence[float]) -> str:
+    return "both" if len(medians) == 2 else f"all {len(medians)}"
 
 
 @dataclass(frozen=True, kw_only=True)

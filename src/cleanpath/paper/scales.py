@@ -217,7 +217,7 @@ QUICK = Scale(
     undecidable={
         **dict.fromkeys(
             ("H1a", "H1b", *_OF_ORDER),
-            "it cannot show the order of rows that train, as gating at −6 and −7 does here",
+            "it cannot order rows that train: gating at −6 and −7, which suffers in the paper, does not here",
         ),
         **dict.fromkeys(_OF_OVERFITTING, "300 iterations are too few to overfit"),
     },

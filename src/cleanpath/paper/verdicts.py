@@ -240,10 +240,11 @@ def seeds_to_contradict(claim: Claim, number_of_claims: int, alpha: float = 0.05
 def _few(n: int, needed: int, against: int, family: int) -> str:
     """What so many seeds cannot do to a claim, whatever they show; nothing if they are enough for both."""
     wanted = []
+    one, this = ("it", "it") if family == 1 else (f"one of {family}", "this one")
     if n < needed:
-        wanted.append(f"{needed} are needed to confirm one of {family}")
+        wanted.append(f"{needed} are needed to confirm {one}")
     if n < against and against > needed:
-        wanted.append(f"{against} to contradict this one" if wanted else f"{against} are needed to contradict this one")
+        wanted.append(f"{against} {'' if wanted else 'are needed '}to contradict {this}")
     return f"{_seeds(n)}, and {', '.join(wanted)}" if wanted else ""
 
 
@@ -359,7 +360,7 @@ def _found(claim: Claim, verdict: str, result: Result, labels: Labels) -> str:
     if len(comparison.cells) > 2:
         return f"{comparison.name}: difference {_span(result, digits)}"
     sides = zip(_sides(comparison, labels), result.medians, strict=True)
-    left, right = (f"{words} {in_numbers(middle, digits)}" for words, middle in sides)
+    left, right = (f"{words} ({in_numbers(middle, digits)})" for words, middle in sides)
     if claim.margin:
         return f"{left} and {right}, margin {in_numbers(claim.margin, digits)}: difference {_span(result, digits)}"
     if verdict == UNDECIDED:
@@ -383,12 +384,13 @@ def _sides(contrast: Contrast, labels: Labels) -> list[str]:
     columns = [column for _, _, column in cells]
     if columns[0] == columns[1]:
         return rows
-    return columns if rows[0] == rows[1] else [f"{row}, {column}," for row, column in zip(rows, columns, strict=True)]
+    return columns if rows[0] == rows[1] else [f"{row}, {column}" for row, column in zip(rows, columns, strict=True)]
 
 
 def in_numbers(value: float, digits: int) -> str:
     """A number with so many decimals, as sentences have it."""
-    return f"{value:.{digits}f}".replace("-inf", "−∞").replace("inf", "∞").replace("-", "−")
+    zero = f"{0:.{digits}f}"
+    return f"{value:.{digits}f}".replace(f"-{zero}", zero).replace("-inf", "−∞").replace("inf", "∞").replace("-", "−")
 
 
 def _plain(value: float) -> float | str:

@@ -14,6 +14,7 @@ import altair as alt
 
 from cleanpath.paper.published import FAIL, FAIL_ABOVE
 from cleanpath.report.lines import MOST_LINES, MOST_SINGLE, POINTS, Curve, Lines, finite
+from cleanpath.report.loss_axis import loss_axis, loss_marks
 from cleanpath.report.table import DIVERGED, EXTERNAL, FAILED, MISSING, UNFINISHED, Cell, Table
 from cleanpath.report.vega import FONT, named, to_svg
 
@@ -28,10 +29,14 @@ WORDS = {
 }
 # Contrast of at least 3 on white and on the dark page; the status is also a word, so no line depends on its colour.
 REFERENCE = "#7f7f7f"
-COLOURS = {"ok": "#0072B2", UNFINISHED: "#0072B2", FAIL: "#D55E00", DIVERGED: "#D55E00", FAILED: "#D55E00"}
+COLOURS = {
+    **dict.fromkeys(("ok", UNFINISHED, MISSING), "#0072B2"),
+    FAIL: "#D55E00",
+    DIVERGED: "#D55E00",
+    FAILED: "#D55E00",
+}
 THIN, MIDDLE, THICK = 0.7, 1.4, 2.0
 ROWS = 20  # that the table behind a panel has of a curve, where the error was not measured more often
-LOSS_LIMITS = (1e-5, 1e3)  # what lies beyond is drawn at the edge
 _WIDTH, _HEIGHT, _MARGIN = 262, 92, 40  # the margin has room for 0.0001
 _PARTS = ("reference", "seeds", "median")
 
@@ -94,9 +99,8 @@ def curves(table: Table) -> Chart:
         if _has_curves(cell)
     }
     axes = _axes([of[_key(cell)] for cell in drawn])
-    return Chart(
-        panels=tuple(_panel(table, cell, of, axes) for cell in drawn), notes=tuple(_notes(table, drawn, of, group))
-    )
+    notes = _notes(table, drawn, of, group, axes)
+    return Chart(panels=tuple(_panel(table, cell, of, axes) for cell in drawn), notes=tuple(notes))
 
 
 def anchor(table: Table, cell: Cell | None = None) -> str:
@@ -156,12 +160,10 @@ def _drawn(lines: Lines, reference: Lines | None) -> _Drawn:
 
 
 def _axes(drawn: Sequence[_Curves]) -> _Axes:
-    losses = [value for one in drawn for _, curve in one.loss.means for _, value in curve if 0 < value < math.inf]
-    low = max(min(losses, default=0.1), LOSS_LIMITS[0])
-    high = min(max(losses, default=1.0), LOSS_LIMITS[1])
+    losses = sorted(v for one in drawn for _, curve in one.loss.means for _, v in curve if 0 < v < math.inf)
     return _Axes(
         last=max((curve[-1][0] for one in drawn for lines in (one.loss, one.error) for curve in lines.raw), default=1),
-        loss=(10.0 ** math.floor(math.log10(low)), 10.0 ** math.ceil(math.log10(max(high, 1.001 * low)))),
+        loss=loss_axis(losses),
     )
 
 
@@ -169,10 +171,15 @@ def _svg(error: _Drawn, loss: _Drawn, colour: str, axes: _Axes) -> str:
     """The views that have lines, one above the other, drawn by Vega from numbers alone."""
     views = {"error": error, "loss": loss}
     data = {f"{view}_{part}": _values(getattr(lines, part)) for view, lines in views.items() for part in _PARTS}
-    data |= {f"{view}_end": _values([line[-1:] for line in lines.median]) for view, lines in views.items()}
+    data |= {f"{view}_end": _values(_dots(lines)) for view, lines in views.items()}
     data["limit"] = [{"x": 0, "to": axes.last, "y": FAIL_ABOVE}]
     present = tuple(view for view, lines in views.items() if lines)
     return to_svg({**_specification(colour, axes, present), "datasets": data})
+
+
+def _dots(lines: _Drawn) -> list[Curve]:
+    """Where the median ends, and runs of one point, which are no line."""
+    return [*(line[-1:] for line in lines.median), *(line for line in lines.seeds if len(line) == 1)]
 
 
 @cache
@@ -200,12 +207,11 @@ def _error_view(colour: str, axes: _Axes, *, last: bool) -> alt.LayerChart:
 
 
 def _loss_view(colour: str, axes: _Axes) -> alt.LayerChart:
-    """Whole decades, dashed as in the paper."""
-    low, high = (round(math.log10(limit)) for limit in axes.loss)
+    """Dashed as in the paper."""
     scale = alt.Scale(type="log", domain=list(axes.loss), nice=False, clamp=True)
     # 0.00001 is wider than the margin where a browser's letters are wider than Vega's.
     words = "datum.value < 0.001 ? format(datum.value, '~e') : format(datum.value, '~g')"
-    decades = axis(values=[10.0**power for power in range(low, high + 1)], labelExpr=words)
+    decades = axis(values=loss_marks(*axes.loss), labelExpr=words)
     y = alt.Y("y:Q", scale=scale, axis=decades)
     marks = _marks("loss", colour, _across(axes.last, labels=True), y, dash=[4, 2])
     return _view("training loss, log scale", marks)
@@ -238,7 +244,9 @@ def _values(lines: Sequence[Curve]) -> list[dict[str, float]]:
 def _across(last: int, *, labels: bool) -> alt.X:
     scale = alt.Scale(domain=[0, last], nice=False)
     title = "iteration" if labels else None
-    return alt.X("x:Q", scale=scale, axis=axis(labels=labels, ticks=labels, title=title, tickCount=4, format="~s"))
+    return alt.X(
+        "x:Q", scale=scale, axis=axis(labels=labels, ticks=labels, title=title, tickCount=4, tickMinStep=1, format="~s")
+    )
 
 
 def axis(**settings: Any) -> alt.Axis:
@@ -269,7 +277,9 @@ def runs(n: int) -> str:
     return "one run" if n == 1 else f"{n or 'no'} runs"
 
 
-def _notes(table: Table, drawn: Sequence[Cell], of: Mapping[tuple[str, str], _Curves], group: int) -> list[str]:
+def _notes(
+    table: Table, drawn: Sequence[Cell], of: Mapping[tuple[str, str], _Curves], group: int, axes: _Axes
+) -> list[str]:
     notes, losses = [], [of[_key(cell)].loss for cell in drawn]
     if group > 1:
         notes.append(f"Each point of the training loss is the mean of {group} recorded values, at the last of them.")
@@ -282,8 +292,9 @@ def _notes(table: Table, drawn: Sequence[Cell], of: Mapping[tuple[str, str], _Cu
         notes.append("The tables behind the panels have some of these points; metrics.jsonl in a run's folder has all.")
     if any(len(lines.raw) > MOST_SINGLE for lines in losses):
         notes.append(f"Of more than {MOST_SINGLE} runs these tables have the median and the range of those that ended.")
-    if any(not LOSS_LIMITS[0] <= value <= LOSS_LIMITS[1] for value in values if -math.inf < value < math.inf):
-        notes.append(f"A loss outside {LOSS_LIMITS[0]:g} to {LOSS_LIMITS[1]:g} is drawn at the edge.")
+    low, high = axes.loss
+    if any(not 0.999 * low <= value <= 1.001 * high for value in values if -math.inf < value < math.inf):
+        notes.append(f"A loss outside {low:g} to {high:g} is drawn at the edge.")
     if math.inf in values or -math.inf in values:
         notes.append("A line ends where its value is not finite.")
     absent = [cell for cell in table.cells if cell not in drawn and cell.quantity == "error" and not cell.external]

@@ -5,7 +5,7 @@ The claims are `paper.hypotheses`, how they are judged is docs/claims.md. Never 
 
 import math
 from collections import Counter
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import groupby
 from typing import Any
@@ -53,7 +53,7 @@ class Column:
     def sentences(self) -> tuple[str, ...]:
         """In words, without what cannot be said."""
         order = self.agreement.in_words() if self.agreement is not None and self.agreement.n else ""
-        beside = [f"{one.in_words}." for one in self.own]
+        beside = [one.in_words for one in self.own]
         return tuple(sentence for sentence in (self.ceiling, order, *beside) if sentence)
 
     def to_data(self) -> dict[str, Any]:
@@ -106,14 +106,10 @@ def verdicts_of(tables: Sequence[Table]) -> list[Verdict]:
     return [replace(one, run_as=_run_as(one.claim, scales, changes)) if one.results else one for one in verdicts]
 
 
-def _undecidable(scale: Scale, claim: Claim, changes: Iterable[str]) -> str:
+def _undecidable(scale: Scale, claim: Claim, changes: Collection[str]) -> str:
     """Why a scale cannot decide a claim; what it says of its own settings is not said of others."""
-    reason = scale.undecidable[claim.id]
-    if told := ", ".join(changes):
-        return (
-            f"scale {scale.name} cannot decide it with its own settings, where {reason}, nor was it tried with {told}"
-        )
-    return f"scale {scale.name} cannot decide it: {reason}"
+    own = " even with its own settings" if changes else ""
+    return f"scale {scale.name} cannot decide it{own}, since {scale.undecidable[claim.id]}"
 
 
 def _scales(tables: Sequence[Table]) -> dict[str, Scale]:
@@ -130,7 +126,7 @@ def _run_as(claim: Claim, scales: Mapping[str, Scale], changes: Mapping[str, Seq
         found = stand_ins(some, scale)
         if other := ", ".join(dict.fromkeys(one for table, _, _ in some for one in changes[table])):
             own = f", whose own settings have {found}" if found else ""
-            told.append(f"run with {other}, with which nothing was tried at scale {scale.name}{own}")
+            told.append(f"run with {other}, not tried at scale {scale.name}{own}")
         elif found:
             told.append(f"run with {found}")
     return "; ".join(told)
@@ -185,16 +181,23 @@ def tally(verdicts: Sequence[Verdict], tables: Sequence[Table]) -> str:
         return "No claim of the paper is decided by these tables alone."
     counts = Counter(one.verdict for one in verdicts)
     said = ", ".join(f"{counts[word]} {word.replace('_', ' ')}" for word in VERDICTS if counts[word])
+    if len(verdicts) == 1:
+        counted = f"One claim of the paper is about these tables: {said.removeprefix('1 ')}."
+    else:
+        counted = f"{len(verdicts)} claims of the paper are about these tables: {said}."
     scales = {scale.name: scale for scale in _scales(tables).values() if scale.undecidable}
+    if not scales:
+        return counted
     changed = dict.fromkeys(change for table in tables for change in table.changes)
     told = f"; set here: {', '.join(changed)}" if changed else ""
-    small = [f"scale {name} ({scale.about}{told})" for name, scale in scales.items()]
-    counted = f"Of {len(verdicts)} claims of the paper that these tables can decide: {said}."
-    if not small:
-        return counted
+    small = " and ".join(f"scale {name} ({scale.about}{told})" for name, scale in scales.items())
     beyond = sum(one.verdict == UNDECIDED and one.holm_for is None for one in verdicts)
-    words = f"; {beyond} of the undecided it cannot decide at all" if beyond else ""
-    return f"{counted} At {' and '.join(small)}, with what stands for the paper's networks and data beside each{words}."
+    sentences = [counted, f"Run at {small}; beside each claim stands what was run for the paper's networks and data."]
+    if beyond:
+        which = "these scales" if len(scales) > 1 else "this scale"
+        them = "It is" if len(verdicts) == 1 else "One of them is" if beyond == 1 else f"{beyond} of them are"
+        sentences.append(f"{them} undecided because {which} cannot decide such a claim, whatever its runs show.")
+    return " ".join(sentences)
 
 
 def contradicted(verdicts: Sequence[Verdict]) -> bool:

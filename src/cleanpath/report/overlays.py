@@ -17,7 +17,6 @@ from cleanpath.measures import by_unit
 from cleanpath.paper.parts import ITERATION, LAYER, RANK, UNIT, Overlay
 from cleanpath.paper.published import FAIL_ABOVE
 from cleanpath.report.charts import (
-    LOSS_LIMITS,
     THICK,
     WORDS,
     anchor,
@@ -26,6 +25,7 @@ from cleanpath.report.charts import (
     runs,
 )
 from cleanpath.report.lines import POINTS, Curve, Lines
+from cleanpath.report.loss_axis import LOSS_LIMITS
 from cleanpath.report.table import Cell, Table, number
 from cleanpath.report.vega import named, to_svg
 
@@ -95,7 +95,8 @@ def _of_errors(cell: Cell) -> bool:
 def _measured(cell: Cell, across: str) -> Curve:
     """The median over the runs of a line that was measured on them."""
     name = by_unit(cell.quantity) if across == UNIT else cell.quantity
-    each = [dict(seed.series[name]) for seed in cell.seeds if seed.series.get(name)]
+    lines = [seed.series.get(name, ()) for seed in cell.seeds]
+    each = [known for line in lines if (known := {at: value for at, value in line if math.isfinite(value)})]
     shared = sorted(set.intersection(*map(set, each))) if each else []
     line = [(at, statistics.median(values[at] for values in each)) for at in shared]
     if across == RANK:

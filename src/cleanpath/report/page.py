@@ -4,7 +4,7 @@ The page loads nothing, runs nothing, and is read in a browser, in the dark and 
 """
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import takewhile
 
@@ -23,7 +23,7 @@ from cleanpath.report.drawing import Drawn, unit_drawing
 from cleanpath.report.heading import heading, name_of
 from cleanpath.report.overlays import Together, overlays
 from cleanpath.report.standing import Standing
-from cleanpath.report.table import DIVERGED, FAILED, Cell, Table, clock, number, spread
+from cleanpath.report.table import DIVERGED, FAILED, MISSING, UNFINISHED, Cell, Table, clock, number, spread
 from cleanpath.report.table_text import about_intervals, interval, interval_head
 
 # A status is a word, a shape and a colour: two of them are left for who does not see the third.
@@ -91,12 +91,14 @@ def page(  # noqa: PLR0913 (keyword options)
     drawings: Mapping[str, Sequence[Drawn]] | None = None,
     standing: Standing | None = None,
     own: Sequence[str] = (),
+    awaited: Collection[tuple[str, str]] = (),
 ) -> str:
     """The complete HTML; `facts` are printed as they are (versions, threads, commit, time), `command` made the page.
 
     The verdicts are those of the tables, if none are given. `beginnings` are the networks at their initialisation, by
     run, `drawings` the units that a figure shows, by table. With a `standing` the page says how far the runs are, and
-    loads itself anew. `own` are the names of files of a user's units among the rows.
+    loads itself anew. `own` are the names of files of a user's units among the rows, `awaited`
+    the columns, by table, of which a grid that goes on makes what is not there yet.
     """
     environment = Environment(
         loader=PackageLoader("cleanpath.report"),
@@ -107,7 +109,10 @@ def page(  # noqa: PLR0913 (keyword options)
     )
     environment.globals = {"shapes": SHAPES, "words": WORDS, "svg": _svg, "anchor": anchor, "fail_above": FAIL_ABOVE}
     environment.globals |= {"letters": LETTERS, "number": number, "clock": clock}
-    sections = [_section(table, beginnings or {}, (drawings or {}).get(table.name, ())) for table in tables]
+    sections = [
+        _section(table, beginnings or {}, (drawings or {}).get(table.name, ()), _awaited(table, awaited))
+        for table in tables
+    ]
     judged = verdicts_of(tables) if verdicts is None else verdicts
     return environment.get_template("page.html").render(
         sections=sections,
@@ -125,13 +130,22 @@ def page(  # noqa: PLR0913 (keyword options)
     )
 
 
-def answer(table: Table) -> tuple[str, ...]:
+def _awaited(table: Table, awaited: Collection[tuple[str, str]]) -> Collection[Cell]:
+    """The cells of a table whose runs a grid is about to make, or to end."""
+    return [
+        cell
+        for cell in table.cells
+        if (table.name, cell.column) in awaited and any(seed.status in (MISSING, UNFINISHED) for seed in cell.seeds)
+    ]
+
+
+def answer(table: Table, awaited: Collection[Cell] = ()) -> tuple[str, ...]:
     """Which rows do here what the paper says of them, and which do not: sentences from the data, the counts first."""
     if not table.cells:
         return ("A drawing of units, of which nothing is trained.",)
     run = [cell for cell in table.cells if cell.n]
     if not run:
-        return (f"Nothing has a result yet; {_fill(table)} fills it.",)
+        return ("Nothing has a result yet." if awaited else f"Nothing has a result yet; {_fill(table)} fills it.",)
     absent = names_of(table, [cell for cell in table.cells if not cell.n and not cell.external])
     told = [cell for cell in run if cell.paper is not None and cell.judged]
     sentences = [
@@ -218,13 +232,15 @@ def _seeds(run: Sequence[Cell]) -> str:
     return f"{each[0].upper()}{each[1:]} per row, each with its own seed" if counts[-1] > 1 else "One run per row"
 
 
-def _section(table: Table, beginnings: Mapping[str, Beginning], drawn: Sequence[Drawn]) -> _Section:
+def _section(
+    table: Table, beginnings: Mapping[str, Beginning], drawn: Sequence[Drawn], awaited: Collection[Cell]
+) -> _Section:
     chart = curves(table)
     return _Section(
         table=table,
         name=name_of(table),
-        answer=answer(table),
-        lines=tuple(_line(table, index) for index in range(len(table.cells))),
+        answer=answer(table, awaited),
+        lines=tuple(_line(table, index, awaited) for index in range(len(table.cells))),
         interval_head=interval_head(table.cells).replace(" < ", "\u00a0<\u00a0"),
         limits=tuple(_limits(table)),
         troubles=tuple(_troubles(table)),
@@ -253,10 +269,10 @@ def _started(table: Table, cell: Cell, beginnings: Mapping[str, Beginning]) -> t
     return gains_drawing(one, key=f"{key}-start", title=f"{name}, at initialisation"), unit
 
 
-def _line(table: Table, index: int) -> _Line:
+def _line(table: Table, index: int, awaited: Collection[Cell]) -> _Line:
     cell = table.cells[index]
     words, same = verdict(cell)
-    why, command = _filling(table, cell)
+    why, command = _filling(table, cell, awaited)
     asked = len(cell.seeds)
     return _Line(
         cell=cell,
@@ -269,24 +285,26 @@ def _line(table: Table, index: int) -> _Line:
         status=WORDS[cell.status],
         verdict=words,
         same=same,
-        gap=_gap(table, index),
+        gap=_gap(table, index, awaited),
         why=why,
         command=command,
     )
 
 
-def _gap(table: Table, index: int) -> int:
+def _gap(table: Table, index: int, awaited: Collection[Cell]) -> int:
     """How many rows without a result begin here: one cell says for all of them how they are filled."""
-    fillings = [None if cell.n else _filling(table, cell) for cell in table.cells]
+    fillings = [None if cell.n else _filling(table, cell, awaited) for cell in table.cells]
     if fillings[index] is None or (index and fillings[index - 1] == fillings[index]):
         return 0
     return len(list(takewhile(lambda filling: filling == fillings[index], fillings[index:])))
 
 
-def _filling(table: Table, cell: Cell) -> tuple[str, str]:
+def _filling(table: Table, cell: Cell, awaited: Collection[Cell]) -> tuple[str, str]:
     """Why a row has no number of ours, and the command that fills it."""
     if cell.external:
         return "another method", ""
+    if cell in awaited:
+        return "to come", ""
     return (cell.left_out, cell.fill) if cell.left_out else ("", table.fill)
 
 

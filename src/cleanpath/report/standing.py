@@ -59,21 +59,25 @@ class Standing:
         """Of all runs together."""
         return sum(one.images_per_second or 0.0 for one in self.underway)
 
+    @property
+    def heading(self) -> str:
+        """What goes on, in few words."""
+        if self.over:
+            return "All runs have ended" if self.failed else "All runs are done"
+        return "Nobody trains" if self.idle else "Runs go on" if self.underway else "Runs are awaited"
+
     def in_words(self) -> str:
         """One sentence."""
+        going = len(self.underway)
         parts = [
             f"{self.ended} of {self.total} {'run is' if self.total == 1 else 'runs are'} done",
             *([f"{len(self.failed)} crashed"] if self.failed else []),
-            *(
-                []
-                if self.idle
-                else [f"{len(self.underway) or 'none'} {'goes' if len(self.underway) == 1 else 'go'} on"]
-            ),
+            *([] if self.idle or self.over else [f"{going or 'none'} {'goes' if going == 1 else 'go'} on"]),
             *([f"{self.waiting} {'waits' if self.waiting == 1 else 'wait'}"] if self.waiting else []),
-            *([f"{self.images_per_second:,.0f} images per second"] if self.underway else []),
+            *([f"{self.images_per_second:,.0f} images per second"] if self.images_per_second else []),
         ]
         if self.idle:
-            return f"{', '.join(parts)}; nobody trains any more: no process holds any of the runs."
+            return f"{', '.join(parts)}; nobody trains: no process holds any of the runs."
         left = math.nan if self.seconds_left is None else self.seconds_left
         told = f"; about {clock(left)} left" if math.isfinite(left) else "" if self.over else "; time left not known"
         return f"{', '.join(parts)}{told}."
