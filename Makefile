@@ -4,7 +4,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 STAMP := .venv/stamp-$(shell cat pyproject.toml constraints.txt | cksum | tr ' ' '-')
 
-.PHONY: demo test slow check wheel setup clean
+.PHONY: demo test slow bench check wheel setup clean
 
 demo: setup  ## Tables 1 and 2 of the paper in minutes, on data that needs no download.
 	$(BIN)/cleanpath reproduce table1 table2 --scale quick --columns first --seeds 1
@@ -14,6 +14,9 @@ test: setup  ## The default tier of the tests.
 
 slow: setup  ## The tests that take minutes.
 	$(BIN)/python -m pytest -m slow
+
+bench: setup  ## Figures of speed, each beside what it is claimed to be; no GPU.
+	$(BIN)/python -m benchmarks.bench
 
 check: setup  ## Lint, format and types.
 	$(BIN)/ruff check .

@@ -1,0 +1,42 @@
+"""All figures of speed that need no GPU, one script after another; what `make bench` runs.
+
+    python -m benchmarks.bench            all of them
+    python -m benchmarks.bench grid       some
+
+Writes results/bench.json, from which `python docs/generate.py` makes the first table of benchmarks/README.md. A script
+that is not asked for keeps its figures, each with the machine and the day that they are of.
+"""
+
+import argparse
+import json
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+RESULTS = Path("results/bench.json")
+SCRIPTS = ("startup", "augmentation", "image_folders", "records_cost", "grid", "imagenet50")
+
+
+def main() -> None:
+    """Run, print, write."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("scripts", nargs="*", metavar="SCRIPT", help=", ".join(SCRIPTS))
+    asked = parser.parse_args().scripts or SCRIPTS
+    if strange := [name for name in asked if name not in SCRIPTS]:
+        sys.exit(f"no benchmark '{strange[0]}'; choose of {', '.join(SCRIPTS)}")
+    found: dict[str, Any] = json.loads(RESULTS.read_text(encoding="utf-8")) if RESULTS.is_file() else {}
+    for name in asked:
+        command = [sys.executable, "-m", f"benchmarks.{name}", "--json"]
+        print("python -m", *command[2:-1], flush=True)
+        done = subprocess.run(command, stdout=subprocess.PIPE, check=True, encoding="utf-8")
+        found[name] = {**json.loads(done.stdout), "date": time.strftime("%Y-%m-%d")}
+        for one in found[name]["figures"]:
+            print(f"  {one['what']}: {one['value']:.3g} {one['unit']}", flush=True)
+        text = json.dumps({key: found[key] for key in SCRIPTS if key in found}, ensure_ascii=False, indent=1)
+        RESULTS.write_text(f"{text}\n", encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()
