@@ -463,3 +463,10 @@ def test_figure_draws_its_units() -> None:
     figures = list(reader.at("figure2").all("figure"))
     assert [next(one.all("figcaption")).text for one in figures] == [f"({letter}) {HOSTILE}" for letter in "ab"]
     assert len({next(one.all("svg")).attributes["aria-labelledby"] for one in figures}) == 2
+
+
+def test_what_was_set_is_text_in_heading_and_count() -> None:
+    html = page([replace(paper_table("table1"), changes=(f"data.name={HOSTILE}",))], FACTS, COMMAND)
+    assert "<script" not in html
+    assert "<img" not in html
+    assert Reader(html).root.text.count(f"data.name={HOSTILE}") >= 3

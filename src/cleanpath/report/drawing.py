@@ -196,7 +196,7 @@ class _Canvas:
             if marked and box.broken:
                 self.cross(x, y + _CROSSED // 2)
             elif marked:
-                self.words.append(f'<text x="{x + 10}" y="{y + _CROSSED // 2 + 4}">identity now</text>')
+                self.words.append(f'<text x="{x + 4}" y="{y + _CROSSED // 2 + 4}">identity now</text>')
             y += _CROSSED if marked else _GAP
             self.box(x, y, box)
             y += _HIGH

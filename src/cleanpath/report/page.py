@@ -4,6 +4,7 @@ The page loads nothing, runs nothing, and is read in a browser, in the dark and 
 """
 
 import math
+import re
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import takewhile
@@ -119,7 +120,7 @@ def page(  # noqa: PLR0913 (keyword options)
         facts=facts,
         command=command,
         heading=heading(tables, own),
-        tally=tally(judged, tables),
+        tally=re.split(r" (?=Run at )", tally(judged, tables), maxsplit=1),
         hypotheses=claims_shown(tables, judged),
         intervals=about_intervals([cell for table in tables for cell in table.cells]),
         standing=standing,
