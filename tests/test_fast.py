@@ -223,6 +223,82 @@ def test_groups_are_found_in_networks_and_nothing_is_left_of_them() -> None:
     ], "channels come in whole vectors"
 
 
+def chain(activation: nn.Module | None = None) -> nn.Sequential:
+    torch.manual_seed(0)
+    parts = [
+        part
+        for _ in range(2)
+        for part in (nn.BatchNorm2d(16), activation or nn.ReLU(), nn.Conv2d(16, 16, 3, padding=1, bias=False))
+    ]
+    return nn.Sequential(*parts).to(memory_format=torch.channels_last)
+
+
+def assert_near(row: nn.Sequential, found: Tensor) -> None:
+    expected = copy.deepcopy(row)(ONE.batch())
+    assert torch.allclose(found, expected, atol=1e-5, rtol=1e-4)
+
+
+def test_module_that_stands_twice_is_computed_twice() -> None:
+    row = chain(nn.ReLU())
+    with Fused(row)():
+        assert_near(chain(), row(ONE.batch()))
+
+
+def test_slices_and_copies_made_within_a_step_are_plain() -> None:
+    row = chain()
+    with Fused(row)():
+        assert_near(chain(), row[3:](row[:3](ONE.batch())))
+        assert_near(chain(), copy.deepcopy(row)(ONE.batch()))
+
+
+def test_layer_that_was_put_in_later_is_the_one_that_counts() -> None:
+    row = chain()
+    fused = Fused(row)
+    row[5] = nn.Identity()
+    with fused():
+        found = row(ONE.batch())
+    other = chain()
+    other[5] = nn.Identity()
+    assert_near(other, found)
+
+
+def test_what_torch_refuses_is_refused_by_torch() -> None:
+    row = chain()
+    x = torch.randn(2, 8, 5, 5).contiguous(memory_format=torch.channels_last)
+    with Fused(row)(), pytest.raises(RuntimeError, match="16"):
+        row(x)
+
+
+def test_default_dtype_and_switched_off_statistics_are_those_of_torch() -> None:
+    row = chain()
+    row[0].track_running_stats = False
+    before = {name: buffer.clone() for name, buffer in row[0].named_buffers()}
+    torch.set_default_dtype(torch.float64)
+    try:
+        with Fused(row)():
+            x = ONE.batch().float().requires_grad_()
+            y = row(x)
+            y.sum().backward()
+    finally:
+        torch.set_default_dtype(torch.float32)
+    assert y.dtype == torch.float32
+    assert x.grad is not None
+    assert x.grad.dtype == torch.float32
+    assert all(torch.equal(buffer, before[name]) for name, buffer in row[0].named_buffers())
+
+
+def test_hooks_on_what_is_saved_may_lay_it_out_otherwise() -> None:
+    found = []
+    for hooked in (False, True):
+        row, x = chain(), ONE.batch().requires_grad_()
+        pack = (lambda t: t.contiguous()) if hooked else (lambda t: t)
+        with torch.autograd.graph.saved_tensors_hooks(pack, lambda t: t), Fused(row)():
+            y = row(x)
+        y.mul(direction(y)).sum().backward()
+        found.append([x.grad, *(p.grad for p in row.parameters())])
+    assert all(torch.equal(one, other) for one, other in zip(*found, strict=True) if one is not None)
+
+
 def groups(row: nn.Sequential) -> list[Group]:
     return [part for parts in Fused(row)._rows.values() for part in parts if isinstance(part, Group)]
 

@@ -116,15 +116,6 @@ def test_lock_of_another_host_that_was_renewed_is_not(tmp_path: Path, ago: float
     assert (lock.read_bytes(), lock.stat().st_mtime_ns) == before
 
 
-def test_our_clock_that_jumps_makes_nobody_dead(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    lock = put(tmp_path / "run", ago=30)
-    for jump in (1e9, -1e9):
-        monkeypatch.setattr(time, "time", lambda jump=jump: jump)
-        monkeypatch.setattr(time, "time_ns", lambda jump=jump: int(jump * 1e9))
-        with pytest.raises(HeldError):
-            locking.acquire(lock)
-
-
 def test_clock_of_the_file_system_that_jumps_makes_nobody_dead_who_renews(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

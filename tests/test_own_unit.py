@@ -327,6 +327,7 @@ def test_comments_and_empty_lines_are_no_other_experiment(place: Path) -> None:
         ('x = """a\n\n# b"""\n', 'x = """a\n# b"""\n'),
         ("if a:\n    b\n    c\n", "if a:\n    b\nc\n"),
         ("no python (", "no python (("),
+        ("# a\r# b\nx = 1\ny = 1\n", "# a\r# b\nx = 1\ny = 2\n"),
     ],
 )
 def test_what_only_looks_like_a_comment_is_code(one: str, other: str) -> None:

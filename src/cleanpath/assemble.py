@@ -19,7 +19,7 @@ from cleanpath import devices, networks, settings
 from cleanpath.checkout import commit
 from cleanpath.data.images import Images
 from cleanpath.data.sources import load
-from cleanpath.errors import NonFiniteError, Request, RunError, SettingError, Stopped, UserError
+from cleanpath.errors import KernelsError, NonFiniteError, Request, RunError, SettingError, Stopped, UserError
 from cleanpath.experiment import Data, Experiment, Network, Training
 from cleanpath.keeping import SECONDS_BETWEEN, RunKeeper, checkpoints
 from cleanpath.machine import peak_memory, processor
@@ -242,7 +242,7 @@ def _kernels_of(run: Run, asked: str, training: Training, device: torch.device, 
     except SettingError as error:
         if not begun:
             raise
-        raise RunError(
+        raise KernelsError(
             f"{run.folder} was begun on fused kernels, and its bits would be others with plain ones. {error}: "
             "not for this run, unless it is trained anew with --fresh"
         ) from None

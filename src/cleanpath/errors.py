@@ -6,7 +6,8 @@
     │   ├── UnknownNameError
     │   ├── DataError
     │   └── RunError
-    │       └── HeldError
+    │       ├── HeldError
+    │       └── KernelsError
     ├── NonFiniteError
     ├── RankLostError
     └── Stopped
@@ -57,6 +58,10 @@ class RunError(UserError):
 
 class HeldError(RunError):
     """A run that another process writes, or is just opening."""
+
+
+class KernelsError(RunError):
+    """A run that was begun on kernels which this machine has not, and whose bits would be others."""
 
 
 class NonFiniteError(CleanpathError):

@@ -12,6 +12,7 @@ import os
 import socket
 import threading
 import time
+from collections.abc import Iterable
 from pathlib import Path
 
 from cleanpath.errors import HeldError
@@ -23,20 +24,21 @@ SECONDS_UNTIL_DEAD = 600.0
 _SECONDS_WATCHED = 3 * _SECONDS_BETWEEN
 
 _held: dict[Path, bytes] = {}  # the locks of this process, each with its content
+_watched: dict[Path, tuple[int, float]] = {}  # locks that look dead: as of when, and since when we have known it
 _renewing: dict[int, threading.Thread] = {}  # by process: a fork has no threads of the one that it is of
 
 
 def acquire(lock: Path) -> Path:
     """Create the lock; take it over from a process that is gone. Raises `HeldError` if another has it."""
-    told = {**_here(), "pid": os.getpid(), "started": started(os.getpid())}
     # No two are alike, so that each knows its own: a file system gives a place on the disk to the next file at once.
-    mine = json.dumps({**told, "renewed": _SECONDS_BETWEEN, "key": os.urandom(8).hex()}).encode()
+    told = {**_here(), "pid": os.getpid(), "started": started(os.getpid()), "key": os.urandom(8).hex()}
+    mine = json.dumps({**told, "renewed": _SECONDS_BETWEEN}).encode()
     for _ in range(3):
         if lock.exists():
             _remove_dead(lock)
         with contextlib.suppress(FileExistsError):
-            _create(lock, mine)
             _keep_renewing()
+            _create(lock, mine, told["key"])
             _held[lock] = mine
             return lock
     raise _opened(lock)
@@ -94,9 +96,12 @@ def _renew() -> None:
                     os.utime(lock)  # to what the file system has as now
 
 
-def _create(lock: Path, content: bytes) -> None:
-    """At once with its content: of one that is created empty nobody could tell whether its process is gone."""
-    whole = lock.with_name(f".{lock.name}.{os.getpid()}.new")
+def _create(lock: Path, content: bytes, key: str) -> None:
+    """At once with its content: of one that is created empty nobody could tell whether its process is gone.
+
+    The `key` names the file meanwhile: processes of two hosts may have one number.
+    """
+    whole = lock.with_name(f".{lock.name}.{key}.new")
     try:
         whole.write_bytes(content)
         try:
@@ -113,7 +118,9 @@ def _create(lock: Path, content: bytes) -> None:
 def _here() -> dict[str, str]:
     """Where numbers of processes mean the same: this host, and on it this container."""
     with contextlib.suppress(OSError):
-        return {"host": socket.gethostname(), "processes": str(Path("/proc/self/ns/pid").readlink())}
+        # Two hosts may have one name, and their first containers one number.
+        boot = Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
+        return {"host": socket.gethostname(), "processes": f"{Path('/proc/self/ns/pid').readlink()} {boot}"}
     return {"host": socket.gethostname(), "processes": ""}
 
 
@@ -123,8 +130,12 @@ def _remove_dead(lock: Path) -> None:
     Only who has the system's lock on that very file removes it, and only while it stands there: of many that find a
     dead one, one removes it, and nobody a living one. That lock goes with its process; nothing is left of it.
     """
-    import fcntl
-
+    try:
+        import fcntl
+    except ImportError:  # no POSIX
+        if holder := holder_of(lock):
+            raise HeldError(f"{lock.parent} is being written by {holder}; wait for it, or end it") from None
+        raise HeldError(f"{lock} is of a process that is gone; remove it") from None
     try:
         file = lock.open("r+b")
     except FileNotFoundError:
@@ -148,15 +159,31 @@ def _remove_dead(lock: Path) -> None:
 
 def _is_silent(lock: Path) -> bool:
     """Whether a process of another host has not renewed its lock for long, nor does while it is watched."""
-    before = _renewed(lock)
-    if before is None or _now_there(lock) - before < SECONDS_UNTIL_DEAD * 10**9:
+    before = _looks_dead(lock)
+    if before is None:
         return False
-    until = time.monotonic() + _SECONDS_WATCHED
+    seen, since = _watched.setdefault(lock, (before, time.monotonic()))
+    if seen != before:
+        seen, since = _watched[lock] = before, time.monotonic()
+    until = since + _SECONDS_WATCHED
     while (left := until - time.monotonic()) > 0:
         time.sleep(min(1.0, left))
         if _renewed(lock) != before:
             return False
-    return True
+    return _renewed(lock) == before
+
+
+def watch(locks: Iterable[Path]) -> None:
+    """Begin to watch those that look dead, all at once: whoever then acquires them waits once, not for each."""
+    for lock in locks:
+        if lock.exists() and (before := _looks_dead(lock)) is not None:
+            _watched.setdefault(lock, (before, time.monotonic()))
+
+
+def _looks_dead(lock: Path) -> int | None:
+    """When a lock of another host was renewed last, if that is long ago; else None."""
+    before = _renewed(lock)
+    return None if before is None or _now_there(lock) - before < SECONDS_UNTIL_DEAD * 10**9 else before
 
 
 def _renewed(lock: Path) -> int | None:

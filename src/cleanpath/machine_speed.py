@@ -1,6 +1,6 @@
 """How fast this machine is, measured once and kept: for a second of measuring torch has to start, which takes longer.
 
-speed.json   two probes by machine and versions; in the user's cache folder (`machine.cache`)
+speed.json   two probes by machine and versions; in the user's cache folder (`machine.cache_folder`)
 """
 
 import json

@@ -103,7 +103,10 @@ class Noted(ReadOnce):
         if self.stamps.get("") is None or time.time_ns() - max(changed) < _NANOSECONDS_AT_REST:
             return None
         texts = {name: None if text is None else text.decode(*_ANY_BYTES) for name, text in self._texts.items()}
-        some, loss, error = self.curves
+        try:
+            some, loss, error = self.curves
+        except RunError:  # damaged
+            return None
         curves = [some, *([point[at] for point in curve] for curve in (loss, error) for at in (0, 1))]
         return json.dumps([self.stamps, texts, curves], separators=(",", ":")).encode()
 

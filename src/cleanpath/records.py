@@ -28,14 +28,13 @@ from typing import Any
 from cleanpath import settings
 from cleanpath.errors import HeldError, RunError
 from cleanpath.experiment import Experiment
-from cleanpath.locking import acquire, holder_of, release, remove_left, still_ours
-from cleanpath.writing import write
+from cleanpath.locking import acquire, holder_of, release, remove_left, still_ours, watch
+from cleanpath.writing import remove_torn, write
 
 _EXPERIMENT, _ENVIRONMENT, METRICS, RESULT = "experiment.json", "environment.json", "metrics.jsonl", "result.json"
 _WEIGHTS, _FAILURE, _LOCK = "weights.safetensors", "failure.txt", "lock"
 # What a process leaves that was killed before it wrote what it was asked, and what a grid then notes of it.
 _BEFORE = re.compile(r"lock|failure\.txt|\.(lock|failure\.txt|experiment\.json)\.\d+(\.new)?")
-_TORN = re.compile(r"\.(?!lock\.).+\.\d+")
 _CHECKPOINT = re.compile(r"checkpoint-(\d+)-.*\.safetensors")
 _PREPARATION, _POST_MORTEM = "preparation.safetensors", "post-mortem.safetensors"
 
@@ -254,8 +253,8 @@ class Writer:
 
     def append(self, line: Mapping[str, float]) -> None:
         """Add one measurement."""
-        still_ours(self._lock)
         try:
+            still_ours(self._lock)
             self._metrics.write((json.dumps(line, allow_nan=False) + "\n").encode())
             self._metrics.flush()
         except OSError as error:
@@ -285,22 +284,24 @@ class Writer:
 
     def save_checkpoint(self, name: str, data: bytes) -> None:
         """Write a checkpoint under its name."""
-        still_ours(self._lock)
-        write(self.run.folder / name, data)
+        self._save(self.run.folder / name, data)
 
     def save_weights(self, data: bytes) -> str:
         """Write the weights; their SHA-256."""
-        still_ours(self._lock)
-        write(self.run.weights, data)
+        self._save(self.run.weights, data)
         return hashlib.sha256(data).hexdigest()
 
     def save_preparation(self, data: bytes) -> None:
         """Write how images are made ready."""
-        write(self.run.preparation, data)
+        self._save(self.run.preparation, data)
 
     def save_post_mortem(self, data: bytes) -> None:
         """Write what a run was like when a value was not finite."""
-        write(self.run.post_mortem, data)
+        self._save(self.run.post_mortem, data)
+
+    def _save(self, path: Path, data: bytes) -> None:
+        still_ours(self._lock)
+        write(path, data)
 
     def finish(self, result: Mapping[str, Any]) -> None:
         """Write how the run ended; from now on it counts as done."""
@@ -322,6 +323,7 @@ def forget(runs: Iterable[Run]) -> None:
     """Make runs ones that have not ended; all of them, or none if a process holds one. Raises `HeldError` then."""
     with contextlib.ExitStack() as stack:
         runs = [run for run in runs if run.folder.is_dir()]
+        watch(run.folder / _LOCK for run in runs)
         for run in runs:
             stack.callback(release, acquire(run.folder / _LOCK))
         for run in runs:
@@ -341,13 +343,6 @@ def remove_bare(folder: Path, experiment: Experiment) -> None:
                 (folder / name).unlink(missing_ok=True)
             release(lock)
             folder.rmdir()
-
-
-def remove_torn(folder: Path) -> None:
-    """Remove what killed processes did not write to its end; `acquire` may be moving a lock."""
-    for path in folder.glob(".*"):
-        if _TORN.fullmatch(path.name):
-            path.unlink(missing_ok=True)
 
 
 def _remove_checkpoints(folder: Path) -> None:

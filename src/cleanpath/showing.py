@@ -2,16 +2,13 @@
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
 from cleanpath import options
 from cleanpath.errors import SettingError, UserError
 from cleanpath.options import AsJson, Settings
-
-if TYPE_CHECKING:
-    pass
 
 _ROWS, _EPOCHS, _CLASSES = 3, 4, 10
 

@@ -1,9 +1,13 @@
 """Files that are whole or not there."""
 
 import os
+import re
 from pathlib import Path
 
 from cleanpath.errors import RunError
+
+_TORN = re.compile(r"\.(?!lock\.).+\.\d+")
+"""What `write` names a file before it is whole."""
 
 
 def write(path: Path, data: bytes) -> None:
@@ -24,3 +28,10 @@ def write(path: Path, data: bytes) -> None:
             os.fsync(folder)
         finally:
             os.close(folder)
+
+
+def remove_torn(folder: Path) -> None:
+    """Remove what killed processes did not write to its end; not what `acquire` is making a lock of."""
+    for path in folder.glob(".*"):
+        if _TORN.fullmatch(path.name):
+            path.unlink(missing_ok=True)

@@ -5,9 +5,11 @@ processor's cache.
 """
 
 import ctypes
+from bisect import bisect_left
 from collections import defaultdict
 from dataclasses import dataclass
 from functools import cache
+from operator import itemgetter
 from typing import Any, NamedTuple
 
 import torch
@@ -23,6 +25,9 @@ _BAND = 128
 _MOST_WEIGHTS, _MOST_IMAGE = 1 << 16, 1 << 20
 """Weights of a convolution and bytes of an image up to which ours is the faster one: with 512·128 weights it took 0.75
 of torch's time and with 128·128·9 1.4 times, with 56·56·64 pixels and channels 0.75 and with 56·56·256 as much."""
+
+_MOST_PAIRS = 1 << 17
+"""Pixels of an image times taps: the lists of who meets whom are made by Python, 128·128·49 of them in some seconds."""
 
 
 class _Shape(ctypes.Structure):
@@ -65,15 +70,17 @@ def window_of(conv: nn.Conv2d) -> Window:
     return Window(conv.kernel_size[0], conv.stride[0], int(conv.padding[0]))
 
 
-def can_take(x: Tensor, window: Window | None) -> bool:
+def can_take(x: Tensor, window: Window | None, *, channels: int) -> bool:
     """Whether a batch is one for our kernels: single precision, laid out pixel by pixel, an image not too large."""
     usual = x.dtype == torch.float32 and x.device.type == "cpu" and x.dim() == 4 and type(x) is Tensor
     if not usual or not x.is_contiguous(memory_format=torch.channels_last):
         return False
-    images, channels, height, width = x.shape
+    images, given, height, width = x.shape
+    if given != channels:
+        return False  # torch says what is wrong
     if window is None:
         return images * height * width > 1
-    small = 4 * channels * height * width <= _MOST_IMAGE
+    small = 4 * channels * height * width <= _MOST_IMAGE and height * width * window.kernel**2 <= _MOST_PAIRS
     return small and images * height * width > 1 and min(window.side(height), window.side(width)) > 0
 
 
@@ -107,11 +114,13 @@ class _Joined(Function):
         else:
             given, outputs = weight.contiguous(memory_format=torch.channels_last), len(weight)
             size = (images, outputs, window.side(height), window.side(width))
-            y = torch.empty(size, memory_format=torch.channels_last)
+            y = torch.empty(size, memory_format=torch.channels_last, dtype=x.dtype)
         asked = images, channels, height, width, outputs, window, norm is not None, relu
         work = ctx.work = _work(*asked, torch.get_num_threads())
-        kept, scratch = torch.empty(4 * channels), torch.empty(work.scratch_there)
-        moving = (None,) * 3 if norm is None else (norm.running_mean, norm.running_var, norm.num_batches_tracked)
+        kept, scratch = x.new_empty(4 * channels), x.new_empty(work.scratch_there)
+        moving: tuple[Tensor | None, ...] = (None,) * 3
+        if norm is not None and norm.track_running_stats:
+            moving = norm.running_mean, norm.running_var, norm.num_batches_tracked
         eps, momentum = (0.0, 0.0) if norm is None else (norm.eps, norm.momentum)
         library().calls.forward(
             *(work.there_at, x.data_ptr(), y.data_ptr(), _at(given), _at(work.there), _at(gamma), _at(beta)),
@@ -127,8 +136,9 @@ class _Joined(Function):
         x, weight, kept = ctx.saved_tensors
         work, wanted = ctx.work, ctx.needs_input_grad
         dy = dy.contiguous(memory_format=torch.channels_last)
-        dx, scratch = torch.empty_like(x), torch.empty(work.scratch_back)
-        dgamma, dbeta = (torch.empty(x.shape[1]) if each else None for each in wanted[1:3])
+        x = x.contiguous(memory_format=torch.channels_last)  # a hook on what is saved may lay it out otherwise
+        dx, scratch = torch.empty_like(x), x.new_empty(work.scratch_back)
+        dgamma, dbeta = (x.new_empty(x.shape[1]) if each else None for each in wanted[1:3])
         given = dw = None
         if weight is not None:
             given = weight.contiguous(memory_format=torch.channels_last)
@@ -240,10 +250,13 @@ def _classes(met: list[list[tuple[int, int]]], outputs: int, inputs: int, block:
 def _pairs(met: list[list[tuple[int, int]]], block: int, inputs: int, outputs: int) -> Tensor:
     """Tap by tap, in bands of the output."""
     segments, ins, outs = list[int](), list[int](), list[int]()
+    every = [[(at + b * inputs, output + b * outputs) for b in range(block) for at, output in pairs] for pairs in met]
+    begun = [0] * len(every)  # by tap: outputs come in their order
     for start in range(0, block * outputs, _BAND):
-        for tap, pairs in enumerate(met):
-            every = [(at + b * inputs, output + b * outputs) for b in range(block) for at, output in pairs]
-            band = [pair for pair in every if start <= pair[1] < start + _BAND]
+        for tap, pairs in enumerate(every):
+            first = begun[tap]
+            begun[tap] = bisect_left(pairs, start + _BAND, lo=first, key=itemgetter(1))
+            band = pairs[first : begun[tap]]
             segments += [tap, len(ins), len(band)]
             ins += [at for at, _ in band]
             outs += [output for _, output in band]

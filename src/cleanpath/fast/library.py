@@ -91,7 +91,7 @@ def _built() -> Path:
     made_from = (_SOURCE.read_text(encoding="utf-8"), *compiler, version, *_FLAGS, threads.name if threads else "")
     digest = hashlib.sha256("\n".join((*made_from, processor(), _instructions())).encode()).hexdigest()[:_DIGITS]
     path = folder / f"kernels-{digest}.so"
-    if not path.is_file():
+    if not _is_whole(path):
         try:
             folder.mkdir(parents=True, exist_ok=True)
             with tempfile.TemporaryDirectory() as aside:
@@ -101,10 +101,24 @@ def _built() -> Path:
     return path
 
 
+def _is_whole(path: Path) -> bool:
+    """Whether the file is there and can be loaded; a damaged one is built anew."""
+    if not path.is_file():
+        return False
+    try:
+        ctypes.CDLL(str(path))
+    except OSError:
+        return False
+    return True
+
+
 def _compiler() -> list[str]:
     """The command of CC, or the first compiler of C that is found."""
     for command in filter(None, (os.environ.get("CC"), *_COMPILERS)):
-        words = shlex.split(command)
+        try:
+            words = shlex.split(command)
+        except ValueError as error:
+            raise NoLibraryError(f"CC is '{command}' ({error}); set it to a compiler, or not at all") from None
         if words and shutil.which(words[0]):
             return words
     raise NoLibraryError(f"there is no C compiler ({', '.join(_COMPILERS)}); install one, or set CC")

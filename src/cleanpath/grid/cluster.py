@@ -28,9 +28,9 @@ from cleanpath.grid.driver import News, drive
 from cleanpath.grid.local import train_cell
 from cleanpath.grid.plan import DONE, Cell
 from cleanpath.grid.pool import Died, Ended, Pool, Work
-from cleanpath.locking import acquire, release, remove_left, still_ours
-from cleanpath.records import RESULT, remove_torn
-from cleanpath.writing import write
+from cleanpath.locking import acquire, release, remove_left, still_ours, watch
+from cleanpath.records import RESULT
+from cleanpath.writing import remove_torn, write
 
 _CHECKPOINTS, _LOCK, _DATA = "checkpoint-", "lock", "CLEANPATH_DATA"
 _SECONDS_OF_WAITING, _SECONDS_BETWEEN_COUNTS, _SECONDS_TO_ANSWER = 1.0, 5.0, 5.0
@@ -65,6 +65,7 @@ def run_cells(
 ) -> None:
     """Run all cells on the cluster at an address, as `drive` says: `workers` at a time, or one per core it has now."""
     with Cluster(address, workers, work or partial(train_cell, kernels=kernels)) as cluster:
+        watch(cell.folder / _LOCK for cell in todo)
         drive(todo, cluster, tell)
 
 
@@ -147,6 +148,8 @@ class Cluster:
                     message = Ended(str(error))
                 else:
                     continue
+            if isinstance(message, Ended) and message.elsewhere:
+                message = Died(message.reason)
             if isinstance(message, Ended | Died):
                 del self._running[task]
                 release(lock)

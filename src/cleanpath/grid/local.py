@@ -16,7 +16,7 @@ from types import FrameType
 from typing import Any
 
 from cleanpath.auditing.values import UnitRow
-from cleanpath.errors import CleanpathError, HeldError, Request, RunError, SettingError, UserError
+from cleanpath.errors import CleanpathError, HeldError, KernelsError, Request, RunError, SettingError, UserError
 from cleanpath.estimate import Probe, Tried
 from cleanpath.experiment import Experiment, Network
 from cleanpath.grid import plan
@@ -178,7 +178,7 @@ def train_cell(
     watchers: list[Callback] = [Stepped(on_step)]
     if isinstance(cell.experiment.network, Network):
         watchers.append(Moments(cell.folder, cell.experiment.data))
-    reason, held, before = "", False, signal.signal(signal.SIGTERM, ask)
+    reason, held, elsewhere, before = "", False, False, signal.signal(signal.SIGTERM, ask)
     try:
         assemble.run(
             cell.experiment,
@@ -191,12 +191,12 @@ def train_cell(
             seconds_between=SECONDS_BETWEEN if seconds_between is None else seconds_between,
         )
     except CleanpathError as error:
-        reason, held = str(error), isinstance(error, HeldError)
+        reason, held, elsewhere = str(error), isinstance(error, HeldError), isinstance(error, KernelsError)
     finally:
         signal.signal(signal.SIGTERM, before)
     if request.signal_number is not None:
         sys.exit()
-    return Ended(reason, spent=_runs_code_of_others(cell), held=held)
+    return Ended(reason, spent=_runs_code_of_others(cell), held=held, elsewhere=elsewhere)
 
 
 def _mine(devices: Sequence[str]) -> str:

@@ -40,13 +40,14 @@ Job = TypeVar("Job")
 class Ended:
     """A job came to its end; with a `reason`, to an orderly one that is no result.
 
-    It was not begun if it is `held` by somebody. Its process takes no further job if it is `spent`: another one may not
-    find it as it was at first.
+    It was not begun if it is `held` by somebody, nor if it can only be done `elsewhere`, on a machine like the one that
+    it was begun on. Its process takes no further job if it is `spent`: another may not find it as it was at first.
     """
 
     reason: str = ""
     spent: bool = False
     held: bool = False
+    elsewhere: bool = False
 
 
 @dataclass(frozen=True)

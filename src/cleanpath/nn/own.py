@@ -3,6 +3,7 @@
 import ast
 import hashlib
 import io
+import os
 import re
 import sysconfig
 import tokenize
@@ -70,6 +71,7 @@ _NO_CODE = (tokenize.COMMENT, tokenize.NL, tokenize.NEWLINE, tokenize.ENCODING, 
 
 
 def _without_comments(source: bytes) -> bytes:
+    source = source.replace(b"\r\n", b"\n").replace(b"\r", b"\n")  # as Python reads them
     ends, rows = dict[int, int](), set[int]()
     encoding = "utf-8"
     for token in tokenize.tokenize(io.BytesIO(source).readline):
@@ -79,7 +81,7 @@ def _without_comments(source: bytes) -> bytes:
             ends[token.start[0]] = token.start[1]
         elif token.type not in (*_NO_CODE, tokenize.INDENT, tokenize.DEDENT):
             rows.update(range(token.start[0], token.end[0] + 1))
-    lines = re.split("\r\n|\r|\n", source.decode(encoding))
+    lines = source.decode(encoding).split("\n")
     kept = (lines[row - 1][: ends[row]].rstrip() if row in ends else lines[row - 1] for row in sorted(rows))
     return "\n".join(kept).encode()
 
@@ -182,9 +184,13 @@ def told(error: BaseException) -> str:
     return f"{name}: {text}{place(error)}" if text else f"{name}{place(error)}"
 
 
+def _libraries() -> list[str]:
+    return [sysconfig.get_path(name) for name in ("stdlib", "purelib", "platlib")]
+
+
 def place(error: BaseException) -> str:
     """File and line of the last call that is neither cleanpath's nor a library's; empty where there is none."""
-    ours = (str(Path(__file__).parents[1]), *(sysconfig.get_path(name) for name in ("stdlib", "purelib", "platlib")))
+    ours = (f"{Path(__file__).parents[1]}{os.sep}", *(f"{place}{os.sep}" for place in _libraries()))
     frames = traceback.extract_tb(error.__traceback__)
     own = [frame for frame in frames if not frame.filename.startswith((*ours, "<"))]
     return f"; {Path(own[-1].filename).name}, line {own[-1].lineno}" if own else ""

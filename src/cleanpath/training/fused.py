@@ -1,13 +1,13 @@
 """Which kernels the steps of a training run on: torch's, or ours where a network has norm, ReLU and convolution.
 
-Ours (`cleanpath.fast`) join BN, ReLU and the convolution behind them where they stand one after another in an
-`nn.Sequential`. They are for steps on the processor in fp32 whose signals are laid out in channels_last; all else is
-computed by torch's: other layers, what is not in training mode, and, for as long as it lasts, whatever somebody watches
-by a hook or by one of torch's modes, so that who watches sees every operation.
+Ours (`cleanpath.fast`) join BN, ReLU and the convolution behind them, or what there is of these, where they stand one
+after another in an `nn.Sequential`. They are for steps on the processor in fp32 whose signals are laid out in
+channels_last; all else is computed by torch's: other layers, what is not in training mode, and, for as long as it
+lasts, whatever somebody watches by a hook or by one of torch's modes, so that who watches sees every operation.
 
 By what a training asks for:
 
-    memory=recompute            ours, in both computations of a unit: the bits of a run without it
+    memory=recompute            ours, in both computations of a unit: of our networks the bits of a run without it
     bn_group, several processes torch's: statistics over other images than a kernel of ours sees
     precision other than fp32   torch's
     compile                     torch's: compiled units have their operations joined already
@@ -16,6 +16,7 @@ By what a training asks for:
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from typing import cast
 
 import torch
 from torch import Tensor, nn
@@ -68,6 +69,7 @@ class Fused:
     def __init__(self, network: nn.Module) -> None:
         rows = {module: _parts(module) for module in network.modules() if _is_plain(module, nn.Sequential)}
         self._rows = {row: parts for row, parts in rows.items() if any(isinstance(each, Group) for each in parts)}
+        self._members = {row: _members(row) for row in self._rows}
         self._kind = _sequential(self._rows)
 
     @property
@@ -78,7 +80,9 @@ class Fused:
     @contextmanager
     def __call__(self) -> Iterator[None]:
         """For one step: forward, and backward."""
-        for row in self._rows:
+        for row, before in self._members.items():
+            if (now := _members(row)) != before:  # somebody put in another layer, or another forward pass
+                self._rows[row], self._members[row] = _parts(row), now
             row.__class__ = self._kind
         try:
             yield
@@ -94,10 +98,18 @@ class Group:
         self.norm, self.relu, self.conv = norm, relu, conv
         self.members = [each for each in (norm, relu, conv) if each is not None]
         self._window = None if conv is None else window_of(conv)
+        self._channels = norm.num_features if norm is not None else conv.in_channels if conv is not None else 0
+        self._fits = conv is None or self._channels == conv.in_channels
+        self._fits &= all(
+            value.dtype == torch.float32
+            for each in self.members
+            for value in (*each.parameters(), *each.buffers())
+            if value.is_floating_point()
+        )
         self._hooks = hooks_of(self.members)
 
     def __call__(self, x: Tensor) -> Tensor:
-        if self._is_ours() and can_take(x, self._window):
+        if self._is_ours() and can_take(x, self._window, channels=self._channels):
             return joined(x, self.norm, self.conv, self._window, relu=self.relu is not None)
         for member in self.members:
             x = member(x)
@@ -112,14 +124,17 @@ class Group:
             else norm.training and type(norm) is nn.BatchNorm2d and norm.momentum is not None
         )
         watched = any(self._hooks) or _len_torch_dispatch_stack() or _len_torch_function_stack()
-        return as_ever and not watched and not torch.is_autocast_enabled("cpu")
+        return self._fits and as_ever and not watched and not torch.is_autocast_enabled("cpu")
 
 
 def _sequential(rows: Mapping[nn.Module, Sequence[Callable[[Tensor], Tensor]]]) -> type[nn.Sequential]:
     """A class and not an attribute, as for the groups of BN: the modules stay what they are."""
 
     def forward(self: nn.Sequential, x: Tensor) -> Tensor:
-        for part in rows[self]:
+        parts = rows.get(self)
+        if parts is None:  # a slice or a copy, which is made of the same class
+            return cast(Tensor, nn.Sequential.forward(self, x))  # type: ignore[no-untyped-call]
+        for part in parts:
             x = part(x)
         return x
 
@@ -128,7 +143,8 @@ def _sequential(rows: Mapping[nn.Module, Sequence[Callable[[Tensor], Tensor]]]) 
 
 def _parts(row: nn.Module) -> list[Callable[[Tensor], Tensor]]:
     """The modules of a row, with what our kernels have joined."""
-    found, waiting = list[Callable[[Tensor], Tensor]](), list(row.children())
+    # Not `children`, which leave out a module that stands there again.
+    found, waiting = list[Callable[[Tensor], Tensor]](), [each for each in row._modules.values() if each is not None]  # noqa: SLF001
     while waiting:
         norm = waiting.pop(0) if _is_plain(waiting[0], nn.BatchNorm2d) else None
         relu = waiting.pop(0) if norm is not None and waiting and _is_plain(waiting[0], nn.ReLU) else None
@@ -138,6 +154,11 @@ def _parts(row: nn.Module) -> list[Callable[[Tensor], Tensor]]:
         else:
             found.append(waiting.pop(0))
     return found
+
+
+def _members(row: nn.Module) -> list[tuple[nn.Module | None, bool]]:
+    """What a row is made of, and which of that has a forward pass of its own."""
+    return [(each, "forward" in vars(each)) for each in row._modules.values()]  # noqa: SLF001
 
 
 def _is_plain(module: nn.Module, kind: type[nn.Module]) -> bool:
