@@ -271,8 +271,10 @@ def test_what_torch_refuses_is_refused_by_torch() -> None:
 
 def test_default_dtype_and_switched_off_statistics_are_those_of_torch() -> None:
     row = chain()
-    row[0].track_running_stats = False
-    before = {name: buffer.clone() for name, buffer in row[0].named_buffers()}
+    norm = row[0]
+    assert isinstance(norm, nn.BatchNorm2d)
+    norm.track_running_stats = False
+    before = {name: buffer.clone() for name, buffer in norm.named_buffers()}
     torch.set_default_dtype(torch.float64)
     try:
         with Fused(row)():
@@ -284,7 +286,7 @@ def test_default_dtype_and_switched_off_statistics_are_those_of_torch() -> None:
     assert y.dtype == torch.float32
     assert x.grad is not None
     assert x.grad.dtype == torch.float32
-    assert all(torch.equal(buffer, before[name]) for name, buffer in row[0].named_buffers())
+    assert all(torch.equal(buffer, before[name]) for name, buffer in norm.named_buffers())
 
 
 def test_hooks_on_what_is_saved_may_lay_it_out_otherwise() -> None:

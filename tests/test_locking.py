@@ -97,6 +97,32 @@ def test_lock_that_another_took_over_meanwhile_is_not_removed(tmp_path: Path, mo
     assert not lock.exists()
 
 
+def test_many_dead_locks_are_watched_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    now, slept = [0.0], list[float]()
+
+    def sleep(seconds: float) -> None:
+        slept.append(seconds)
+        now[0] += seconds
+
+    monkeypatch.setattr(locking, "_keep_renewing", lambda: None)
+    monkeypatch.setattr(locking.time, "monotonic", lambda: now[0])
+    monkeypatch.setattr(locking.time, "sleep", sleep)
+    locks = [put(tmp_path / str(at), ago=86400) for at in range(5)]
+    locking.watch(locks)
+    for lock in locks:
+        locking.acquire(lock)
+    assert sum(slept) == locking._SECONDS_WATCHED
+    for lock in locks:
+        locking.release(lock)
+    # One that was renewed since it was watched is another's again.
+    again = put(tmp_path / "renewed", ago=86400)
+    locking.watch([again])
+    now[0] += 2 * locking._SECONDS_WATCHED
+    os.utime(again)
+    with pytest.raises(HeldError):
+        locking.acquire(again)
+
+
 @pytest.mark.usefixtures("quick")
 def test_lock_of_another_host_that_nobody_renews_is_taken_over(tmp_path: Path) -> None:
     lock = put(tmp_path / "run", ago=locking.SECONDS_UNTIL_DEAD + 1)

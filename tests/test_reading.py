@@ -276,6 +276,17 @@ def test_a_run_read_once_says_what_a_run_says(root: Path) -> None:
             assert not again.is_new
 
 
+def test_damaged_run_is_read_as_damaged_and_is_in_no_index(root: Path) -> None:
+    cell = job_of(root).cells()[0]
+    for name in ("result.json", "metrics.jsonl"):
+        (cell.folder / name).write_bytes(b"{not")
+        os.utime(cell.folder / name, (time.time() - 3600,) * 2)
+    noted = reading.Noted(cell.folder)
+    assert seed_result(noted, cell.experiment) == seed_result(cell.run, cell.experiment)
+    assert noted.to_line() is None
+    assert page_of(root)
+
+
 def test_run_that_went_on_elsewhere_says_so_in_its_record_and_in_the_report(
     root: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -31,14 +31,15 @@ _renewing: dict[int, threading.Thread] = {}  # by process: a fork has no threads
 def acquire(lock: Path) -> Path:
     """Create the lock; take it over from a process that is gone. Raises `HeldError` if another has it."""
     # No two are alike, so that each knows its own: a file system gives a place on the disk to the next file at once.
-    told = {**_here(), "pid": os.getpid(), "started": started(os.getpid()), "key": os.urandom(8).hex()}
+    key = os.urandom(8).hex()
+    told = {**_here(), "pid": os.getpid(), "started": started(os.getpid()), "key": key}
     mine = json.dumps({**told, "renewed": _SECONDS_BETWEEN}).encode()
     for _ in range(3):
         if lock.exists():
             _remove_dead(lock)
         with contextlib.suppress(FileExistsError):
             _keep_renewing()
-            _create(lock, mine, told["key"])
+            _create(lock, mine, key)
             _held[lock] = mine
             return lock
     raise _opened(lock)
