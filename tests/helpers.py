@@ -102,11 +102,14 @@ def outside(*words: str, cwd: Path, **environment: str) -> Outcome:
 
 
 def tree(folder: Path) -> dict[str, tuple[int, str]]:
-    """Every file and folder below a folder: when it was written, and the digest of what it holds."""
+    """Every file and folder below a folder: when it was written, and the digest of what it holds.
+
+    When a lock was written is nothing: its holder renews it.
+    """
     found = {}
     for path in sorted(folder.rglob("*")):
         held = hashlib.sha256(path.read_bytes()).hexdigest() if path.is_file() else "a folder"
-        found[str(path.relative_to(folder))] = (path.stat().st_mtime_ns, held)
+        found[str(path.relative_to(folder))] = (0 if path.name == "lock" else path.stat().st_mtime_ns, held)
     return found
 
 

@@ -279,7 +279,7 @@ def test_a_run_read_once_says_what_a_run_says(root: Path) -> None:
 def test_damaged_run_is_read_as_damaged_and_is_in_no_index(root: Path) -> None:
     cell = job_of(root).cells()[0]
     for name in ("result.json", "metrics.jsonl"):
-        (cell.folder / name).write_bytes(b"{not")
+        (cell.folder / name).write_bytes(b'{not\n{"iteration": 2, "loss": 1.0}\n')
         os.utime(cell.folder / name, (time.time() - 3600,) * 2)
     noted = reading.Noted(cell.folder)
     assert seed_result(noted, cell.experiment) == seed_result(cell.run, cell.experiment)

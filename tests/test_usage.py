@@ -23,7 +23,12 @@ MEANT = {
     "train preresnet8 --decay 0": "--set training.decay_on=… or --set training.weight_decay=…",
 }
 NOTHING_LIKE_IT = (
-    *("reproduce all --out X", "reproduce all --data cifar10", "reproduce all --resume", "audit resnet8 --depth 3"),
+    *(
+        "reproduce all --out X",
+        "reproduce all --data cifar10",
+        "reproduce all --resume",
+        "audit resnet8 --verbose-findings",
+    ),
     *("train preresnet8 --foo", "train preresnet8 --learning-rate 3", "train preresnet8 -q", "list networks --all"),
 )
 
@@ -41,7 +46,7 @@ def test_where_none_is_near_none_is_named(words: str) -> None:
     verb, outcome = words.partition(" ")[0], here(*words.split())
     assert_user_error(outcome, f"`cleanpath {verb} --help` names them")
     assert "mean" not in outcome.err
-    assert ("`cleanpath list settings` what --set takes" in outcome.err) == (verb in ("train", "reproduce"))
+    assert ("`cleanpath list settings` what --set takes" in outcome.err) == (verb in ("train", "reproduce", "audit"))
 
 
 def test_every_setting_that_is_given_as_an_option_is_answered_with_itself() -> None:

@@ -89,8 +89,8 @@ def _keep_renewing() -> None:
 
 
 def _renew() -> None:
-    while True:
-        time.sleep(_SECONDS_BETWEEN)
+    never = threading.Event()
+    while not never.wait(_SECONDS_BETWEEN):
         for lock, mine in list(_held.items()):
             with contextlib.suppress(OSError):
                 if _content(lock) == mine:

@@ -134,15 +134,18 @@ def check_runs(job: Reproduction, *, named: bool = False) -> None:
     if not cells or any(cell.folder.is_dir() for cell in cells):
         return
     try:
-        commands = [one.command for one in recorded(job.root) if one.command][:_NAMED]
+        there = recorded(job.root)
     except UserError:
-        commands = []
+        there = ()
+    if asked_of(job, "").digest in {one.digest for one in there}:
+        return  # its runs have not begun yet
+    commands = [one.command for one in there if one.command][:_NAMED]
     if not commands and (job.root.is_dir() or not named):
         return
-    there = f"; what was reproduced there: {'; '.join(commands)}" if commands else ""
+    known = f"; what was reproduced there: {'; '.join(commands)}" if commands else ""
     others = "".join(f"; {line}" for line in job.other_versions())
     raise UserError(
-        f"none of the {len(cells)} runs that were asked for is in {job.root}{others}{there}; ask for those "
+        f"none of the {len(cells)} runs that were asked for is in {job.root}{others}{known}; ask for those "
         "(scale, --set, --with and --runs as they were), or make these: cleanpath reproduce with the same words"
     )
 

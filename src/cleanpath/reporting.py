@@ -65,7 +65,7 @@ def report(
     """
     from cleanpath import live as following
     from cleanpath import recorded, reproduction
-    from cleanpath.pages import Page
+    from cleanpath.pages import Page, check_page
     from cleanpath.report import terminal
 
     if as_format not in terminal.FORMATS:
@@ -84,6 +84,7 @@ def report(
             root=runs,
             own_units=own_units or [],
         )
+        check_page(page)
         if not live:
             recorded.check_runs(job, named=_is_given(context, "runs"))
         whole = (Page(job=job, path=page, command=this_command()),)

@@ -28,7 +28,7 @@ def test_differences_are_paired_by_seed() -> None:
     assert error.result.favourable == 5
     (column,) = columns_of(shown)
     assert any(
-        sentence.startswith("mine less original, test error: −") and "below 0 with 5 of 6 seeds" in sentence
+        sentence.startswith("mine against original, test error: ") and "points lower (median; difference in" in sentence
         for sentence in column.sentences
     )
     (data,) = to_data([shown], [])["columns"]
@@ -38,7 +38,14 @@ def test_differences_are_paired_by_seed() -> None:
 def test_one_seed_says_that_nothing_follows_and_none_says_nothing() -> None:
     one = table(cell("original", *runs(6.0)), cell("mine", *runs(5.0)))
     error, _ = beside_original(one, "ResNet-110", values_of([one]))
-    assert error.in_words == "mine less original, test error: −1.00 with one seed, from which nothing follows"
+    said = "mine against original, test error: 1.00 points lower with one seed, from which nothing follows"
+    assert error.in_words == said
+    two = table(cell("original", *runs(6.0, 7.0)), cell("mine", *runs(6.5, 8.0)))
+    error, _ = beside_original(two, "ResNet-110", values_of([two]))
+    assert error.in_words == (
+        "mine against original, test error: 0.75 points higher (median), lower with 0 of 2 seeds; an interval and a "
+        "test take 6"
+    )
     none = table(cell("original", *runs(6.0)), cell("mine"))
     assert list(beside_original(none, "ResNet-110", values_of([none]))) == []
     paper = table(cell("original", *runs(6.0)), cell("dropout", *runs(9.0)))

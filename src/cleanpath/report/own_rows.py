@@ -14,6 +14,8 @@ from cleanpath.report.table import Table
 
 ORIGINAL = "original"
 """The row of Tables 1 and 2 and of the shortcuts that every other stands beside."""
+LEAST = 6
+"""Seeds from which on the exact test can reject anything at 5%, two-sided."""
 _QUANTITIES = ("error", "train_loss")
 
 
@@ -34,13 +36,18 @@ class Beside:
     def in_words(self) -> str:
         """One sentence."""
         quantity, found = QUANTITIES[self.quantity], self.result
-        less = f"{self.label} less original, {quantity.words}: {in_numbers(found.difference, quantity.digits)}"
+        way = "higher" if found.difference > 0 else "lower" if found.difference < 0 else "apart"
+        unit = " points" if quantity.unit == "%" else ""
+        size = in_numbers(abs(found.difference), quantity.digits)
+        said = f"{self.label} against original, {quantity.words}: {size}{unit} {way}"
         if found.n == 1:
-            return f"{less} with one seed, from which nothing follows"
+            return f"{said} with one seed, from which nothing follows"
+        seeds = f"lower with {found.favourable} of {found.n} seeds"
+        if found.n < LEAST:
+            return f"{said} (median), {seeds}; an interval and a test take {LEAST}"
         low, high = (in_numbers(end, quantity.digits) for end in found.interval)
         return (
-            f"{less} [{low}, {high}], below 0 with {found.favourable} of {found.n} seeds, p = {self.p:.2g} (two-sided, "
-            "of this pair alone)"
+            f"{said} (median; difference in [{low}, {high}]), {seeds}, p = {self.p:.2g} (two-sided, of this pair alone)"
         )
 
     def to_data(self) -> dict[str, Any]:
