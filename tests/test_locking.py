@@ -105,8 +105,8 @@ def test_many_dead_locks_are_watched_at_once(tmp_path: Path, monkeypatch: pytest
         now[0] += seconds
 
     monkeypatch.setattr(locking, "_keep_renewing", lambda: None)
-    monkeypatch.setattr(locking.time, "monotonic", lambda: now[0])
-    monkeypatch.setattr(locking.time, "sleep", sleep)
+    monkeypatch.setattr("cleanpath.locking.time.monotonic", lambda: now[0])
+    monkeypatch.setattr("cleanpath.locking.time.sleep", sleep)
     locks = [put(tmp_path / str(at), ago=86400) for at in range(5)]
     locking.watch(locks)
     for lock in locks:
