@@ -92,7 +92,12 @@ def tell(measure: Callable[[], Sequence[Figure]], about: str | None) -> None:
         "python": sys.version.split()[0],
     }
     if as_json:
-        print(json.dumps({"machine": where, "figures": [asdict(one) for one in found]}, ensure_ascii=False))
+        print(
+            json.dumps(
+                {"machine": where, "figures": [{**asdict(one), "reached": one.reached} for one in found]},
+                ensure_ascii=False,
+            )
+        )
         return
     print(", ".join(f"{key} {value}" for key, value in where.items()))
     for one in found:

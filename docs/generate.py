@@ -56,6 +56,7 @@ PAGES = (
     "docs/claims.md",
     "docs/reproduce.md",
     "docs/results.md",
+    "benchmarks/README.md",
 )
 _BLOCK = re.compile(r"(<!-- begin: (\w+) -->\n).*?(<!-- end -->)", re.DOTALL)
 
@@ -626,6 +627,31 @@ def _rates() -> list[dict[str, Any]]:
     return _lines("finding-rates")
 
 
+def bench() -> str:
+    """What `make bench` came to: each figure beside what it was to be at least, or at most."""
+    data = json.loads((ROOT / "results" / "bench.json").read_text(encoding="utf-8"))
+    machines = list(dict.fromkeys(_bench_machine(one) for one in data.values()))
+    lines = ["| figure | median (least to most) | n | wanted | | each side |", "| --- | --: | --: | --: | --- | --- |"]
+    for script, one in data.items():
+        mark = "" if len(machines) == 1 else f" [{machines.index(_bench_machine(one)) + 1}]"
+        for row in one["figures"]:
+            wanted = "–" if row["at_least"] is None else f"{row['at_least']:g}"
+            word = {None: "", True: "yes", False: "**no**"}[row["reached"]]
+            value = f"{row['value']:.3g} ({row['low']:.3g} to {row['high']:.3g}) {row['unit']}"
+            cells = (f"{row['what']} (`{script}`){mark}", value, row["n"], wanted, word, row["more"] or "–")
+            lines.append(f"| {' | '.join(map(str, cells))} |")
+    told = "; ".join(f"[{at}] {where}" if len(machines) > 1 else where for at, where in enumerate(machines, start=1))
+    return f"{told}.\n\n" + "\n".join(lines) + "\n"
+
+
+def _bench_machine(one: dict[str, Any]) -> str:
+    where = one["machine"]
+    return (
+        f"{where['processor']} ({where['instructions']}), {where['cores']} cores, torch {where['torch']}, "
+        f"Python {where['python']}, {one['date']}"
+    )
+
+
 BLOCKS: dict[str, Callable[[], str]] = {
     "tables": tables,
     "choice": choice,
@@ -649,6 +675,7 @@ BLOCKS: dict[str, Callable[[], str]] = {
     "grid_kills": grid_kills,
     "gpu": gpu,
     "gpu_layouts": gpu_layouts,
+    "bench": bench,
     "claims": claims,
     "reproductions": reproductions,
     "results": results,

@@ -102,9 +102,11 @@ def run(  # noqa: PLR0913 (keyword options)
 
         def opened() -> Writer:
             nonlocal path
-            path = _kernels_of(Run(folder), kernels, experiment.training, device, threads, ranks.count)
-            found = {**environment(threads, ranks.count, device), "kernels": path}
-            before = Run(folder).environment if checkpoints(Run(folder)) else {}
+            begun = Run(folder)
+            before = begun.environment if checkpoints(begun) else {}
+            found = environment(threads, ranks.count, device)
+            path = _kernels_of(folder, before, found, kernels, experiment.training, device)
+            found["kernels"] = path
             differing = _what_differs(before, found)
             writer = stack.enter_context(Writer(folder, experiment, gone_on(found, before), resume=True))
             for told in differing:
@@ -227,23 +229,33 @@ def _ending(callbacks: Sequence[Callback]) -> Iterator[None]:
             each.ended()
 
 
-def _kernels_of(run: Run, asked: str, training: Training, device: torch.device, threads: int, processes: int) -> str:
-    """What a run is trained on, as it is recorded. Raises `RunError` where that would not be what it began with."""
-    before = numeric(run.environment) if checkpoints(run) else {}
-    now = numeric({"processes": processes, **devices.described(device)})
-    begun = "" if any(before.get(key) != now[key] for key in ("processes", "device")) else before["kernels"].split()[0]
+def _kernels_of(
+    folder: Path,
+    before: Mapping[str, Any],
+    now: Mapping[str, Any],
+    asked: str,
+    training: Training,
+    device: torch.device,
+) -> str:
+    """What a run is trained on, as it is recorded. Raises `RunError` where that would not be what it began with.
+
+    On other devices or in other processes than `before` it is free: its last bits are others anyhow.
+    """
+    then, here = numeric(before) if before else {}, numeric(now)
+    alike = all(then.get(key) == here[key] for key in ("processes", "device"))
+    begun = then["kernels"].split()[0] if alike else ""
     if asked not in (fused.AUTO, begun or asked):
         raise RunError(
-            f"{run.folder} was begun on {begun} kernels, and its bits would be others with --kernels {asked}; "
+            f"{folder} was begun on {begun} kernels, and its bits would be others with --kernels {asked}; "
             "leave that out, or train the run anew with --fresh"
         )
     try:
-        return fused.kernels(begun or asked, training, device, threads=threads, processes=processes)
+        return fused.kernels(begun or asked, training, device, threads=here["threads"], processes=here["processes"])
     except SettingError as error:
         if not begun:
             raise
         raise KernelsError(
-            f"{run.folder} was begun on fused kernels, and its bits would be others with plain ones. {error}: "
+            f"{folder} was begun on fused kernels, and its bits would be others with plain ones. {error}: "
             "not for this run, unless it is trained anew with --fresh"
         ) from None
 

@@ -13,9 +13,8 @@ from cleanpath.estimate import Tried
 from cleanpath.grid import local, plan
 from cleanpath.machine import free_disk
 from cleanpath.paper.parts import Recipe
-from cleanpath.paper.scales import Scale
 from cleanpath.paper.tables import missing
-from cleanpath.reproduction import MEASURED_ON_STEPS, Reproduction, elsewhere, gpu_hours, say_what_seeds_can
+from cleanpath.reproduction import MEASURED_ON_STEPS, Reproduction, gpu_hours, say_what_seeds_can
 from cleanpath.watch import Counting
 
 _CHECKPOINTS = 6
@@ -39,13 +38,12 @@ def measured_plan(
     """
     if cluster is not None and workers is None:
         raise UserError("--dry-run asks no cluster: give --workers, the cores that it has; a step is measured here")
-    cells, devices = job.cells(), local.devices_of(device)
-    todo = plan.in_order(cells) if fresh else plan.to_do(cells)
+    cells, todo, devices = job.cells(), job.to_do(fresh=fresh), local.devices_of(device)
+    kinds = {plan.kind(cell): cell for cell in todo}
     places = local.check_cells(todo, devices, kernels) if todo and job.scale.name in MEASURED_ON_STEPS else ()
     workers = workers or len(places) or local.cores()
     say_what_seeds_can(job)
     if job.scale.name in MEASURED_ON_STEPS:
-        kinds = {plan.kind(cell): cell for cell in todo}
         busy = workers if cluster is None else local.cores()
         with Counting("kinds of cells tried for a few steps") as counting:
             measured = local.measure_cells(
@@ -54,13 +52,12 @@ def measured_plan(
         costs = {kind: measured[cell.folder.name] for kind, cell in kinds.items()}
         how = "measured from a few steps just now, beside whatever else this machine does"
     else:
-        kinds, on_gpus = {plan.kind(cell): cell for cell in todo}, devices != ("cpu",)
         if strange := [kind.data.name for kind in kinds if not estimate.known(kind)]:
             raise UserError(
                 f"no estimate for {strange[0]}: at scale paper --dry-run knows the tables' own data; run it"
             )
         of_kinds = dict(zip(kinds, local.disk_of(list(kinds.values())), strict=True)) if todo else {}
-        speed = machine_speed.measured().speed if todo and not on_gpus else None
+        speed = machine_speed.measured().speed if todo and devices == ("cpu",) else None
         costs = {}
         for kind in kinds:
             seconds = 3600 * estimate.gpu_hours([kind]) if speed is None else estimate.seconds(kind, speed)
@@ -88,15 +85,15 @@ def measured_plan(
         "disk": sum(disks) + _CHECKPOINTS * sum(sorted(disks, reverse=True)[:workers]),
         "free_disk": free_disk(job.root),
         "left_out": _NOT_TIMED,
-        "missing": [line for recipe in job.recipes for line in _not_here(recipe, job.scale)],
+        "missing": [line for recipe in job.recipes for line in _not_here(job, recipe)],
     }
 
 
-def _not_here(recipe: Recipe, scale: Scale) -> list[str]:
+def _not_here(job: Reproduction, recipe: Recipe) -> list[str]:
     """A line for every reason why cells of a table are not at a scale, with what fills them."""
-    filling = elsewhere(recipe, scale)
-    counted = Counter((reason, filling[key]) for key, reason in missing(recipe, scale).items())
+    name, filling = job.scale.name, job.elsewhere[recipe.name]
+    counted = Counter((reason, filling[key]) for key, reason in missing(recipe, job.scale).items())
     return [
-        f"{recipe.name}: {count} {'cell is' if count == 1 else 'cells are'} not at scale {scale.name}: {reason}; {fill}"
+        f"{recipe.name}: {count} {'cell is' if count == 1 else 'cells are'} not at scale {name}: {reason}; {fill}"
         for (reason, fill), count in counted.items()
     ]

@@ -70,6 +70,7 @@ def report(
 
     if as_format not in terminal.FORMATS:
         raise SettingError(f"--format is '{as_format}'; choose one of {', '.join(terminal.FORMATS)}")
+    check_page(page)
     folder = _folder(context, what)
     single: tuple[Page, ...] = ()
     if folder is not None:
@@ -84,7 +85,6 @@ def report(
             root=runs,
             own_units=own_units or [],
         )
-        check_page(page)
         if not live:
             recorded.check_runs(job, named=_is_given(context, "runs"))
         whole = (Page(job=job, path=page, command=this_command()),)

@@ -79,6 +79,10 @@ class Reproduction:
         found = [one for recipe in self.recipes for one in self.experiments(recipe).values()]
         return plan.cells(found, self.root)
 
+    def to_do(self, *, fresh: bool) -> list[Cell]:
+        """The cells that have not ended, or with `fresh` all of them; the costliest first."""
+        return plan.in_order(self.cells()) if fresh else plan.to_do(self.cells())
+
     def wishes(self, *, again: bool = False) -> list[tuple[Cell, Wish]]:
         """What is to be measured on the finished runs and is not there yet, or all of it `again`."""
         wanted: dict[Path, tuple[Cell, Wish]] = {}
@@ -138,7 +142,7 @@ class Reproduction:
                 changes=self.changes,
                 root=self.root,
                 own=self.own if recipe.varies_unit else (),
-                elsewhere=self._elsewhere[recipe.name],
+                elsewhere=self.elsewhere[recipe.name],
                 read=read,
                 all_columns=self.all_columns,
             )
@@ -146,7 +150,7 @@ class Reproduction:
         ]
 
     @cached_property
-    def _elsewhere(self) -> dict[str, dict[tuple[str, str], str]]:
+    def elsewhere(self) -> dict[str, dict[tuple[str, str], str]]:
         """What fills the cells that the scale leaves out, by table; kept, since it takes its time and stays."""
         return {recipe.name: elsewhere(recipe, self.scale) for recipe in self.recipes}
 
@@ -266,8 +270,7 @@ def run(  # noqa: PLR0913 (keyword options)
         if device != "cpu":
             raise UserError(f"--device {device} is for this machine; the cells of a cluster run on its processors")
         on_cluster.check(cluster, listening=True)
-    cells, devices = job.cells(), local.devices_of(device)
-    todo = plan.in_order(cells) if fresh else plan.to_do(cells)
+    cells, todo, devices = job.cells(), job.to_do(fresh=fresh), local.devices_of(device)
     places = local.check_cells(todo, devices, kernels) if todo else devices
     at_a_time = workers or len(places)
     ready()

@@ -28,7 +28,7 @@ from cleanpath.auditing.graph import Graph
 from cleanpath.auditing.nonfinite import first_non_finite
 from cleanpath.auditing.operations import Words, words
 from cleanpath.auditing.passes import Observer, Pass
-from cleanpath.auditing.patient import Parts, Patient, uncollected
+from cleanpath.auditing.patient import Parts, Patient
 from cleanpath.auditing.profile import Profile
 from cleanpath.auditing.record import tensors_in
 from cleanpath.auditing.rows import Drawn, network_row, unit_rows
@@ -39,6 +39,7 @@ from cleanpath.auditing.values import NotSeen, UnitRow
 from cleanpath.auditing.verdict import verdict
 from cleanpath.devices import exact, of
 from cleanpath.errors import SettingError, UserError
+from cleanpath.garbage import uncollected
 from cleanpath.kernels import sound
 
 Loss = Callable[[Any], Tensor]

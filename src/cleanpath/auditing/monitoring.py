@@ -26,12 +26,13 @@ from torch.utils.hooks import RemovableHandle
 
 from cleanpath.auditing.examine import Structure, refusal_of, structure_of, unread, untaken
 from cleanpath.auditing.passes import Pass, tensors_of
-from cleanpath.auditing.patient import Parts, uncollected
+from cleanpath.auditing.patient import Parts
 from cleanpath.auditing.profile import Profile
 from cleanpath.auditing.record import Operation
 from cleanpath.auditing.underway import Pending, Recording
 from cleanpath.auditing.values import Measurements, NotSeen
 from cleanpath.errors import SettingError, UnknownNameError, UserError
+from cleanpath.garbage import uncollected
 
 UNSTEADY = 2
 """After so many passes that went another way than the one before, every recorded pass shows its own units."""

@@ -3,7 +3,6 @@
 Buffers are copied beforehand. A parameter is copied only when an operation is about to write to it: most never are.
 """
 
-import gc
 import random
 import sys
 from collections import deque
@@ -268,15 +267,3 @@ def drawing_from(seed: int) -> Iterator[None]:
     if numpy is not None:
         numpy.random.seed(seed % 2**32)
     yield
-
-
-@contextmanager
-def uncollected() -> Iterator[None]:
-    """No search for cyclic garbage meanwhile: a graph has so many objects that it would start one over the process."""
-    running = gc.isenabled()
-    gc.disable()
-    try:
-        yield
-    finally:
-        if running:
-            gc.enable()

@@ -25,7 +25,7 @@ from cleanpath.paper.verdicts import (
     judge,
     seeds_sentence,
 )
-from cleanpath.report.own_rows import Beside, beside_original
+from cleanpath.report.own_rows import Beside, beside_original, own_rows
 from cleanpath.report.table import DIVERGED, FINISHED, SeedResult, Table
 
 # What is worse than anything once a run diverges, if it is not known from before; its other numbers are not known.
@@ -139,7 +139,7 @@ def labels_of(tables: Sequence[Table]) -> dict[tuple[str, str], str]:
 
 def columns_of(table: Table) -> Iterator[Column]:
     """Ceilings and orders, for the columns that print test errors; floors where the paper's limit is for them."""
-    values = values_of([table])
+    values = values_of([table]) if own_rows(table) else {}
     for column in table.columns:
         cells = [cell for cell in table.cells if cell.column == column and not cell.external]
         errors = {cell.row: dict(enumerate(cell.values)) for cell in cells if cell.quantity == "error" and cell.values}

@@ -55,17 +55,17 @@ class Beside:
         return {"quantity": self.quantity, "p": self.p, "in_words": self.in_words, **self.result.to_data()}
 
 
-def beside_original(table: Table, column: str, values: Values) -> Iterator[Beside]:
-    """What rows that are not the table's own come to beside its original, in one column.
-
-    Rows without a seed in common with it are left out.
-    """
+def own_rows(table: Table) -> frozenset[str]:
+    """The rows that are not the table's own, where it has an original to set them beside."""
     known = {row.key for row in RECIPES[table.name].rows} if table.name in RECIPES else set()
-    if ORIGINAL not in known:
-        return
-    for cell in table.cells:
-        if cell.row in known or cell.external or cell.column != column:
-            continue
+    there = frozenset(cell.row for cell in table.cells if not cell.external)
+    return there - known if ORIGINAL in known else frozenset()
+
+
+def beside_original(table: Table, column: str, values: Values) -> Iterator[Beside]:
+    """What `own_rows` come to beside the original, in one column; left out are those without a seed in common."""
+    own = own_rows(table)
+    for cell in (cell for cell in table.cells if cell.row in own and cell.column == column):
         contrast = Contrast(plus=((table.name, cell.row, column),), minus=((table.name, ORIGINAL, column),))
         for quantity in _QUANTITIES:
             result = result_of(contrast, values, quantity, LOWER)
