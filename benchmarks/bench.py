@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 RESULTS = Path("results/bench.json")
-SCRIPTS = ("startup", "augmentation", "image_folders", "records_cost", "grid", "imagenet50")
+SCRIPTS = ("startup", "augmentation", "image_folders", "records_cost", "grid", "imagenet50", "inference")
 
 
 def main() -> None:

@@ -6,7 +6,9 @@ import math
 import os
 import subprocess
 import sys
+from collections import Counter
 from collections.abc import Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -25,6 +27,7 @@ from cleanpath.experiment import Training
 from cleanpath.fast import joined, library
 from cleanpath.grid import local, plan
 from cleanpath.records import Run
+from cleanpath.trained import evaluation, trained
 from cleanpath.training.fused import Fused, Group, kernels
 from cleanpath.training.progress import Stepped
 from tests.helpers import assert_same_run, assert_user_error, examples, here, tiny
@@ -178,6 +181,79 @@ def test_ours_is_as_near_to_double_precision_as_torch(case: Case) -> None:
         limit = 4 * apart(theirs[name], exact[name]) + 3e-6
         off = float((value.double() - exact[name].double()).norm())
         assert off <= limit * float(exact[name].double().norm()) + small, (name, apart(value, exact[name]), limit)
+
+
+def in_test(row: nn.Sequential, x: Tensor, *, fused: bool) -> Tensor:
+    row = row.eval()
+    with torch.inference_mode(), Fused(row)() if fused else nullcontext():
+        found: Tensor = row(x)
+    return found
+
+
+def trained_row(case: Case) -> nn.Sequential:
+    """With statistics that are not those of the beginning."""
+    row = case.row()
+    for name, buffer in row.named_buffers():
+        if name.endswith(("running_mean", "running_var")):
+            nn.init.uniform_(buffer, 0.5, 1.5)
+    return row
+
+
+@given(case=cases)
+@examples
+def test_a_test_on_ours_is_as_near_to_double_precision_as_on_torchs(case: Case) -> None:
+    assume(case.images * case.height * case.width > 1 and (case.norm or case.conv is not None))
+    if case.conv is not None:
+        _, kernel, _, padding = case.conv
+        assume(min(case.height, case.width) + 2 * padding >= kernel)
+    x, before = case.batch(), torch.get_num_threads()
+    exact = in_test(copy.deepcopy(trained_row(case)).double(), x.double(), fused=False)
+    try:
+        torch.set_num_threads(case.threads)
+        row = trained_row(case)
+        theirs, ours, again = (in_test(row, x, fused=fused) for fused in (False, True, True))
+    finally:
+        torch.set_num_threads(before)
+    assert torch.equal(ours, again), "the same bits each time"
+    assert ours.shape == theirs.shape
+    assert apart(ours, exact) <= 4 * apart(theirs, exact) + 3e-6
+
+
+def test_a_test_takes_weights_and_statistics_as_they_are_then(monkeypatch: pytest.MonkeyPatch) -> None:
+    row, x, calls = trained_row(ONE), ONE.batch(), Counter[str]()
+    whole = joined.Applied.__call__
+
+    def counted(self: joined.Applied, x: Tensor) -> Tensor:
+        calls["ours"] += 1
+        return whole(self, x)
+
+    monkeypatch.setattr(joined.Applied, "__call__", counted)
+    fused = Fused(row.eval())
+    for _ in range(2):
+        with torch.no_grad(), fused():
+            found = row(x)
+            assert torch.equal(row(x), found)
+        assert apart(found, in_test(row, x, fused=False)) < 1e-5
+        for value in (*row.parameters(), *row.buffers()):
+            if value.is_floating_point():
+                value.data.add_(0.25)
+    assert calls["ours"] == 4
+    with fused():  # whoever asks for gradients of a test gets torch's
+        row(x).sum().backward()
+    assert row.get_parameter("2.weight").grad is not None
+    with torch.no_grad(), fused():
+        assert torch.equal(row(x.contiguous()), in_test(row, x.contiguous(), fused=False)), "another layout"
+    assert calls["ours"] == 4
+
+
+def test_a_run_is_tested_on_the_kernels_that_are_asked_for(tmp_path: Path) -> None:
+    folder = tmp_path / "run"
+    assemble.run(tiny(*WIDE), folder, threads=1)
+    fused, plain = (trained(folder).on(devices.CPU, asked) for asked in ("fused", "plain"))
+    assert fused.kernels.startswith("fused ")
+    here, there = evaluation(fused), evaluation(plain)
+    assert (here["kernels"], there["kernels"]) == (fused.kernels, "plain")
+    assert here["loss"] == pytest.approx(there["loss"], rel=1e-5)
 
 
 def test_what_is_not_finite_stays_so_where_torch_has_it() -> None:

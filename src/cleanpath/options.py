@@ -24,7 +24,7 @@ class Mode(StrEnum):
 
 
 class Kernels(StrEnum):
-    """Which kernels a run is trained on."""
+    """Which kernels a network is trained or tested on."""
 
     auto = "auto"
     plain = "plain"
@@ -123,7 +123,7 @@ Device = Annotated[
 ]
 KernelChoice = Annotated[
     Kernels,
-    typer.Option("--kernels", help="Of training on a processor: torch's (plain) or cleanpath's, built here (fused)."),
+    typer.Option("--kernels", help="On a processor: torch's (plain) or cleanpath's, built here (fused)."),
 ]
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Print what would run, its time and memory; run nothing.")]
 Fresh = Annotated[bool, typer.Option("--fresh", help="Start again, also what is finished.")]

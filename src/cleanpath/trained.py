@@ -3,6 +3,7 @@
 import json
 import math
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from hashlib import sha256
 from pathlib import Path
@@ -22,10 +23,11 @@ from cleanpath.data.photographs import OnDisk
 from cleanpath.data.preparation import Preparation
 from cleanpath.data.sources import load as load_images
 from cleanpath.errors import RunError, SettingError, UserError
-from cleanpath.experiment import Experiment
+from cleanpath.experiment import Experiment, Training
 from cleanpath.records import Run
 from cleanpath.targeting.seeded import seeded
 from cleanpath.training.evaluation import outputs
+from cleanpath.training.fused import AUTO, PLAIN, Fused, kernels
 
 _BATCH = 64
 _LARGE = 320 / 224
@@ -45,10 +47,19 @@ class Trained:
     network: nn.Module
     preparation: Preparation
     classes: tuple[str, ...]
+    kernels: str = PLAIN
+    """What the network is tested on: `plain`, or `fused` and the digest of the library."""
 
-    def on(self, device: torch.device) -> "Trained":
-        """With the network on a device."""
-        return replace(self, network=self.network.to(device))
+    def on(self, device: torch.device, asked: str = AUTO) -> "Trained":
+        """With the network on a device, and on the kernels that are `asked` for: auto, plain or fused.
+
+        Raises `SettingError` where `fused` cannot be had.
+        """
+        path = kernels(asked, Training(epochs=1), device, threads=torch.get_num_threads())
+        network = self.network.to(device)
+        if path != PLAIN:
+            network.to(memory_format=torch.channels_last)  # as it was trained, and as ours want it
+        return replace(self, network=network, kernels=path)
 
 
 def load(run: str | Path | Run) -> nn.Module:
@@ -105,7 +116,7 @@ def evaluation(found: Trained, data: str | None = None, view: str = "middle") ->
         raise SettingError(f"{wanted.name} has images of {images.side} pixels, the run takes {found.preparation.side}")
     device = devices.of(found.network)
     with devices.exact(device):
-        pairs = list(_seen(found.network, images.on(device).held_out, view))
+        pairs = list(_seen(found.network, images.on(device).held_out, view, fused=found.kernels != PLAIN))
     logits, labels = torch.cat([one for one, _ in pairs]).cpu(), torch.cat([two for _, two in pairs]).cpu()
     guesses = logits.argmax(dim=1)
     wrong, count, most = int((guesses != labels).sum()), len(labels), len(found.classes)
@@ -120,6 +131,7 @@ def evaluation(found: Trained, data: str | None = None, view: str = "middle") ->
         "view": view,
         "pixels": found.preparation.side if view != "large" else _large(found.preparation).side,
         "images": count,
+        "kernels": found.kernels,
         "error": 100 * wrong / count,
         "interval": [100 * low, 100 * high],
         "top5_error": 100 * (1 - top5 / count) if most > _FIVE else None,
@@ -133,11 +145,11 @@ def evaluation(found: Trained, data: str | None = None, view: str = "middle") ->
     }
 
 
-def _seen(network: nn.Module, split: Split, view: str) -> Iterator[tuple[Tensor, Tensor]]:
+def _seen(network: nn.Module, split: Split, view: str, *, fused: bool) -> Iterator[tuple[Tensor, Tensor]]:
     """Logits and labels of a split, seen as `view` says."""
     device = devices.of(network)
     if view == "middle":
-        yield from outputs(network, split)
+        yield from outputs(network, split, fused=fused)
         return
     if not isinstance(split, OnDisk):
         raise SettingError(f"--view {view} is for photographs of more than 64 pixels; these are small: use middle")
@@ -145,9 +157,9 @@ def _seen(network: nn.Module, split: Split, view: str) -> Iterator[tuple[Tensor,
         large = replace(split, preparation=_large(split.preparation))
         few, usual = (each.plain(torch.arange(1)).to(device) for each in (large, split))
         networks.check_logits(network, few, network(usual).shape[1])
-        yield from outputs(network, large)
+        yield from outputs(network, large, fused=fused)
         return
-    with torch.inference_mode():
+    with torch.inference_mode(), Fused(network)() if fused else nullcontext():
         for indices in torch.split(torch.arange(len(split.labels)), _BATCH // 8):
             crops = split.ten(indices).to(device)
             shares = network(crops.flatten(0, 1)).softmax(dim=1).unflatten(0, crops.shape[:2]).mean(dim=1)
@@ -191,7 +203,7 @@ def image_files(paths: Sequence[Path]) -> list[Path]:
 
 def predictions(found: Trained, files: Sequence[Path], most: int) -> Iterator[dict[str, Any]]:
     """For every file the likeliest classes with their probabilities, or why it cannot be read; batch by batch."""
-    device = devices.of(found.network)
+    device, ours = devices.of(found.network), Fused(found.network) if found.kernels != PLAIN else nullcontext
     for start in range(0, len(files), _BATCH):
         good, bad, ready = list[Path](), dict[Path, str](), list[Tensor]()
         for path in files[start : start + _BATCH]:
@@ -200,7 +212,7 @@ def predictions(found: Trained, files: Sequence[Path], most: int) -> Iterator[di
                 good.append(path)
             except BrokenImageError as error:
                 bad[path] = str(error)
-        with torch.inference_mode(), devices.exact(device):
+        with torch.inference_mode(), devices.exact(device), ours():
             shares = found.network(torch.cat(ready).to(device)).softmax(dim=1).cpu() if ready else torch.empty(0, 1)
         top = {path: row.topk(min(most, len(row))) for path, row in zip(good, shares, strict=True)}
         for path in files[start : start + _BATCH]:

@@ -8,7 +8,7 @@ import typer
 
 from cleanpath import options
 from cleanpath.errors import UserError
-from cleanpath.options import AsJson, Device
+from cleanpath.options import AsJson, Device, KernelChoice, Kernels
 
 RunFolder = Annotated[str, typer.Argument(metavar="RUN", help="A finished run's folder.", autocompletion=options.runs)]
 
@@ -39,6 +39,7 @@ def evaluate(
         View, typer.Option(help="Of photographs: the middle, a large crop (320 for 224), or ten.")
     ] = View.middle,
     device: Device = "auto",
+    kernels: KernelChoice = Kernels.auto,
     picture: Annotated[Path | None, typer.Option(metavar="FILE", help="The confusion matrix as .svg or .png.")] = None,
     as_json: AsJson = False,
 ) -> None:
@@ -51,7 +52,7 @@ def evaluate(
 
     if picture is not None:
         evaluated.check_picture(picture)
-    found = trained.evaluation(trained.trained(run).on(devices.chosen(device)), data, view.value)
+    found = trained.evaluation(trained.trained(run).on(devices.chosen(device), kernels.value), data, view.value)
     options.show(found, as_json, lambda: evaluated.show(found))
     if picture is not None:
         evaluated.draw(found, picture)
@@ -63,6 +64,7 @@ def predict(
     files: Annotated[list[Path], typer.Argument(metavar="IMAGE|FOLDER...", help="Images, or folders of them.")],
     most: Annotated[int, typer.Option("--top", min=1, help="How many classes are named.")] = 3,
     device: Device = "auto",
+    kernels: KernelChoice = Kernels.auto,
     as_json: AsJson = False,
 ) -> None:
     """Say which classes a finished run sees in images; exits with 1 if one of them cannot be read.
@@ -75,7 +77,7 @@ def predict(
     images = trained.image_files(files)
     if not images:
         raise UserError(f"no files in {', '.join(map(str, files))}")
-    here = trained.trained(run).on(devices.chosen(device))
+    here = trained.trained(run).on(devices.chosen(device), kernels.value)
     found = list(trained.predictions(here, images, most))
     data: dict[str, Any] = {"schema": "cleanpath.predictions", "version": 1, "run": run, "predictions": found}
     options.show(data, as_json, lambda: evaluated.show_predictions(found))

@@ -96,6 +96,46 @@ def joined(
     return found
 
 
+class Applied:
+    """Norm, ReLU and convolution in eval mode, for as long as weights and running statistics stay as they are."""
+
+    def __init__(
+        self, norm: nn.BatchNorm2d | None, conv: nn.Conv2d | None, window: Window | None, *, relu: bool
+    ) -> None:
+        self._window, self._norm, self._relu = window, norm is not None, relu
+        channels = norm.num_features if norm is not None else 0
+        gamma, beta = (None, None) if norm is None else (norm.weight, norm.bias)
+        mean, var = (None, None) if norm is None else (norm.running_mean, norm.running_var)
+        weight = None if conv is None else conv.weight.detach().contiguous(memory_format=torch.channels_last)
+        outputs, taps = channels, 1
+        if weight is not None:
+            outputs, channels, taps = weight.shape[0], weight.shape[1], weight[0, 0].numel()
+        self._outputs = outputs
+        self._factors = torch.empty(3 * channels)
+        self._panels = None if weight is None else torch.empty(weight.numel())
+        shape = _Shape(1, 1, 1, 1, channels, outputs, taps, self._norm, relu, 1)
+        library().calls.prepare(
+            *(ctypes.addressof(shape), _at(weight), _at(gamma), _at(beta), _at(mean), _at(var)),
+            *(_at(self._factors), _at(self._panels), 0.0 if norm is None else norm.eps),
+        )
+
+    def __call__(self, x: Tensor) -> Tensor:
+        images, channels, height, width = x.shape
+        if (window := self._window) is None:
+            y = torch.empty_like(x)
+        else:
+            size = (images, self._outputs, window.side(height), window.side(width))
+            y = torch.empty(size, memory_format=torch.channels_last, dtype=x.dtype)
+        asked = images, channels, height, width, self._outputs, window, self._norm, self._relu
+        work = _work(*asked, torch.get_num_threads())
+        scratch = torch.empty(work.scratch_there)
+        library().calls.applied(
+            *(work.there_at, x.data_ptr(), y.data_ptr(), _at(self._panels), _at(work.there)),
+            *(self._factors.data_ptr(), scratch.data_ptr()),
+        )
+        return y
+
+
 class _Joined(Function):
     @staticmethod
     def forward(  # noqa: PLR0913, PLR0917 (as autograd calls it)

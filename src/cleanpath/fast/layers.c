@@ -1,4 +1,4 @@
-/* Norm, ReLU and convolution of a training step in one go, forward and backward, in fp32.
+/* Norm, ReLU and convolution in one go, in fp32: of a training step, forward and backward, and of a test.
 
    Every signal is a matrix of pixels by channels (torch's channels_last). What stands between a norm and its
    convolution lives in a few kilobytes per thread: it is computed where it is needed, and again on the way back.
@@ -293,8 +293,20 @@ static void centre(const float *x, float *g, int64_t pixels, int64_t channels, c
 
 static int64_t first_of(const shape *s, int64_t thread) { return s->images / s->block * thread / s->threads; }
 
-/* Forward: y, or z where there is no convolution (`w` is null); without a norm the convolution alone. `kept` gets mean, 1/std, factor and shift; the scratch
-   of every thread `s->scratch` floats, behind the packed weights. */
+/* A thread's blocks forward; `z` holds what is between norm and convolution. */
+static void every_block(const shape *s, int64_t thread, const float *x, float *y, const float *panels,
+                        const int32_t *there, const float *mean, const float *factor, const float *shift, float *z) {
+    const int64_t pixels = s->block * s->in_pixels, ci = s->in_channels, co = s->out_channels;
+    for (int64_t b = first_of(s, thread); b < first_of(s, thread + 1); b++) {
+        const float *from = x + b * pixels * ci;
+        float *to = y + b * s->block * s->out_pixels * co;
+        if (s->norm) normalise(from, panels ? z : to, pixels, ci, mean, factor, shift, s->relu);
+        if (panels) product(s->norm ? z : from, to, panels, there, s->taps, ci, co);
+    }
+}
+
+/* Forward: y, or z where there is no convolution (`w` is null); without a norm the convolution alone. `kept` gets
+   mean, 1/std, factor and shift; the scratch of every thread is `s->scratch` floats, behind the packed weights. */
 void forward(const shape *s, const float *x, float *y, const float *w, const int32_t *there, const float *gamma,
              const float *beta, float *running_mean, float *running_var, int64_t *batches, float *kept, float *scratch,
              double eps, double momentum) {
@@ -328,15 +340,31 @@ void forward(const shape *s, const float *x, float *y, const float *w, const int
     }
     if (batches) *batches += 1;
 #pragma omp parallel for num_threads(s->threads) schedule(static, 1) if (s->threads > 1)
-    for (int64_t thread = 0; thread < s->threads; thread++) {
-        float *z = scratch + thread * s->scratch;
-        for (int64_t b = first_of(s, thread); b < first_of(s, thread + 1); b++) {
-            const float *from = x + b * s->block * s->in_pixels * ci;
-            float *to = y + b * s->block * s->out_pixels * co;
-            if (s->norm) normalise(from, w ? z : to, s->block * s->in_pixels, ci, mean, factor, shift, s->relu);
-            if (w) product(s->norm ? z : from, to, panels, there, s->taps, ci, co);
-        }
+    for (int64_t thread = 0; thread < s->threads; thread++)
+        every_block(s, thread, x, y, w ? panels : 0, there, mean, factor, shift, scratch + thread * s->scratch);
+}
+
+/* What `applied` needs of a norm whose statistics stay and of a convolution: factors (mean, factor and shift) and
+   panels; each may be missing (null). */
+void prepare(const shape *s, const float *w, const float *gamma, const float *beta, const float *running_mean,
+             const float *running_var, float *factors, float *panels, double eps) {
+    const int64_t ci = s->in_channels;
+    if (w) pack(w, panels, s->taps, ci, s->out_channels, 1);
+    for (int64_t c = 0; c < ci * s->norm; c++) {
+        factors[c] = running_mean[c];
+        factors[ci + c] = (float)(1 / sqrt(running_var[c] + eps)) * (gamma ? gamma[c] : 1);
+        factors[2 * ci + c] = beta ? beta[c] : 0;
     }
+}
+
+/* In eval mode: y, or z where there is no convolution (`panels` is null). */
+void applied(const shape *s, const float *x, float *y, const float *panels, const int32_t *there, const float *factors,
+             float *scratch) {
+    const int64_t ci = s->in_channels, co = s->out_channels;
+    const float *mean = factors, *factor = factors + ci, *shift = factors + 2 * ci;
+#pragma omp parallel for num_threads(s->threads) schedule(static, 1) if (s->threads > 1)
+    for (int64_t thread = 0; thread < s->threads; thread++)
+        every_block(s, thread, x, y, panels, there, mean, factor, shift, scratch + thread * s->scratch);
 }
 
 /* Backward: dx, dw (null where there is no convolution), dgamma and dbeta (may be null). `dx` holds what comes through

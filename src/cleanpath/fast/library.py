@@ -74,7 +74,9 @@ def _loaded(path: Path) -> Library:
     pointer, number = ctypes.c_void_p, ctypes.c_double
     calls.forward.argtypes = [pointer] * 12 + [number] * 2
     calls.backward.argtypes = [pointer] * 12
-    for call in (calls.forward, calls.backward):
+    calls.prepare.argtypes = [pointer] * 8 + [number]
+    calls.applied.argtypes = [pointer] * 7
+    for call in (calls.forward, calls.backward, calls.prepare, calls.applied):
         call.restype = None
     return Library(calls, path.stem.rpartition("-")[2], calls.lanes(), bool(calls.threaded()))
 

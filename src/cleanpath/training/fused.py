@@ -1,9 +1,10 @@
-"""Which kernels the steps of a training run on: torch's, or ours where a network has norm, ReLU and convolution.
+"""Which kernels a network is trained and tested on: torch's, or ours where it has norm, ReLU and convolution.
 
 Ours (`cleanpath.fast`) join BN, ReLU and the convolution behind them, or what there is of these, where they stand one
-after another in an `nn.Sequential`. They are for steps on the processor in fp32 whose signals are laid out in
-channels_last; all else is computed by torch's: other layers, what is not in training mode, and, for as long as it
-lasts, whatever somebody watches by a hook or by one of torch's modes, so that who watches sees every operation.
+after another in an `nn.Sequential`. They are for steps and tests on the processor in fp32 whose signals are laid out
+in channels_last; all else is computed by torch's: other layers, what is in eval mode and asks for gradients, and, for
+as long as it lasts, whatever somebody watches by a hook or by one of torch's modes, so that who watches sees every
+operation.
 
 By what a training asks for:
 
@@ -25,7 +26,7 @@ from torch.utils._python_dispatch import _len_torch_dispatch_stack  # type: igno
 
 from cleanpath.errors import SettingError
 from cleanpath.experiment import Training
-from cleanpath.fast.joined import can_convolve, can_take, joined, window_of
+from cleanpath.fast.joined import Applied, can_convolve, can_take, joined, window_of
 from cleanpath.fast.library import NoLibraryError, library
 from cleanpath.training.watched import hooks_of
 
@@ -64,7 +65,7 @@ def _check(training: Training, device: torch.device, processes: int) -> None:
 
 
 class Fused:
-    """Has the steps of a network run on our kernels where these have its layers."""
+    """Has the steps and tests of a network run on our kernels where these have its layers."""
 
     def __init__(self, network: nn.Module) -> None:
         rows = {module: _parts(module) for module in network.modules() if _is_plain(module, nn.Sequential)}
@@ -79,7 +80,7 @@ class Fused:
 
     @contextmanager
     def __call__(self) -> Iterator[None]:
-        """For one step: forward, and backward."""
+        """For one step, forward and backward, or one test, in which weights and statistics stay as they are."""
         for row, before in self._members.items():
             if (now := _members(row)) != before:  # somebody put in another layer, or another forward pass
                 self._rows[row], self._members[row] = _parts(row), now
@@ -87,8 +88,11 @@ class Fused:
         try:
             yield
         finally:
-            for row in self._rows:
+            for row, parts in self._rows.items():
                 row.__class__ = nn.Sequential
+                for part in parts:
+                    if isinstance(part, Group):
+                        part.forget()
 
 
 class Group:
@@ -107,24 +111,37 @@ class Group:
             if value.is_floating_point()
         )
         self._hooks = hooks_of(self.members)
+        self._applied: Applied | None = None
 
     def __call__(self, x: Tensor) -> Tensor:
-        if self._is_ours() and can_take(x, self._window, channels=self._channels):
-            return joined(x, self.norm, self.conv, self._window, relu=self.relu is not None)
+        if (in_training := self._is_ours()) is not None and can_take(x, self._window, channels=self._channels):
+            if in_training:
+                return joined(x, self.norm, self.conv, self._window, relu=self.relu is not None)
+            if self._applied is None:
+                self._applied = Applied(self.norm, self.conv, self._window, relu=self.relu is not None)
+            return self._applied(x)
         for member in self.members:
             x = member(x)
         return x
 
-    def _is_ours(self) -> bool:
-        norm = self.norm
+    def forget(self) -> None:
+        """Weights and statistics may change now."""
+        self._applied = None
+
+    def _is_ours(self) -> bool | None:
+        """Whether our kernels are to be had here, in training mode; False in eval mode, None if they are not."""
+        if any(self._hooks) or _len_torch_dispatch_stack() or _len_torch_function_stack():  # somebody watches
+            return None
+        if not self._fits or torch.is_autocast_enabled("cpu"):
+            return None
+        norm, training = self.norm, self.members[0].training
+        if not training and torch.is_grad_enabled():
+            return None
+        if norm is None:
+            return training
         # A BN that groups or ranks have made another is none of ours.
-        as_ever = (
-            self.members[0].training
-            if norm is None
-            else norm.training and type(norm) is nn.BatchNorm2d and norm.momentum is not None
-        )
-        watched = any(self._hooks) or _len_torch_dispatch_stack() or _len_torch_function_stack()
-        return self._fits and as_ever and not watched and not torch.is_autocast_enabled("cpu")
+        known = norm.momentum is not None if training else norm.running_mean is not None
+        return training if known and type(norm) is nn.BatchNorm2d else None
 
 
 def _sequential(rows: Mapping[nn.Module, Sequence[Callable[[Tensor], Tensor]]]) -> type[nn.Sequential]:

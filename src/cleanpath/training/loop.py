@@ -56,7 +56,7 @@ def train(  # noqa: PLR0913 (keyword options of the one loop)
     passes, loss_of = Passes(network, training, ranks, fused=fused), Loss(training, images.train.labels, ranks)
     gradients, given, images = Gradients(passes, loss_of, training), images, images.on(device)
     drawn_from = given if loaders else images  # processes that prepare batches cannot use a GPU
-    test = partial(tested, learner, images, training, seed=seed, keeper=keeper, ranks=ranks)
+    test = partial(tested, learner, images, training, seed=seed, keeper=keeper, ranks=ranks, fused=fused)
     count, size = len(images.train.labels), training.batch_size
     total = length(training, count)
     course, every = Course(), math.ceil(total / MOST_LINES)
