@@ -2,7 +2,8 @@
 
     python -m benchmarks.grid
 
-Four rows of Table 1 at scale quick, cut short, each time in new folders.
+Ten rows of Table 1 at scale quick, cut short, each time in new folders: the start of the workers counts, as it does for
+a whole table, over fewer iterations.
 """
 
 import shutil
@@ -17,7 +18,7 @@ from cleanpath.grid.plan import Cell, cells
 from cleanpath.paper.scales import SCALES
 from cleanpath.paper.tables import experiments, recipe_of
 
-ROUNDS, ITERATIONS, ROWS = 3, 30, 4
+ROUNDS, ITERATIONS, ROWS = 3, 40, 10
 
 
 def measure() -> list[Figure]:

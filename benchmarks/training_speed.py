@@ -41,8 +41,8 @@ RESULTS = Path("results/training-speed.jsonl")
 BATCH = 128
 CASES: dict[str, tuple[int, int, int, int]] = {
     "preresnet56": (1, 8, 1, 20),
-    "preresnet110": (3, 32, 2, 2),
-    "preresnet164": (3, 32, 2, 2),
+    "preresnet110": (3, 32, 2, 4),
+    "preresnet164": (3, 32, 2, 3),
 }
 """Channels and side of the images, threads, steps."""
 WAYS = {
@@ -58,7 +58,7 @@ def main() -> None:
     """Time all sides in turn; print, append."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("networks", nargs="*", default=CASES)
-    parser.add_argument("--rounds", type=int, default=2)
+    parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--one", nargs=2, metavar=("NETWORK", "WAY"))
     asked = parser.parse_args()
     if asked.one:
