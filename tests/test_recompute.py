@@ -132,7 +132,7 @@ def test_segments_are_neighbours_of_nearly_the_same_size_near_the_square_root(co
     assert [one for part in found for one in part] == members
     sizes = [len(part) for part in found]
     assert max(sizes) - min(sizes) <= 1
-    assert abs(max(sizes) - math.sqrt(count / 3)) <= 1.5
+    assert abs(max(sizes) - math.sqrt(count / 2)) <= 1.5
 
 
 def test_chains_are_found_in_any_network() -> None:
