@@ -230,8 +230,8 @@ def test_plain_output_has_no_escape_and_no_json(name: str, work: Path) -> None: 
         ("ascii", "show preresnet20"),
         ("ascii", "audit resnet8"),
         ("ascii", "report table1"),
-        ("latin-1", "report table1"),
-        ("cp1252", "audit resnet8"),
+        pytest.param("latin-1", "report table1", marks=pytest.mark.slow),
+        pytest.param("cp1252", "audit resnet8", marks=pytest.mark.slow),
     ],
 )
 def test_a_terminal_without_our_letters_gets_plain_ones(encoding: str, words: str, work: Path) -> None:

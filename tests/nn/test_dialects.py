@@ -32,9 +32,14 @@ def pair(depth: int, dialect: Dialect) -> tuple[nn.Module, nn.Module]:
     return stirred(mine), other.eval()
 
 
-PAIRS: list[tuple[int, Dialect]] = [
-    *((depth, "torchvision") for depth in (18, 34, 50, 101, 152)),
-    *((depth, "timm") for depth in (50, 101, 152)),
+PAIRS = [
+    *(pytest.param(depth, "torchvision", id=f"{depth}-torchvision") for depth in (18, 34, 50)),
+    pytest.param(50, "timm", id="50-timm"),
+    *(
+        pytest.param(depth, dialect, id=f"{depth}-{dialect}", marks=pytest.mark.slow)
+        for depth in (101, 152)
+        for dialect in ("torchvision", "timm")
+    ),
 ]
 
 
