@@ -14,6 +14,7 @@ from cleanpath import live
 from cleanpath.errors import Stopped
 from cleanpath.experiment import Experiment
 from cleanpath.grid.plan import Cell
+from cleanpath.grid.remaining import Attempt, Remaining
 from cleanpath.locking import acquire
 from cleanpath.pages import Page
 from cleanpath.recorded import record
@@ -83,14 +84,36 @@ def test_standing_is_what_the_folders_say(half: Path) -> None:
 
 
 def test_time_is_shared_by_runs_that_go_on_side_by_side(half: Path) -> None:
+    going = cells(half)["bn_after_addition"].folder / "lock"
     acquire(cells(half)["relu_before_addition"].folder / "lock")
+    going.unlink()
     before = live.standing(made(half).cells(), every=1)
     assert before.seconds_left is None  # one iteration says nothing of its speed
     assert "; time left not known." in before.in_words()
+    acquire(going)
     (cells(half)["relu_before_addition"].folder / "lock").unlink()
     begun(cells(half)["relu_before_addition"], 100, held=True)
     found = live.standing(made(half).cells(), every=1)
-    assert found.seconds_left == pytest.approx((1 + 0.25 + 0.5) * N * SECOND / 2)
+    assert found.seconds_left == pytest.approx(
+        N * SECOND
+    )  # one takes the run that waits, the other what is left of two
+
+
+def test_page_and_terminal_expect_the_same_time_of_runs_that_ended(tmp_path: Path) -> None:
+    of = cells(tmp_path)
+    for name, seconds in (("original", 40.0), ("bn_after_addition", 60.0)):
+        with Writer(of[name].folder, of[name].experiment, {}, resume=True) as writer:
+            writer.finish({"status": "finished", "error": 2.0, "iterations": N, "seconds": seconds})
+    begun(of["relu_before_addition"], 1, held=True)
+    remaining = Remaining(of.values())
+    for name, seconds in (("original", 40.0), ("bn_after_addition", 60.0)):
+        remaining.started(of[name])
+        remaining.ended(of[name], seconds)
+    remaining.started(of["relu_before_addition"])
+    at = Attempt(began=0.0, share=1 / N)
+    expected = remaining.seconds([(of["relu_before_addition"], at)], SECOND)
+    assert live.standing(made(tmp_path).cells(), every=1).seconds_left == pytest.approx(expected)
+    assert expected == pytest.approx(150, rel=0.1)  # three runs, about 50 s each
 
 
 def test_grid_that_nobody_works_on_says_so(tmp_path: Path) -> None:

@@ -11,6 +11,7 @@ from cleanpath.errors import Stopped
 from cleanpath.experiment import Experiment
 from cleanpath.garbage import uncollected
 from cleanpath.grid.plan import DONE, Cell
+from cleanpath.grid.remaining import Attempt, Remaining
 from cleanpath.pages import Page
 from cleanpath.reading import Index, Noted
 from cleanpath.records import Run, recent
@@ -132,14 +133,15 @@ class Reading:
 def standing(cells: Sequence[Cell], *, every: int) -> Standing:
     """How far a grid is, from the run folders."""
     states = [(cell, cell.status) for cell in cells]
+    ended = [cell for cell, status in states if status in DONE]
     going = [(cell, _underway(cell)) for cell, status in states if status == "running"]
     waiting = [cell for cell, status in states if status not in (*DONE, "failed", "running")]
     return Standing(
-        ended=sum(status in DONE for _, status in states),
+        ended=len(ended),
         failed=tuple((cell.label, cell.run.failure or "") for cell, status in states if status == "failed"),
         underway=tuple(one for _, one in going),
         waiting=len(waiting),
-        seconds_left=_seconds_left(going, waiting),
+        seconds_left=_seconds_left(ended, going, waiting),
         at=time.strftime("%H:%M:%S"),
         every=every,
     )
@@ -165,17 +167,22 @@ def _underway(cell: Cell) -> Underway:
         loss=last["loss"] if last is not None else None,
         error=next((line["error"] for line in reversed(lines) if "error" in line), None),
         images_per_second=speed,
+        seconds=last["seconds"] if last is not None else 0.0,
         seconds_left=left,
     )
 
 
-def _seconds_left(going: Sequence[tuple[Cell, Underway]], waiting: Sequence[Cell]) -> float | None:
-    """Work that is left, in images times layers, at the speed of the runs that go on."""
-    if any(one.total is None for _, one in going) or not all(one.images_per_second for _, one in going):
-        return None
-    speeds = [
-        (one.images_per_second or 0.0) * cell.work / (cell.experiment.training.batch_size * (one.total or 1))
-        for cell, one in going
-    ]
-    left = sum(cell.work for cell in waiting) + sum(cell.work * (1 - one.share) for cell, one in going)
-    return left / sum(speeds) if sum(speeds) else None
+def _seconds_left(
+    ended: Sequence[Cell], going: Sequence[tuple[Cell, Underway]], waiting: Sequence[Cell]
+) -> float | None:
+    """As the grid's own terminal tells it, from what the folders say."""
+    remaining = Remaining([*ended, *(cell for cell, _ in going), *waiting])
+    for cell in ended:
+        remaining.started(cell)
+        result = cell.run.result or {}
+        remaining.ended(cell, result.get("seconds") if result.get("status") == "finished" else None)
+    for cell, _ in going:
+        remaining.started(cell)
+    attempts = [(cell, Attempt(began=-one.seconds, share=one.share)) for cell, one in going]
+    left = remaining.seconds(attempts, 0.0) if going else math.nan
+    return left if math.isfinite(left) else None

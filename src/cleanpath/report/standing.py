@@ -19,6 +19,8 @@ class Underway:
     """The last test error in percent; None before the first."""
     images_per_second: float | None
     seconds_left: float | None
+    seconds: float = 0.0
+    """How long it has been trained."""
 
     @property
     def share(self) -> float:
@@ -36,7 +38,7 @@ class Standing:
     underway: tuple[Underway, ...]
     waiting: int
     seconds_left: float | None
-    """Until the last is done at today's speed; None where nothing runs, or too short a time to tell."""
+    """Until the last is done, going by runs that ended and that go on; None where nothing runs or nothing is known."""
     at: str
     """When it stood so."""
     every: int
