@@ -151,5 +151,5 @@ def test_column_whose_rows_all_fail_is_a_floor() -> None:
 def test_order_of_one_row_is_singular() -> None:
     assert (
         rank_agreement(column([1]), column([1])).in_words()
-        == "order of 1 row: not compared, fewer than 3 rows are in both columns"
+        == "order of rows against the paper's: not compared, fewer than 3 rows are in both columns"
     )

@@ -68,7 +68,7 @@ class Agreement:
     def in_words(self) -> str:
         """One line."""
         if self.tau is None:
-            return f"order of {self.n} {'row' if self.n == 1 else 'rows'}: not compared, {self.reason}"
+            return f"order of rows against the paper's: not compared, {self.reason}"
         return f"order of {self.n} rows against the paper's: τ = {self.tau:.2f}" + (
             f" (exact p = {self.p:.2g}, one-sided)" if self.p is not None else f" ({self.reason})"
         )
