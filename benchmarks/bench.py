@@ -16,7 +16,16 @@ from pathlib import Path
 from typing import Any
 
 RESULTS = Path("results/bench.json")
-SCRIPTS = ("startup", "augmentation", "image_folders", "records_cost", "grid", "imagenet50", "inference")
+SCRIPTS = (
+    "startup",
+    "augmentation",
+    "image_folders",
+    "records_cost",
+    "grid",
+    "imagenet50",
+    "inference",
+    "plain_beside_timm",
+)
 
 
 def main() -> None:
