@@ -106,15 +106,21 @@ def _hunt(asked: argparse.Namespace, cells: Sequence[Cell], nodes: Any) -> dict[
             victim = choose.choice(("worker", "worker", "worker", "node" if asked.ray else "worker", "driver"))
             killed[victim] += _kill(victim, driver, nodes, choose)
             next_kill = now + choose.uniform(FIRST, longest)
-        for cell in cells:
-            with suppress(FileNotFoundError):
-                written[cell.label].add((cell.folder / "result.json").stat().st_ino)
+        _look(cells, written)
         time.sleep(0.05)
     if driver is not None:
         driver.wait()
+    _look(cells, written)
     twice = [label for label, files in written.items() if len(files) > 1]
     took = round(time.monotonic() - began, 1)
     return {"killed": dict(killed), "drivers": drivers, "written twice": twice, "seconds": took}
+
+
+def _look(cells: Sequence[Cell], written: dict[str, set[int]]) -> None:
+    """Note which files the results are."""
+    for cell in cells:
+        with suppress(FileNotFoundError):
+            written[cell.label].add((cell.folder / "result.json").stat().st_ino)
 
 
 def _started(root: Path, asked: argparse.Namespace, nodes: Any) -> subprocess.Popen[bytes]:

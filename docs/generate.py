@@ -330,13 +330,15 @@ def ranks() -> str:
 
 def grid_kills() -> str:
     """The campaigns of kills of grids."""
-    heads = ("on", "cells", *(f"{what} killed" for what in ("workers", "drivers", "nodes")))
+    heads = ("on", "cells", "iterations", *(f"{what} killed" for what in ("workers", "drivers", "nodes")))
     heads += ("results written twice", "cells differing")
     lines = [f"| {' | '.join(heads)} | date |", f"| --- | {' | '.join(['--:'] * (len(heads) - 1))} | --- |"]
     for row in _lines("grid-kills"):
         killed = (str(row["killed"].get(victim, 0)) for victim in ("worker", "driver", "node"))
         wrong = (str(len(row[key])) for key in ("written twice", "differing"))
-        lines.append(f"| {' | '.join((row['on'], str(row['cells']), *killed, *wrong, row['date']))} |")
+        lines.append(
+            f"| {' | '.join((row['on'], str(row['cells']), str(row['iterations']), *killed, *wrong, row['date']))} |"
+        )
     return "\n".join(lines) + "\n"
 
 

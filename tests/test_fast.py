@@ -256,6 +256,61 @@ def test_a_run_is_tested_on_the_kernels_that_are_asked_for(tmp_path: Path) -> No
     assert here["loss"] == pytest.approx(there["loss"], rel=1e-5)
 
 
+def is_ours(row: nn.Sequential, x: Tensor) -> bool:
+    with Fused(row.train())():
+        found = row(x)
+    return "Joined" in str(found.grad_fn)
+
+
+@pytest.mark.parametrize("threads", [1, 2])
+@pytest.mark.parametrize("window", [(16, 1, 1, 0), (32, 2, 1, 1), (16, 3, 2, 1), (48, 5, 3, 2), (16, 2, 2, 0)])
+def test_every_kind_of_window_is_ours(window: tuple[int, int, int, int], threads: int) -> None:
+    before = torch.get_num_threads()
+    try:
+        torch.set_num_threads(threads)
+        case = replace(ONE, conv=window, height=9, width=8)
+        assert is_ours(case.row(), case.batch())
+        assert is_ours(replace(case, conv=None).row(), case.batch())
+        assert is_ours(replace(case, norm=False, relu=False).row(), case.batch())
+    finally:
+        torch.set_num_threads(before)
+
+
+def test_values_that_our_kernels_cannot_read_where_they_lie_are_torchs() -> None:
+    def strided(row: nn.Sequential) -> None:
+        row[0].weight = nn.Parameter(torch.linspace(0.5, 1.5, 32)[::2])
+
+    def column(row: nn.Sequential) -> None:
+        row[0].running_mean = torch.zeros(16, 2)[:, 0]
+
+    def other_stride(row: nn.Sequential) -> None:
+        row[2].stride = (2, 2)  # type: ignore[assignment]
+
+    for change in (strided, column, other_stride):
+        row = ONE.row().train()
+        fused, plain = Fused(row), copy.deepcopy(row)
+        change(row)
+        change(plain)
+        with fused():
+            found = row(ONE.batch())
+        assert "Joined" not in str(found.grad_fn), change
+        assert torch.equal(found, plain(ONE.batch())), change
+        assert all(torch.equal(one, other) for one, other in zip(row.buffers(), plain.buffers(), strict=True))
+
+
+def test_a_layer_that_became_double_is_torchs_to_refuse() -> None:
+    row = ONE.row()
+    fused = Fused(row)
+    row.double()
+    with pytest.raises(RuntimeError), fused():
+        row(ONE.batch())
+
+
+def test_a_default_device_is_nobody_who_watches() -> None:
+    with torch.device("cpu"):
+        assert is_ours(ONE.row(), ONE.batch())
+
+
 def test_what_is_not_finite_stays_so_where_torch_has_it() -> None:
     for value in (math.nan, math.inf):
         x = ONE.batch()

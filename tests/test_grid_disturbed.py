@@ -89,12 +89,13 @@ def test_two_drivers_on_one_grid_of_which_one_is_killed_lose_nothing_and_do_noth
 
     wait_until(lambda: seen() > 0, "the first cell")
     drivers[0].kill()
+    wait_until(lambda: bool(seen()) and drivers[1].poll() is not None, "the other driver")
     for driver in drivers:
         driver.communicate(timeout=PATIENCE)
     assert drivers[1].returncode in (0, 2), "done, or told that the other one's workers still had a cell"
+    seen()
     again = outside(*GRID, cwd=tmp_path)
     assert again.code == 0, again.err
-    seen()
     assert {path.parent.name: path.stat().st_ino for path in tmp_path.glob("runs/*/result.json")} == results
     assert not list(tmp_path.glob("runs/*/failure.txt"))
     assert_same_runs(tmp_path / "runs", calm)

@@ -23,7 +23,7 @@ from cleanpath.grid.remaining import Attempt, Remaining
 from cleanpath.naming import default_name
 from cleanpath.paper.scales import scale_of
 from cleanpath.paper.tables import RECIPES, experiments
-from cleanpath.records import Run, Writer
+from cleanpath.records import Run, Writer, record_failure
 from cleanpath.training.progress import Progress
 from tests.helpers import tiny
 from tests.pool_jobs import act, finish, where
@@ -201,6 +201,26 @@ def test_error_of_a_cell_is_not_tried_again(tmp_path: Path) -> None:
     events(cells, engine)
     assert engine.tries[cells[0].label] == 1
     assert (cells[0].status, cells[0].run.failure) == ("failed", "no such file")
+
+
+def test_reason_of_this_try_is_told_and_noted_in_place_of_an_earlier_one(tmp_path: Path) -> None:
+    cells = three(tmp_path)
+    record_failure(cells[0].folder, "its process ended with SIGKILL, as 3 times before")
+    told: list[News] = []
+    drive(cells, Pretended({cells[0].label: [Ended("No space left on device")]}), told.append)
+    assert [news.reason for news in told if news.event == "ended"].count("No space left on device") == 1
+    assert cells[0].run.failure == "No space left on device"
+
+
+def test_cell_that_machines_refuse_is_tried_elsewhere_and_its_reason_is_theirs(tmp_path: Path) -> None:
+    cells = three(tmp_path)
+    refusal = Died("it was begun on fused kernels", refused=True)
+    engine = Pretended({cells[0].label: [refusal, Ended()], cells[1].label: [refusal] * 4})
+    told = events(cells, engine)
+    assert ("refused", cells[0].label) in told
+    assert cells[0].status == "finished"
+    assert cells[1].run.failure == "it was begun on fused kernels, as 3 times before"
+    assert not [event for event, _ in told if event == "died"]
 
 
 class Elsewhere(Pretended):

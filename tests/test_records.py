@@ -195,6 +195,12 @@ folder, last = pathlib.Path(sys.argv[1]), sys.argv[2]
 def die(*_): os.kill(os.getpid(), signal.SIGKILL)
 if last == "mkdir":
     records.acquire = die
+elif last == "link":
+    os.link = die
+elif last == "look":
+    folder.mkdir()
+    pathlib.Path.unlink = die
+    locking._now_there(folder / "lock")
 elif last == "lock":
     records._write_json = die
 else:
@@ -293,7 +299,12 @@ def test_lock_of_another_container_of_this_host_is_no_dead_process_s(tmp_path: P
     """Its numbers of processes are others than ours: one that we do not see may live."""
     folder = finished(tmp_path / "run").folder
     lock(folder, processes="pid:[1]", pid=999_999_999)
-    with nothing_written(tmp_path), pytest.raises(HeldError, match=r"process 999999999 on a container of .*run/lock"):
+    with (
+        nothing_written(tmp_path),
+        pytest.raises(
+            HeldError, match=r"process 999999999 on .*, in another container or before it was started anew .*run/lock"
+        ),
+    ):
         finished(folder)
 
 
@@ -387,7 +398,7 @@ def test_empty_folder_becomes_a_run(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("noted", [False, True])
-@pytest.mark.parametrize("last", ["mkdir", "lock", ".experiment.json"])
+@pytest.mark.parametrize("last", ["mkdir", "link", "look", "lock", ".experiment.json"])
 def test_folder_of_a_run_that_was_killed_before_it_said_what_it_is_becomes_that_run(
     tmp_path: Path,
     last: str,

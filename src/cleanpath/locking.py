@@ -23,6 +23,10 @@ SECONDS_UNTIL_DEAD = 600.0
 """Far more than file systems keep what they know of each other's files, and than a busy one makes wait."""
 _SECONDS_WATCHED = 3 * _SECONDS_BETWEEN
 
+LEFT = r"\.lock\.[0-9a-f]+\.(new|now)"
+"""Names of the files that making and looking at a run's lock takes, which a killed process leaves."""
+
+# One table for each process, as its locks are its own: whoever renews them is another thread than who takes them.
 _held: dict[Path, bytes] = {}  # the locks of this process, each with its content
 _watched: dict[Path, tuple[int, float]] = {}  # locks that look dead: as of when, and since when we have known it
 _renewing: dict[int, threading.Thread] = {}  # by process: a fork has no threads of the one that it is of
@@ -32,8 +36,7 @@ def acquire(lock: Path) -> Path:
     """Create the lock; take it over from a process that is gone. Raises `HeldError` if another has it."""
     # No two are alike, so that each knows its own: a file system gives a place on the disk to the next file at once.
     key = os.urandom(8).hex()
-    told = {**_here(), "pid": os.getpid(), "started": started(os.getpid()), "key": key}
-    mine = json.dumps({**told, "renewed": _SECONDS_BETWEEN}).encode()
+    mine = json.dumps({**_this_process(), "key": key, "renewed": _SECONDS_BETWEEN}).encode()
     for _ in range(3):
         if lock.exists():
             _remove_dead(lock)
@@ -125,6 +128,11 @@ def _here() -> dict[str, str]:
     return {"host": socket.gethostname(), "processes": ""}
 
 
+def _this_process() -> dict[str, str | int | None]:
+    """What tells it from all others."""
+    return {**_here(), "pid": os.getpid(), "started": started(os.getpid())}
+
+
 def _remove_dead(lock: Path) -> None:
     """Remove the lock of a process that is gone. Raises `HeldError` if it is alive, or if another was quicker.
 
@@ -201,7 +209,7 @@ def _now_there(lock: Path) -> int:
     """The time that the file system of a lock has now, in nanoseconds; 0 where nothing can be written."""
     probe = lock.with_name(f".{lock.name}.{os.getpid()}.now")
     try:
-        probe.write_bytes(b"{}")
+        probe.write_bytes(json.dumps(_this_process()).encode())
         return probe.stat().st_mtime_ns
     except OSError:
         return 0
@@ -222,7 +230,7 @@ def holder_of(lock: Path) -> str | None:
     except (json.JSONDecodeError, UnicodeDecodeError, KeyError, TypeError):
         return f"a process that is just starting (if there is none, remove {lock})"
     if host != here["host"] or elsewhere:
-        container = f"a container of {host}" if host == here["host"] else host
+        container = f"{host}, in another container or before it was started anew" if host == here["host"] else host
         wait = f"its lock is taken over {SECONDS_UNTIL_DEAD / 60:.0f} minutes after; or " if "renewed" in held else ""
         return f"process {pid} on {container} (if it is gone, {wait}remove {lock})"
     return f"process {pid}" if since is not None and started(pid) == since else None

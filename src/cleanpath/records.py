@@ -28,13 +28,13 @@ from typing import Any
 from cleanpath import settings
 from cleanpath.errors import HeldError, RunError
 from cleanpath.experiment import Experiment
-from cleanpath.locking import acquire, holder_of, release, remove_left, still_ours, watch
+from cleanpath.locking import LEFT, acquire, holder_of, release, remove_left, still_ours, watch
 from cleanpath.writing import remove_torn, write
 
 _EXPERIMENT, _ENVIRONMENT, METRICS, RESULT = "experiment.json", "environment.json", "metrics.jsonl", "result.json"
 _WEIGHTS, _FAILURE, _LOCK = "weights.safetensors", "failure.txt", "lock"
 # What a process leaves that was killed before it wrote what it was asked, and what a grid then notes of it.
-_BEFORE = re.compile(r"lock|failure\.txt|\.(lock|failure\.txt|experiment\.json)\.\d+(\.new)?")
+_BEFORE = re.compile(rf"lock|failure\.txt|{LEFT}|\.(failure\.txt|experiment\.json)\.\d+(\.new)?")
 _CHECKPOINT = re.compile(r"checkpoint-(\d+)-.*\.safetensors")
 _PREPARATION, _POST_MORTEM = "preparation.safetensors", "post-mortem.safetensors"
 

@@ -73,8 +73,12 @@ class Watch:
         del self._said[cell]
         if news.event != "ended":
             self._remaining.put_off(cell)
-            told = f"its process died ({news.reason}), it is tried again behind the others"
-            self._say(f"{cell.label}: {told if news.event == 'died' else f'{news.reason} has it'}")
+            told = {
+                "died": f"its process died ({news.reason}), it is tried again behind the others",
+                "refused": f"not on that machine ({news.reason}), it is tried again behind the others",
+                "held": f"{news.reason} has it",
+            }
+            self._say(f"{cell.label}: {told[news.event]}")
             return
         self._ended += 1
         status = cell.status
@@ -151,7 +155,7 @@ def _line(cell: Cell, progress: Progress | None) -> str:
 def _outcome(cell: Cell, reason: str) -> str:
     result = cell.run.result
     if result is None:
-        return f"{cell.label}: failed: {cell.run.failure or reason or 'it left no result'}"
+        return f"{cell.label}: failed: {reason or cell.run.failure or 'it left no result'}"
     if result["status"] == "diverged":
         return f"{cell.label}: diverged, {result['reason']}"
     return f"{cell.label}: error {result['error']:.1f}% after {clock(result['seconds'])}"

@@ -74,7 +74,9 @@ class Cluster:
 
     def __init__(self, address: str, workers: int | None, work: Work[Cell]) -> None:
         self._ray, self._workers, self._work = _connected(address), workers, work
-        self._task = self._ray.remote(num_cpus=1, max_retries=0, num_returns="streaming")(_elsewhere)
+        # Spread over the nodes, so that a cell that one of them refuses is not given to it again and again.
+        options: dict[str, Any] = {"num_returns": "streaming", "scheduling_strategy": "SPREAD"}
+        self._task = self._ray.remote(num_cpus=1, max_retries=0, **options)(_elsewhere)
         self._running: dict[Any, tuple[Cell, Path]] = {}
         self._refused = deque[tuple[Cell, Ended]]()
         self._cores, self._counted = 1, -_SECONDS_BETWEEN_COUNTS
@@ -149,7 +151,7 @@ class Cluster:
                 else:
                     continue
             if isinstance(message, Ended) and message.elsewhere:
-                message = Died(message.reason)
+                message = Died(message.reason, refused=True)
             if isinstance(message, Ended | Died):
                 del self._running[task]
                 release(lock)
@@ -236,7 +238,14 @@ def _elsewhere(cell: Cell, held: dict[str, bytes], place: _Place, work: Work[Cel
                 if checkpoints - known or isinstance(message, Ended | Died):
                     yield _snapshot(folder, known)
                     known |= checkpoints
-                yield message
+                yield _told(message, folder, cell.folder)
+
+
+def _told(message: Any, here: Path, there: Path) -> Any:
+    """A node's own folder says nothing to who reads it."""
+    if not isinstance(message, Ended):
+        return message
+    return replace(message, reason=message.reason.replace(str(here), str(there)))
 
 
 def _work_in(job: tuple[Cell, _Place, Work[Cell]], news: Connection) -> Ended | None:

@@ -25,7 +25,8 @@ _NAMED, _HELD = 5, "another process"
 class News:
     """What happened to a cell: it `started`, made a `step`, or `ended`, for a `reason` if that is no result.
 
-    Or it waits again: its process `died`, or another driver has it `held`; the `reason` says how, or who.
+    Or it waits again: its process `died`, a machine `refused` it, or another driver has it `held`; the `reason` says
+    how, why, or who.
     """
 
     cell: Cell
@@ -60,10 +61,12 @@ def drive(todo: Sequence[Cell], engine: Engine, tell: Callable[[News], None]) ->
     """
     waiting, held = deque(todo), list[Cell]()
     deaths, saved, again = Counter[Cell](), Counter[Cell](), Counter[Cell]()
+    before = dict[Cell, str | None]()
     while waiting or engine.busy:
         while waiting and engine.has_room:
             cell = waiting.popleft()
             tell(News(cell=cell, event="started"))
+            before[cell] = cell.run.failure
             engine.start(cell)
         for cell, message in engine.news():
             if isinstance(message, Progress):
@@ -81,11 +84,14 @@ def drive(todo: Sequence[Cell], engine: Engine, tell: Callable[[News], None]) ->
                 if deaths[cell] <= RETRIES:
                     # Behind the others: what killed it, a lack of memory say, may be over by then.
                     waiting.append(cell)
-                    tell(News(cell=cell, event="died", reason=message.how))
+                    tell(News(cell=cell, event="refused" if message.refused else "died", reason=message.how))
                     continue
-                reason = f"its process ended with {message.how}, as {RETRIES} times before"
-            elif isinstance(message, Ended) and message.reason and cell.status not in (*DONE, "failed"):
-                reason = message.reason
+                how = message.how if message.refused else f"its process ended with {message.how}"
+                reason = f"{how}, as {RETRIES} times before"
+            elif isinstance(message, Ended) and message.reason and cell.status not in DONE:
+                # What the run itself noted of this try says more; what stood there before is of another.
+                noted = cell.run.failure
+                reason = message.reason if noted in (None, before.get(cell)) else noted or message.reason
             if reason:
                 with suppress(RunError):  # a full disk takes no note; it is told all the same
                     record_failure(cell.folder, reason)

@@ -52,9 +52,10 @@ class Ended:
 
 @dataclass(frozen=True)
 class Died:
-    """The process of a job is gone."""
+    """The process of a job is gone; or the machine that was tried has not what it needs, and it was `refused`."""
 
     how: str
+    refused: bool = False
 
 
 Work = Callable[[Job, Connection], Ended | None]

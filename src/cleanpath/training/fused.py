@@ -21,7 +21,8 @@ from typing import cast
 
 import torch
 from torch import Tensor, nn
-from torch.overrides import _len_torch_function_stack  # type: ignore[attr-defined]
+from torch.overrides import _get_current_function_mode_stack, _len_torch_function_stack  # type: ignore[attr-defined]
+from torch.utils._device import DeviceContext
 from torch.utils._python_dispatch import _len_torch_dispatch_stack  # type: ignore[attr-defined]
 
 from cleanpath.errors import SettingError
@@ -104,12 +105,7 @@ class Group:
         self._window = None if conv is None else window_of(conv)
         self._channels = norm.num_features if norm is not None else conv.in_channels if conv is not None else 0
         self._fits = conv is None or self._channels == conv.in_channels
-        self._fits &= all(
-            value.dtype == torch.float32
-            for each in self.members
-            for value in (*each.parameters(), *each.buffers())
-            if value.is_floating_point()
-        )
+        self._looks = _looks(conv)
         self._hooks = hooks_of(self.members)
         self._applied: Applied | None = None
 
@@ -124,15 +120,27 @@ class Group:
             x = member(x)
         return x
 
+    def _as_built(self) -> bool:
+        """Whether the convolution still looks as it did, and our kernels can read all values where these lie."""
+        norm, conv = self.norm, self.conv
+        if _looks(conv) != self._looks or not (
+            conv is None or (conv.weight.dtype == torch.float32 and conv.weight.is_cpu)
+        ):
+            return False
+        values = () if norm is None else (norm.weight, norm.bias, norm.running_mean, norm.running_var)
+        return all(
+            each is None or (each.dtype == torch.float32 and each.is_cpu and each.is_contiguous()) for each in values
+        )
+
     def forget(self) -> None:
         """Weights and statistics may change now."""
         self._applied = None
 
     def _is_ours(self) -> bool | None:
         """Whether our kernels are to be had here, in training mode; False in eval mode, None if they are not."""
-        if any(self._hooks) or _len_torch_dispatch_stack() or _len_torch_function_stack():  # somebody watches
+        if any(self._hooks) or _len_torch_dispatch_stack() or _is_looked_at():
             return None
-        if not self._fits or torch.is_autocast_enabled("cpu"):
+        if not self._fits or torch.is_autocast_enabled("cpu") or not self._as_built():
             return None
         norm, training = self.norm, self.members[0].training
         if not training and torch.is_grad_enabled():
@@ -142,6 +150,20 @@ class Group:
         # A BN that groups or ranks have made another is none of ours.
         known = norm.momentum is not None if training else norm.running_mean is not None
         return training if known and type(norm) is nn.BatchNorm2d else None
+
+
+def _looks(conv: nn.Conv2d | None) -> tuple[object, ...]:
+    """How a convolution sees its input."""
+    if conv is None:
+        return ()
+    return conv.kernel_size, conv.stride, conv.padding, conv.dilation, conv.groups, conv.padding_mode, conv.bias is None
+
+
+def _is_looked_at() -> bool:
+    """Whether a mode of torch's functions is on; a default device, which is one too, only says where tensors begin."""
+    if not _len_torch_function_stack():
+        return False
+    return any(not isinstance(mode, DeviceContext) for mode in _get_current_function_mode_stack())  # type: ignore[no-untyped-call]
 
 
 def _sequential(rows: Mapping[nn.Module, Sequence[Callable[[Tensor], Tensor]]]) -> type[nn.Sequential]:

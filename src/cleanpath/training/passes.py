@@ -36,8 +36,8 @@ _BUFFERS = next(
 class Passes:
     """The passes of a network as its training says; outside a step the network is the plain one.
 
-    On the processor the process keeps what it frees from now on: else a step's memory goes back to the system and is
-    had anew, a page at a time (with units computed again 1.8 times a plain step instead of 1.4 on ResNet-110).
+    On the processor the process keeps what it frees from now on (`allocator.py`): else a step's memory goes back to the
+    system and is had anew, a page at a time. Where units are computed again it keeps small blocks only.
 
     Raises `SettingError` or `RunError` for a network that several ranks cannot train together.
     """
