@@ -164,7 +164,7 @@ def capture(model: nn.Module, batch: object, homes: Sequence[str], seed: int) ->
     reasons = list[str]()
     for path in dict.fromkeys(("", *_holders(model, homes))):
         try:
-            return _captured(model, path, batch, seed)
+            return _captured(model, path, batch, seed, homes)
         except UnreadableError as error:
             reasons.append(f"{path or '(root)'}: {error}")
     raise UnreadableError("; ".join(reasons))
@@ -182,12 +182,13 @@ def _holders(model: nn.Module, homes: Sequence[str]) -> list[str]:
     return [path for path in paths if not isinstance(model.get_submodule(path), nn.ModuleList | nn.ModuleDict)]
 
 
-def _captured(model: nn.Module, path: str, batch: object, seed: int) -> Captured:
+def _captured(model: nn.Module, path: str, batch: object, seed: int, homes: Sequence[str]) -> Captured:
     whole = copy.deepcopy(model)
     part = whole.get_submodule(path) if path else whole
     hooked = [name for name, one in part.named_modules() if one._forward_hooks or one._forward_pre_hooks]  # noqa: SLF001
     args, kwargs = _call_of(whole, part, batch, seed) if path else call(batch)
-    trace = traced(part, args, kwargs)
+    inner = [home.removeprefix(f"{path}.") if path else home for home in homes]
+    trace = traced(part, args, kwargs, inner)
     called = {str(node.target) for node in trace.graph.nodes if node.op == "call_module"}
     lost = [name or "(root)" for name in hooked if name not in called]
     if lost:
@@ -225,9 +226,14 @@ def _call_of(whole: nn.Module, part: nn.Module, batch: object, seed: int) -> tup
 
 def outputs_of(model: nn.Module, batch: object, seed: int) -> list[Tensor]:
     """The tensors of the output of one pass without gradients; random numbers follow the seed."""
+    return _run(model, batch, seed)[1]
+
+
+def _run(model: nn.Module, batch: object, seed: int) -> tuple[type, list[Tensor]]:
     args, kwargs = copy.deepcopy(call(batch))
     with torch.no_grad(), drawing_from(seed), sound(model), exact(of(model)):
-        return [one.detach().clone() for one in tensors_of(model(*args, **kwargs))]
+        output = model(*args, **kwargs)
+    return type(output), [one.detach().clone() for one in tensors_of(output)]
 
 
 def _check_same(model: nn.Module, found: Captured, batch: object, seed: int) -> None:
@@ -236,14 +242,14 @@ def _check_same(model: nn.Module, found: Captured, batch: object, seed: int) -> 
         there = copy.deepcopy(found.model()).train(training)
         mode = "training" if training else "evaluation"
         try:
-            wanted = outputs_of(here, batch, seed)
+            kind, wanted = _run(here, batch, seed)
         except Exception:  # noqa: BLE001, S112 (a batch of one in training: the other mode is compared)
             continue
         try:
-            got = outputs_of(there, batch, seed)
+            other_kind, got = _run(there, batch, seed)
         except Exception as error:  # noqa: BLE001 (whatever generated code raises)
             raise UnreadableError(f"its graph cannot be run ({type(error).__name__}: {error})") from error
-        same = len(wanted) == len(got) and all(map(_equal, wanted, got))
+        same = kind is other_kind and len(wanted) == len(got) and all(map(_equal, wanted, got))
         if not same:
             raise UnreadableError(f"its graph computes something else in {mode} mode")
         state, other = here.state_dict(), there.state_dict()

@@ -33,7 +33,7 @@ from cleanpath.repair.fixed import Change, Fixed, OutputDifference, Refusal
 from cleanpath.repair.places import Place, RefusedError, places
 from cleanpath.repair.rewrites import AT_THE_NEXT, REWRITES
 from cleanpath.repair.starts import OPEN, STARTS, Start, gate_biases
-from cleanpath.repair.tracing import UnreadableError
+from cleanpath.repair.tracing import UnreadableError, is_kept
 
 GATES = "CP104"
 GROUPS = ("CP601", "CP602")
@@ -164,7 +164,7 @@ class _Job:
                 self.changes.append(Change(code=code, unit=name, what=REWRITES[code](place)))
             except RefusedError as error:
                 self.refuse(code, name, str(error))
-        self.captured.graph.eliminate_dead_code(is_impure_node=_is_kept)
+        self.captured.graph.eliminate_dead_code(is_impure_node=is_kept)
         return len(self.changes) > before
 
     def _edit(self, code: str, unit: str) -> str:
@@ -251,11 +251,6 @@ class _Job:
             no_decay=tuple(dict.fromkeys(self.no_decay)),
             called_as_they_are=dict(self.captured.trace.leaves) if rewritten and self.captured else {},
         )
-
-
-def _is_kept(node: torch.fx.Node) -> bool:
-    """Whether a node stays though nobody reads it: modules may keep statistics, functions may write."""
-    return node.op in {"placeholder", "output", "call_module"} or bool(node.meta.get("writes"))
 
 
 def _of(profile: Profile, code: str) -> list[Finding]:

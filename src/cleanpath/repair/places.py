@@ -81,6 +81,10 @@ class Place:
         found = [self.located.inside(vertex) for vertex in vertices]
         return list(dict.fromkeys(node for node in found if node is not None))
 
+    def vertices_of(self, node: Node) -> list[int]:
+        """The vertices of the shortcut that were made while a node ran."""
+        return [v for v in self.unit.shortcut.region if self.located.inside(v) is node]
+
     def of_kind(self, vertices: Iterable[int], *groups: frozenset[str]) -> list[int]:
         """Those vertices whose operation is of one of these groups."""
         wanted = frozenset[str]().union(*groups)

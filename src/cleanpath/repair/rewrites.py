@@ -45,18 +45,23 @@ def around_overwritten(place: Place) -> str:
 
 
 def _needs_bare_shortcut(place: Place) -> None:
-    if place.unit.shortcut.kind not in {"identity", "scaling", "dropout"}:
-        kind = place.unit.shortcut.kind.replace("_", " ")
-        raise RefusedError(f"its shortcut is no identity ({kind}): it reads what the branch reads, as in a pre-activation")
     if place.shape(place.unit.fork) != place.shape(place.unit.sum):
         raise RefusedError("the width changes: both paths read the activated sum, as in a pre-activation network")
+    if place.unit.shortcut.kind not in {"identity", "scaling", "dropout", "gate", "projection"}:
+        kind = place.unit.shortcut.kind.replace("_", " ")
+        raise RefusedError(f"its shortcut is no identity ({kind})")
 
 
 def _reroute(place: Place, target: Node, what: str) -> str:
     forks = place.located.nodes(place.unit.fork)
     region = place.region(place.unit.shortcut.region)
-    adding, operand = place.operand()
-    readers = [adding] if operand in forks else [n for n in region if any(one in forks for one in n.all_input_nodes)]
+    if place.unit.shortcut.kind == "gate":  # what is multiplied passes by; the gate itself still reads the activated sum
+        region = [node for node in region if place.of_kind(place.vertices_of(node), kinds.SCALES)]
+        readers = [node for node in region if any(one in forks for one in node.all_input_nodes)]
+    else:
+        adding, operand = place.operand()
+        onto = [node for node in region if any(one in forks for one in node.all_input_nodes)]
+        readers = [adding] if operand in forks else onto
     if not readers:
         raise RefusedError("where its shortcut begins lies inside a module that could not be read")
     for node in readers:
@@ -104,7 +109,7 @@ def _without(place: Place, group: frozenset[str]) -> list[str]:
     chain = [*place.region(region), adding]
     done = list[str]()
     for node in chain[:-1]:
-        inside = [v for v in region if place.located.inside(v) is node]
+        inside = place.vertices_of(node)
         if not place.of_kind(inside, group) or len(place.of_kind(inside, group | kinds.LAYOUT)) < len(inside):
             continue
         users = [user for user in node.users if user in chain]

@@ -9,7 +9,7 @@ import operator
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from copy import deepcopy
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields, is_dataclass
 from typing import Any
 
 import torch
@@ -42,8 +42,10 @@ class Traced:
     """Tensors that the forward made from constants."""
 
 
-def traced(module: nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Traced:
-    """The graph of a module's forward for a call; the module is not touched.
+def traced(
+    module: nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, Any], homes: Sequence[str] = ()
+) -> Traced:
+    """The graph of a module's forward for a call; the module is not touched. `homes` are the modules that add.
 
     Raises `UnreadableError` where the module's own forward cannot be read.
     """
@@ -56,11 +58,18 @@ def traced(module: nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, Any]) 
         except _OwnForwardError as error:
             if not error.path:
                 raise UnreadableError(error.reason) from error
-            leaves[error.path] = error.reason
+            leaves |= dict.fromkeys(_alike_ones(module, error.path, homes), error.reason)
             continue
         training.leaves = {name: leaves[name] for name in leaves if _is_called(training.graph, name)}
         return training
     raise UnreadableError(f"more than {MOST_TRIES} of its submodules cannot be read")
+
+
+def _alike_ones(module: nn.Module, path: str, homes: Sequence[str]) -> list[str]:
+    """A module and those of its class, as what cannot be read in one cannot in others; not those that hold a sum."""
+    kind = type(module.get_submodule(path))
+    every = [name for name, one in module.named_modules(remove_duplicate=False) if type(one) is kind]
+    return [path, *(name for name in every if not any(_within_any(home, {name}) for home in homes))]
 
 
 class _OwnForwardError(Exception):
@@ -114,6 +123,14 @@ class _Reader(Tracer):
         finally:
             self._stack.pop()
 
+    def create_args_for_root(self, root_fn: Any, is_module: bool, concrete_args: Any = None) -> tuple[Any, list[Any]]:  # noqa: FBT001 (torch.fx calls it so)
+        """An input that is no tensor is given to the forward as it is."""
+        forward, args = super().create_args_for_root(root_fn, is_module, concrete_args)
+        for place, one in enumerate(args):
+            if isinstance(one, Proxy) and not _holds_tensors(value := one.node.meta["value"]):
+                self.fixed[str(one.node.target)] = args[place] = value
+        return forward, args
+
     def getattr(self, attr: str, attr_val: Any, parameter_proxy_cache: dict[str, Any]) -> Any:
         """A parameter as a symbol, but not while a value is computed."""
         return attr_val if self._evaluating else super().getattr(attr, attr_val, parameter_proxy_cache)
@@ -123,16 +140,12 @@ class _Reader(Tracer):
         return _Symbol(node, self)
 
     def create_proxy(self, kind: str, target: Any, args: Any, kwargs: Any, *more: Any, **keywords: Any) -> Any:
-        """A symbol and its value; an input that is no tensor is given to the forward as it is."""
+        """A symbol and its value."""
         found = super().create_proxy(kind, target, args, kwargs, *more, **keywords)
         node = found.node
         node.meta["owner"] = self._stack[-1] if kind != "call_module" else self._stack[-2]
         if kind == "placeholder":
-            name = str(target).lstrip("*")
-            value = node.meta["value"] = self._examples.get(name)
-            if not _holds_tensors(value):
-                self.fixed[str(target)] = value
-                return value
+            node.meta["value"] = self._examples.get(str(target).lstrip("*"))
             return found
         self._evaluating = True  # torch.fx has put itself before every call of a module
         try:
@@ -140,6 +153,13 @@ class _Reader(Tracer):
         finally:
             self._evaluating = False
         return found
+
+    def create_arg(self, a: Any) -> Any:
+        """A table with a class of its own, as transformers' outputs are, is made by calling its class."""
+        if is_dataclass(a) and isinstance(a, dict):
+            given = {one.name: self.create_arg(value) for one in fields(a) if (value := getattr(a, one.name)) is not None}
+            return self.create_node("call_function", type(a), (), given)
+        return super().create_arg(a)
 
     def to_bool(self, obj: Proxy) -> bool:
         """What shapes and constants decide is decided as in the example."""
@@ -185,6 +205,12 @@ def _evaluate(node: Node, root: nn.Module) -> None:
     node.meta["writes"] = [one for one in written if one.op != "get_attr"]  # running statistics are meant
 
 
+def is_kept(node: Node) -> bool:
+    """Whether a node stays though nobody reads it: modules may keep statistics, functions may write."""
+    checks = node.op == "call_function" and "assert" in getattr(node.target, "__name__", "")
+    return node.op in {"placeholder", "output", "call_module"} or checks or bool(node.meta.get("writes"))
+
+
 def _holds_tensors(value: Any) -> bool:
     if isinstance(value, Mapping):
         return any(map(_holds_tensors, value.values()))
@@ -210,6 +236,7 @@ def _read(
         reason = " ".join(str(error).split())[:160]
         raise _OwnForwardError(reader.failed or "", f"{type(error).__name__}: {reason}") from error
     _state_is_in_leaves(scratch, graph, before)
+    graph.eliminate_dead_code(is_impure_node=is_kept)
     constants = {name: value for name, value in vars(scratch).items() if name not in known and isinstance(value, Tensor)}
     return Traced(graph, {}, reader.fixed, constants)
 
@@ -241,20 +268,21 @@ def _is_called(graph: Graph, name: str) -> bool:
 def _join(training: Graph, evaluation: Graph) -> None:
     """Make one graph of both modes: a flag that differs is read from the module that read it."""
     pairs = list(zip(training.nodes, evaluation.nodes, strict=False))
+    same = {other: one for one, other in pairs}
     for one, other in pairs:
-        if (one.op, one.target, one.name) != (other.op, other.target, other.name):
+        if (one.op, one.target) != (other.op, other.target):
             raise _OwnForwardError(one.meta.get("owner", ""), "it takes another way in training than in evaluation")
     if len(training.nodes) != len(evaluation.nodes):
         raise _OwnForwardError("", "it takes another way in training than in evaluation")
     for one, other in pairs:
-        args = _merged(one, one.args, other.args)
-        kwargs = _merged(one, dict(one.kwargs), dict(other.kwargs))
+        args = _merged(one, one.args, other.args, same)
+        kwargs = _merged(one, dict(one.kwargs), dict(other.kwargs), same)
         one.args, one.kwargs = args, kwargs
 
 
-def _merged(node: Node, here: Any, there: Any) -> Any:
+def _merged(node: Node, here: Any, there: Any, same: Mapping[Node, Node]) -> Any:
     """An argument in both modes."""
-    if isinstance(here, Node) and isinstance(there, Node) and here.name == there.name:
+    if isinstance(here, Node) and isinstance(there, Node) and here is same.get(there):
         return here
     if isinstance(here, bool) and isinstance(there, bool) and here is not there:
         owner = node.meta.get("owner", "")
@@ -266,10 +294,10 @@ def _merged(node: Node, here: Any, there: Any) -> Any:
                 flag.meta.update(owner=owner, value=here)
         return flag
     if isinstance(here, Sequence) and not isinstance(here, str) and type(here) is type(there) and len(here) == len(there):
-        parts = [_merged(node, a, b) for a, b in zip(here, there, strict=True)]
+        parts = [_merged(node, a, b, same) for a, b in zip(here, there, strict=True)]
         return type(here)(parts) if not hasattr(here, "_fields") else type(here)(*parts)
     if isinstance(here, Mapping) and isinstance(there, Mapping) and here.keys() == there.keys():
-        return {key: _merged(node, here[key], there[key]) for key in here}
+        return {key: _merged(node, here[key], there[key], same) for key in here}
     if type(here) is type(there) and (here is there or _alike(here, there)):
         return here
     raise _OwnForwardError(node.meta.get("owner", ""), "it computes with other numbers in training than in evaluation")
