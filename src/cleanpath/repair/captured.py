@@ -79,7 +79,12 @@ class Watch:
         def forward(*args: Any, **kwargs: Any) -> Any:
             given = dict(zip(names, args, strict=False)) | kwargs
             values = [
-                given[name] if name in given else () if mark == f"*{name}" else {} if mark == f"**{name}"
+                given[name]
+                if name in given
+                else ()
+                if mark == f"*{name}"
+                else {}
+                if mark == f"**{name}"
                 else defaults.get(mark)
                 for name, mark in zip(names, starred, strict=True)
             ]
@@ -247,7 +252,7 @@ def _check_same(model: nn.Module, found: Captured, batch: object, seed: int) -> 
             continue
         try:
             other_kind, got = _run(there, batch, seed)
-        except Exception as error:  # noqa: BLE001 (whatever generated code raises)
+        except Exception as error:
             raise UnreadableError(f"its graph cannot be run ({type(error).__name__}: {error})") from error
         same = kind is other_kind and len(wanted) == len(got) and all(map(_equal, wanted, got))
         if not same:

@@ -32,7 +32,7 @@ def edit_of(code: str, module: nn.Module | None) -> str:
         return ""
     place = "/".join(Path(file).parts[-2:])
     tree = ast.parse(textwrap.dedent("".join(lines)))
-    sums = [node.lineno for node in ast.walk(tree) if _adds(node)]
+    sums = [getattr(node, "lineno", 1) for node in ast.walk(tree) if _adds(node)]
     if not sums:
         return f"{place}:{first}: instead of {before} write {after}"
     at = sums[-1]

@@ -104,12 +104,11 @@ class Fixed:
         yield f"mended: {done}" if done else "nothing was mended"
         yield from (f"  {each.code} {each.unit or '(network)'}: {each.what}" for each in self.changes)
         if left:
-            yield f"not mended: {', '.join(f'{code} {n} times' if n > 1 else code for code, n in left.items())}"
+            yield f"left as it was: {', '.join(f'{code} {n} times' if n > 1 else code for code, n in left.items())}"
         for each in self.refused:
             yield f"  {each.code} {each.unit or '(network)'}: {each.reason}"
             yield from (f"      {line}" for line in each.edit.splitlines())
-        for each in self.differences:
-            yield f"outputs in {each.mode} mode: {_moved(each.relative)}"
+        yield from (f"outputs in {one.mode} mode: {_moved(one.relative)}" for one in self.differences)
         if self.added:
             yield f"new in the state dict: {', '.join(self.added)}"
         if self.unread:

@@ -4,7 +4,7 @@ The function stays the same, bit for bit: whoever read the overwritten tensor af
 """
 
 import operator
-from collections.abc import Iterable
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -30,24 +30,21 @@ def out_of_place(graph: Graph, modules: dict[str, nn.Module]) -> list[str]:
     turned = list[str]()
     for node in list(graph.nodes):
         for written in node.meta.get("writes", ()):
-            _refuse_views(node, written, graph.nodes, order)
+            same = _same_tensor(node, written, order)
+            result = node
             if not _replaced(node, written, modules, turned):
                 with graph.inserting_before(node):
                     copy = graph.call_method("clone", (written,))
-                    copy.meta.update(owner=node.meta.get("owner", ""), value=written.meta["value"])
+                copy.meta.update(owner=node.meta.get("owner", ""), value=written.meta["value"])
                 node.replace_input_with(written, copy)
                 order[copy] = order[node]
-                _read_instead(written, node if _gives(node, written) else copy, order, after=node)
-            else:
-                _read_instead(written, node, order, after=node)
+                result = node if _gives(node, written) else copy
+            for one in same:
+                for user in list(one.users):
+                    if user is not result and order[user] > order[node]:
+                        user.replace_input_with(one, result)
         node.meta["writes"] = []
     return turned
-
-
-def _read_instead(written: Node, result: Node, order: dict[Node, int], after: Node) -> None:
-    for user in list(written.users):
-        if user is not result and order[user] > order[after]:
-            user.replace_input_with(written, result)
 
 
 def _gives(node: Node, written: Node) -> bool:
@@ -56,35 +53,40 @@ def _gives(node: Node, written: Node) -> bool:
     return isinstance(here, Tensor) and here.data_ptr() == there.data_ptr() and here.shape == there.shape
 
 
-def _refuse_views(node: Node, written: Node, nodes: Iterable[Node], order: dict[Node, int]) -> None:
+def _same_tensor(node: Node, written: Node, order: Mapping[Node, int]) -> list[Node]:
+    """The nodes before that gave the tensor that is written to, as an identity hands it on."""
+    found = list[Node]()
     storage = written.meta["value"].untyped_storage()._cdata  # noqa: SLF001
-    for other in nodes:
+    for other in [one for one, place in order.items() if place < order[node]]:
         value = other.meta.get("value")
-        if other is written or order.get(other, -1) >= order[node] or not isinstance(value, Tensor):
-            continue
-        if value is written.meta["value"] or other.op == "get_attr":
-            continue
-        shared = value.untyped_storage()._cdata == storage  # noqa: SLF001
-        if shared and any(order[user] > order[node] for user in other.users):
-            raise UnreadableError(f"{node.format_node()} writes to a part of a tensor whose whole is read later")
+        if value is written.meta["value"]:
+            found.append(other)
+        elif isinstance(value, Tensor) and other.op != "get_attr":
+            shared = value.untyped_storage()._cdata == storage  # noqa: SLF001
+            if shared and any(order[user] > order[node] for user in other.users):
+                raise UnreadableError(f"{node.format_node()} writes to a part of a tensor whose whole is read later")
+    return found
 
 
-def _replaced(node: Node, written: Node, modules: dict[str, nn.Module], turned: list[str]) -> bool:
+def _replaced(node: Node, written: Node, modules: Mapping[str, nn.Module], turned: list[str]) -> bool:
     """Let a known operation make a new tensor."""
-    target: Any = node.target
+    name = str(node.target)
     if not _gives(node, written):
         return False
-    if node.op == "call_module" and getattr(modules.get(str(target)), "inplace", False) is True:
-        modules[str(target)].inplace = False  # type: ignore[assignment]
-        turned.append(str(target))
+    if node.op == "call_module":
+        if getattr(modules.get(name), "inplace", None) is True:
+            modules[name].inplace = False  # type: ignore[assignment]
+            turned.append(name)
+        # One that several places call was turned before.
+        return getattr(modules.get(name), "inplace", None) is False
+    if node.op == "call_method" and name.endswith("_") and hasattr(Tensor, name[:-1]):
+        node.target = name[:-1]
         return True
-    if node.op == "call_module":  # a shared module may have been turned before
-        return str(target) in turned or getattr(modules.get(str(target)), "inplace", None) is False
-    if node.op == "call_method" and str(target).endswith("_") and hasattr(Tensor, str(target)[:-1]):
-        node.target = str(target)[:-1]
-        return True
-    if node.op != "call_function":
-        return False
+    return node.op == "call_function" and _replaced_function(node)
+
+
+def _replaced_function(node: Node) -> bool:
+    target: Any = node.target
     if node.kwargs.get("inplace") is True:
         node.kwargs = {**node.kwargs, "inplace": False}
         return True

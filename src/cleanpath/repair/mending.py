@@ -39,7 +39,7 @@ GATES = "CP104"
 GROUPS = ("CP601", "CP602")
 
 
-def fix(  # noqa: PLR0913 (keyword options of the one public function)
+def fix(
     model: nn.Module,
     batch: object,
     codes: Sequence[str] | None = None,

@@ -35,7 +35,7 @@ def route(place: Place) -> str:
 
 
 def around_overwritten(place: Place) -> str:
-    """h reads x_l as it was: the operation that stood in place feeds the branch only."""
+    """The shortcut reads x_l as it was: the operation that stood in place feeds the branch only."""
     _needs_bare_shortcut(place)
     graph = place.located.seen.graph
     above = graph.live_parents(place.unit.fork)
@@ -55,7 +55,9 @@ def _needs_bare_shortcut(place: Place) -> None:
 def _reroute(place: Place, target: Node, what: str) -> str:
     forks = place.located.nodes(place.unit.fork)
     region = place.region(place.unit.shortcut.region)
-    if place.unit.shortcut.kind == "gate":  # what is multiplied passes by; the gate itself still reads the activated sum
+    if (
+        place.unit.shortcut.kind == "gate"
+    ):  # what is multiplied passes by; the gate itself still reads the activated sum
         region = [node for node in region if place.of_kind(place.vertices_of(node), kinds.SCALES)]
         readers = [node for node in region if any(one in forks for one in node.all_input_nodes)]
     else:
@@ -71,7 +73,7 @@ def _reroute(place: Place, target: Node, what: str) -> str:
 
 
 def unscale(place: Place) -> str:
-    """H(x) = λx becomes h(x) = x."""
+    """A shortcut λx becomes x."""
     term = place.unit.operand
     done = _without(place, kinds.SCALES)
     if term.scale not in {None, 1.0}:
@@ -95,7 +97,9 @@ def straighten(place: Place) -> str:
     removable = kinds.ACTIVATIONS | kinds.NORMS | kinds.SCALES | kinds.DROPOUTS
     others = [v for v in place.unit.shortcut.region if graph.kinds[v] not in removable | kinds.LAYOUT]
     if others:
-        raise RefusedError(f"its shortcut holds {kinds.in_words([graph.kinds[others[0]]])[0]}, which cannot be left out")
+        raise RefusedError(
+            f"its shortcut holds {kinds.in_words([graph.kinds[others[0]]])[0]}, which cannot be left out"
+        )
     done = _without(place, removable)
     if not done:
         raise RefusedError("nothing on its shortcut can be left out")
@@ -128,7 +132,7 @@ def _without_alpha(place: Place) -> str:
 
 
 def unscale_sum(place: Place) -> str:
-    """C (x + F) becomes x + c F."""
+    """The sum c (x + F) becomes x + c F."""
     region = place.around.after_region
     node = place.located.inside(region[0]) if len(region) == 1 else None
     adding, operand = place.operand()
@@ -221,5 +225,3 @@ REWRITES: dict[str, Rewrite] = {
 """By the code of the finding, in the order in which they are made."""
 AT_THE_NEXT: frozenset[str] = frozenset({"CP201", "CP202"})
 """Findings about f, which are mended in the unit that follows."""
-
-

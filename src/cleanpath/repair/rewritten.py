@@ -8,7 +8,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 from torch.fx import Graph
 
@@ -84,7 +83,7 @@ class Rewritten(nn.Module):
         return {key: value for key, value in self.__dict__.items() if key != "_run"}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        super().__setstate__(state)
+        super().__setstate__(state)  # type: ignore[no-untyped-call]
         self._run = self.source.function()
 
 
@@ -99,7 +98,8 @@ def skeleton_of(module: nn.Module, called: set[str], constants: Mapping[str, Ten
 def _bare(module: nn.Module, path: str, called: set[str], met: dict[int, nn.Module]) -> nn.Module:
     if id(module) in met:
         return met[id(module)]
-    if path in called or (path and not module._modules):  # noqa: SLF001 (called as it is, or never called)
+    unread = not module._modules and type(module).__module__.startswith("torch.nn.")  # noqa: SLF001
+    if path in called or (path and unread):
         met[id(module)] = module
         return module
     bare: nn.Module = next((kind() for kind in CONTAINERS if type(module) is kind), None) or nn.Module()
@@ -121,7 +121,7 @@ def _place(name: str, value: Any) -> tuple[str, str]:
         return value.__name__, ""
     if isinstance(value, float) or value is type(None):
         return "builtins", "float" if isinstance(value, float) else "type"
-    module = getattr(value, "__module__", None) or torch.fx.graph._find_module_of_method(value)  # noqa: SLF001
+    module = getattr(value, "__module__", None) or "torch"
     qualified = getattr(value, "__qualname__", getattr(value, "__name__", ""))
     module = {"torch._ops": "torch", "_operator": "operator"}.get(module, module)
     try:
@@ -129,7 +129,9 @@ def _place(name: str, value: Any) -> tuple[str, str]:
     except (ImportError, AttributeError):
         found = None
     if found is not value and getattr(found, "__name__", None) != getattr(value, "__name__", ""):
-        raise UserError(f"the forward calls {module}.{qualified}, which cannot be imported by that name; make {name} one")
+        raise UserError(
+            f"the forward calls {module}.{qualified}, which cannot be imported by that name; make {name} one"
+        )
     return module, qualified
 
 

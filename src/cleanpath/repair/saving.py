@@ -1,9 +1,9 @@
 """A mended network as a folder: its Python, its weights, the report. Nothing is overwritten.
 
-    model.py             `network()` builds it and loads the weights; plain torch where every layer is torch's own
-    weights.safetensors  all parameters and buffers, by the original's names
-    modules.pt           only where layers are of other packages: they are pickled, and those packages are needed
-    report.json report.md
+model.py             `network()` builds it and loads the weights; plain torch where every layer is torch's own
+weights.safetensors  all parameters and buffers, by the original's names
+modules.pt           only where layers are of other packages: they are pickled, and those packages are needed
+report.json report.md
 """
 
 import io
@@ -47,7 +47,7 @@ def network() -> nn.Module:
     """The network with its weights, in {mode} mode."""
     model = _built()
     held = load_file(str(Path(__file__).with_name("weights.safetensors")))
-    model.load_state_dict({{name: held[shared.get(name, name)] for name in model.state_dict()}})
+    model.load_state_dict({{name: held[SHARED.get(name, name)] for name in model.state_dict()}})
     return model{mode_call}
 '''
 
@@ -60,7 +60,7 @@ def check_folder(folder: Path) -> None:
         raise UserError(f"--out {folder}: there is no folder {folder.parent}; make it first")
 
 
-def save_folder(fixed: Fixed, folder: Path, *, title: str, version: str) -> tuple[str, ...]:
+def save_folder(fixed: Fixed, folder: Path, batch: object, *, title: str, version: str) -> tuple[str, ...]:
     """Write the folder; what a reader of it needs beside torch.
 
     Raises `UserError` where the folder exists, or the network holds classes that no other process can import.
@@ -68,7 +68,14 @@ def save_folder(fixed: Fixed, folder: Path, *, title: str, version: str) -> tupl
     check_folder(folder)
     text, modules, needed = _python(fixed.model, title, version)
     weights, shared = _weights(fixed.model)
-    text = text.replace("\n\ndef network()", f"\n\nshared = {shared!r}\n\n\ndef network()")
+    told = f"SHARED = {shared!r}\n"
+    image = batch[0] if isinstance(batch, tuple) and len(batch) == 1 else batch
+    declared = isinstance(image, torch.Tensor) and image.dim() == 4
+    size = tuple(image.shape[1:]) if declared and isinstance(image, torch.Tensor) else ()
+    said = f"    model.default_cfg = {{'input_size': {size}, 'min_input_size': {size}}}\n" if declared else ""
+    text = text.replace("\n\ndef network()", f"\n\n{told}\n\ndef network()").replace(
+        "    return model.", f"{said}    return model."
+    )
     folder.mkdir()
     if modules is not None:
         write(folder / "modules.pt", modules)
@@ -107,8 +114,10 @@ def _python(model: nn.Module, title: str, version: str) -> tuple[str, bytes | No
         body = ["def _built() -> nn.Module:", opening, "    return model"]
         return f"{head}\n\n" + "\n".join(body) + "\n" + tail, data, needed
     parent, _, name = path.rpartition(".")
-    place = "    return made" if not path else (
-        f"    model.get_submodule({parent!r})._modules[{name!r}] = made\n    return model"
+    place = (
+        "    return made"
+        if not path
+        else (f"    model.get_submodule({parent!r})._modules[{name!r}] = made\n    return model")
     )
     body = ["def _built() -> nn.Module:", opening, "    made = Network()"]
     body += [f"    inner = model.get_submodule({path!r})", "    made.__dict__.update(vars(inner))", place]
@@ -144,10 +153,10 @@ def _lines(module: nn.Module, name: str, met: dict[int, str]) -> Iterator[str | 
         else:
             yield f"{name}.register_buffer({key!r}, {_empty(buffer)})"
     for key, child in module._modules.items():  # noqa: SLF001
-        yield from _child(module, name, key, child, met)
+        yield from _child(name, key, child, met)
 
 
-def _child(module: nn.Module, name: str, key: str, child: nn.Module | None, met: dict[int, str]) -> Iterator[str | None]:
+def _child(name: str, key: str, child: nn.Module | None, met: dict[int, str]) -> Iterator[str | None]:
     inner = f"{name}.{key}" if key.isidentifier() else f"{name}.get_submodule({key!r})"
     if child is None or (child._parameters and not all(map(_trains_or_none, child._parameters.values()))):  # noqa: SLF001
         yield None
@@ -155,8 +164,7 @@ def _child(module: nn.Module, name: str, key: str, child: nn.Module | None, met:
         yield f"{name}._modules[{key!r}] = {met[id(child)]}"
     elif type(child) in _PLAIN and not _hooked(child):
         met[id(child)] = inner
-        made = f"nn.{child}" if type(child) is not nn.Softmax else f"nn.{child}"
-        yield f"{name}._modules[{key!r}] = {made}"
+        yield f"{name}._modules[{key!r}] = nn.{child}"
     elif type(child) in {nn.Module, *CONTAINERS}:
         yield f"{name}._modules[{key!r}] = nn.{type(child).__name__}()"
         yield from _lines(child, inner, met)

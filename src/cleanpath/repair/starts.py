@@ -39,7 +39,7 @@ class Start:
 
 
 def identity_projection(start: Start) -> str:
-    """H starts as an identity: the kernel's centre is the identity matrix, its bias zero."""
+    """A projection starts as an identity: the kernel's centre is the identity matrix, its bias zero."""
     unit, graph = start.structure.traced.units[start.index], start.structure.graph
     entering = start.weights(unit.shortcut.region)
     if len(entering) != 1 or unit.operand.weights:

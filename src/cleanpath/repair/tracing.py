@@ -42,9 +42,7 @@ class Traced:
     """Tensors that the forward made from constants."""
 
 
-def traced(
-    module: nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, Any], homes: Sequence[str] = ()
-) -> Traced:
+def traced(module: nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, Any], homes: Sequence[str] = ()) -> Traced:
     """The graph of a module's forward for a call; the module is not touched. `homes` are the modules that add.
 
     Raises `UnreadableError` where the module's own forward cannot be read.
@@ -156,8 +154,10 @@ class _Reader(Tracer):
 
     def create_arg(self, a: Any) -> Any:
         """A table with a class of its own, as transformers' outputs are, is made by calling its class."""
-        if is_dataclass(a) and isinstance(a, dict):
-            given = {one.name: self.create_arg(value) for one in fields(a) if (value := getattr(a, one.name)) is not None}
+        if isinstance(a, dict) and is_dataclass(a):
+            given = {
+                one.name: self.create_arg(value) for one in fields(a) if (value := getattr(a, one.name)) is not None
+            }
             return self.create_node("call_function", type(a), (), given)
         return super().create_arg(a)
 
@@ -172,7 +172,7 @@ class _Reader(Tracer):
         """Over a tuple of known length."""
         value = obj.node.meta.get("value")
         if isinstance(value, tuple | list | torch.Size):
-            return iter([obj[place] for place in range(len(value))])
+            return iter([obj[place] for place in range(len(value))])  # type: ignore[index]
         return super().iter(obj)
 
     def keys(self, obj: Proxy) -> Any:
@@ -237,7 +237,9 @@ def _read(
         raise _OwnForwardError(reader.failed or "", f"{type(error).__name__}: {reason}") from error
     _state_is_in_leaves(scratch, graph, before)
     graph.eliminate_dead_code(is_impure_node=is_kept)
-    constants = {name: value for name, value in vars(scratch).items() if name not in known and isinstance(value, Tensor)}
+    constants = {
+        name: value for name, value in vars(scratch).items() if name not in known and isinstance(value, Tensor)
+    }
     return Traced(graph, {}, reader.fixed, constants)
 
 
@@ -293,9 +295,15 @@ def _merged(node: Node, here: Any, there: Any, same: Mapping[Node, Node]) -> Any
                 flag = node.graph.create_node("call_function", operator.not_, (flag,), name="evaluating")
                 flag.meta.update(owner=owner, value=here)
         return flag
-    if isinstance(here, Sequence) and not isinstance(here, str) and type(here) is type(there) and len(here) == len(there):
+    if (
+        isinstance(here, Sequence)
+        and not isinstance(here, str)
+        and type(here) is type(there)
+        and len(here) == len(there)
+    ):
         parts = [_merged(node, a, b, same) for a, b in zip(here, there, strict=True)]
-        return type(here)(parts) if not hasattr(here, "_fields") else type(here)(*parts)
+        kind: Any = type(here)
+        return kind(parts) if not hasattr(here, "_fields") else kind(*parts)
     if isinstance(here, Mapping) and isinstance(there, Mapping) and here.keys() == there.keys():
         return {key: _merged(node, here[key], there[key], same) for key in here}
     if type(here) is type(there) and (here is there or _alike(here, there)):

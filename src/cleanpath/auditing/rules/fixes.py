@@ -17,6 +17,10 @@ class Fix:
     does: str
     """What is done, or why nothing is."""
 
+    def option(self, code: str) -> str:
+        """What asks for it on the command line; empty where there is none."""
+        return "" if self.safety == "none" else f"--fix {code}{' --unsafe' if self.safety == 'unsafe' else ''}"
+
 
 def _unsafe(does: str) -> Fix:
     return Fix("unsafe", does)
@@ -40,7 +44,9 @@ FIXES = MappingProxyType(
         "CP204": _unsafe("routes the shortcut around the operation in place"),
         "CP205": _none("what the odd unit was meant to have is the designer's to say"),
         "CP301": _unsafe("takes the ReLU at the end of the branch away"),
-        "CP302": _none("which of the branch's layers is at fault is not known; the finding's page tells what to look for"),
+        "CP302": _none(
+            "which of the branch's layers is at fault is not known; the finding's page tells what to look for"
+        ),
         "CP303": _none("it is a choice, not a defect"),
         "CP304": _unsafe("multiplies the branch's last weights by 1/√L"),
         "CP305": _none("it is the paper's own; what another place of the stride brings shows on ImageNet only"),
@@ -62,3 +68,12 @@ FIXES = MappingProxyType(
 def fix_of(code: str) -> Fix:
     """The fix of a finding, by its code."""
     return FIXES[code]
+
+
+def page_on(code: str) -> str:
+    """A sentence for the finding's page."""
+    one = fix_of(code)
+    if one.safety == "none":
+        return f"None: {one.does}."
+    kept = "the function stays the same" if one.safety == "safe" else "the function changes, the weights are kept"
+    return f"cleanpath audit TARGET {one.option(code)} --out DIR {one.does}; {kept} (docs/fixes.md)."
