@@ -154,7 +154,7 @@ class _Reader(Tracer):
 
     def create_arg(self, a: Any) -> Any:
         """A table with a class of its own, as transformers' outputs are, is made by calling its class."""
-        if isinstance(a, dict) and is_dataclass(a):
+        if isinstance(a, dict) and is_dataclass(type(a)):
             given = {
                 one.name: self.create_arg(value) for one in fields(a) if (value := getattr(a, one.name)) is not None
             }
