@@ -25,7 +25,7 @@ from cleanpath.nn import resnet
 from cleanpath.paper.exact import interval, p_below
 
 RESULTS = Path(__file__).resolve().parent.parent / "results" / "fixes.jsonl"
-ITERATIONS, BATCH, SEEDS, HELD_OUT = 150, 32, 6, 500
+BATCH, SEEDS, HELD_OUT = 32, 6, 500
 SGD, ADAM = "SGD", "Adam"
 
 
@@ -91,6 +91,9 @@ def _paper(name: str, *settings: str) -> Callable[[], nn.Module]:
     return lambda: resnet.build(changed(name, ["network.in_channels=1", *(f"network.{one}" for one in settings)]))
 
 
+_GATES = ("shortcut.kind=shortcut_only_gating", "shortcut.bias=0")
+
+
 @dataclass(frozen=True)
 class Trial:
     """A fix, and the network that needs it."""
@@ -100,26 +103,23 @@ class Trial:
     build: Callable[[], nn.Module]
     optimizer: str = SGD
     rate: float = 0.1
+    iterations: int = 120
 
 
 TRIALS = (
-    Trial("CP201", "ResNet-110, ReLU after addition", _paper("resnet110")),
-    Trial("CP201", "ResNet-56, ReLU after addition", _paper("resnet56")),
+    Trial("CP201", "ResNet-38, ReLU after addition", _paper("resnet38")),
     Trial("CP202", "encoder of 12 layers, LN after addition", lambda: Encoder(12), ADAM, 1e-3),
-    Trial("CP102", "ResNet-56, λ = 0.5", _paper("resnet56", "shortcut.kind=scaling", "shortcut.scale=0.5")),
-    Trial("CP103", "ResNet-56, dropout 0.5 on h", _paper("resnet56", "shortcut.kind=dropout", "shortcut.rate=0.5")),
-    Trial(
-        "CP104",
-        "ResNet-56, gates on h, b = 0",
-        _paper("resnet56", "shortcut.kind=shortcut_only_gating", "shortcut.bias=0"),
-    ),
-    Trial("CP106", "ResNet-56, 1×1 on h", _paper("resnet56", "shortcut.kind=conv_1x1")),
-    Trial("CP202", "ResNet-56, BN after addition", _paper("resnet56", "placement=bn_after_addition")),
-    Trial("CP301", "ResNet-56, ReLU before addition", _paper("resnet56", "placement=relu_before_addition")),
-    Trial("CP203", "27 units, sum / √2", lambda: Small(27, "scaled sum")),
-    Trial("CP204", "27 units, ReLU in place first", lambda: Small(27, "in place")),
-    Trial("CP501", "27 units, no final norm", lambda: Small(27, "no final norm")),
-    Trial("CP402", "27 units, no norm at all", lambda: Small(27, "no norm"), SGD, 0.02),
+    Trial("CP102", "ResNet-38, λ = 0.5", _paper("resnet38", "shortcut.kind=scaling", "shortcut.scale=0.5")),
+    Trial("CP103", "ResNet-38, dropout 0.5 on h", _paper("resnet38", "shortcut.kind=dropout", "shortcut.rate=0.5")),
+    Trial("CP104", "ResNet-38, gates on h, b = 0", _paper("resnet38", *_GATES)),
+    Trial("CP106", "ResNet-38, 1×1 on h", _paper("resnet38", "shortcut.kind=conv_1x1")),
+    Trial("CP301", "ResNet-38, ReLU before addition", _paper("resnet38", "placement=relu_before_addition")),
+    Trial("CP202", "ResNet-38, BN after addition", _paper("resnet38", "placement=bn_after_addition")),
+    Trial("CP203", "18 units, sum / √2", lambda: Small(18, "scaled sum")),
+    Trial("CP204", "18 units, ReLU in place first", lambda: Small(18, "in place")),
+    Trial("CP501", "18 units, no final norm", lambda: Small(18, "no final norm")),
+    Trial("CP402", "18 units, no norm at all", lambda: Small(18, "no norm"), SGD, 0.02),
+    Trial("CP201", "ResNet-110, ReLU after addition", _paper("resnet110"), iterations=150),
 )
 
 
@@ -146,7 +146,7 @@ def trained(model: nn.Module, trial: Trial, seed: int) -> tuple[float, float]:
         optimizer = torch.optim.SGD(model.parameters(), trial.rate, momentum=0.9, weight_decay=1e-4)
     model.train()
     value = math.inf
-    for _ in range(ITERATIONS):
+    for _ in range(trial.iterations):
         batch = torch.randint(len(labels), (BATCH,), generator=order)
         loss = functional.cross_entropy(model(images[batch]), labels[batch])
         value = float(loss.detach())
@@ -180,7 +180,7 @@ def run(trial: Trial, seed: int) -> dict[str, object]:
         "loss_before": before[1] if math.isfinite(before[1]) else None,
         "loss_after": after[1] if math.isfinite(after[1]) else None,
         "rate": trial.rate,
-        "iterations": ITERATIONS,
+        "iterations": trial.iterations,
         "batch": BATCH,
         "seconds": round(time.perf_counter() - begun, 1),
         "torch": torch.__version__,

@@ -140,10 +140,12 @@ class Located:
     structure: Structure
     seen: Pass
     watch: Watch
+    replaced: dict[Node, Node] = field(default_factory=dict)
+    """Nodes that are gone by what was changed since, with those that stand for them."""
 
     def nodes(self, vertex: int) -> list[Node]:
         """The nodes that gave a vertex."""
-        return self.watch.nodes(self.seen, vertex)
+        return [self.replaced.get(node, node) for node in self.watch.nodes(self.seen, vertex)]
 
     def inside(self, vertex: int) -> Node | None:
         """The node that made it."""

@@ -216,7 +216,7 @@ class _Job:
         for one in starts:
             if one.index in biases:
                 names = biases[one.index]
-                value = float(parameters[names[0]].flatten()[0])
+                value = float(parameters[names[0]].detach().flatten()[0])
                 what = f"{' and '.join(names)} set to {value:g}: the gate starts open"
                 self.changes.append(Change(code=GATES, unit=one.name, what=what))
                 self.no_decay += names

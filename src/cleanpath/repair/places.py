@@ -60,7 +60,7 @@ class Place:
             met = [one for one in node.all_input_nodes if one in own]
             if len(met) == 1 and not others:
                 return node, met[0]
-        raise RefusedError(f"its sum is not written as a plain addition of the shortcut: {adding[0].format_node()}")
+        raise RefusedError(f"its sum ({adding[0].name}) is not written as a plain addition of the shortcut")
 
     def shape(self, vertex: int) -> tuple[int, ...]:
         """Of a vertex."""
@@ -114,6 +114,6 @@ def bypass(place: Place, node: Node, users: Iterable[Node], among: Iterable[int]
     given = {one for vertex in among for one in place.located.nodes(vertex)}
     sources = [one for one in node.all_input_nodes if one in given]
     if len(sources) != 1:
-        raise RefusedError(f"{node.format_node()} has {len(sources)} inputs that carry the signal")
+        raise RefusedError(f"{node.name} has {len(sources)} inputs that carry the signal")
     for user in users:
         user.replace_input_with(node, sources[0])

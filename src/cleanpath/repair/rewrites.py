@@ -149,6 +149,7 @@ def unscale_sum(place: Place) -> str:
     scaled.meta.update(owner=node.meta.get("owner", ""))
     adding.replace_input_with(branch[0], scaled)
     node.replace_all_uses_with(adding)
+    place.located.replaced[node] = adding
     graph.erase_node(node)
     return f"factor of {node.name} moved from the sum to the branch"
 
