@@ -20,6 +20,7 @@ from typing import Any
 
 from cleanpath import estimate, meanings
 from cleanpath.auditing import finding, judging, profile, values
+from cleanpath.auditing.rules.fixes import fix_of
 from cleanpath.grid import plan
 from cleanpath.nn import beyond as nn_beyond
 from cleanpath.nn import catalog, kinds, layers
@@ -47,6 +48,7 @@ PAGES = (
     "docs/audit-sweep.md",
     "docs/beyond.md",
     "docs/findings.md",
+    "docs/fixes.md",
     "docs/gallery.md",
     "docs/reliability.md",
     "docs/training.md",
@@ -171,6 +173,22 @@ def rules() -> str:
     """Every rule's page."""
     parts = (f"## {one.code} {one.name}\n\n{judging.page_text(one)}" for one in judging.every_rule())
     return "\n" + "\n".join(parts) + "\n"
+
+
+def fixes() -> str:
+    """Which findings have a fix, and of which kind."""
+    lines = ["| code | finding | fix | what is done, or why nothing is |", "| --- | --- | --- | --- |"]
+    lines += [
+        f"| {one.code} | {one.name} | {fix_of(one.code).safety} | {fix_of(one.code).does} |"
+        for one in judging.every_rule()
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def recorded_fixes(script: str) -> str:
+    """What a benchmark of the fixes recorded."""
+    asked = [sys.executable, "-m", f"benchmarks.{script}"]
+    return subprocess.run(asked, check=True, capture_output=True, encoding="utf-8", cwd=ROOT).stdout
 
 
 def rates() -> str:
@@ -662,6 +680,9 @@ BLOCKS: dict[str, Callable[[], str]] = {
     "measurements": measurements,
     "document": document,
     "rules": rules,
+    "fixes": fixes,
+    "fix_effects": lambda: recorded_fixes("fixes"),
+    "fix_families": lambda: recorded_fixes("fix_families"),
     "rates": rates,
     "rates_tables": rates_tables,
     "gallery": gallery,
