@@ -145,7 +145,7 @@ class Unit(nn.Module):
         return torch.relu(y) if "relu" in self.defect else y
 
     def shortcut(self, x: Tensor) -> Tensor:
-        h = x
+        h: Tensor = x
         if "scale" in self.defect:
             h = self.defect["scale"] * x
         elif "drop" in self.defect:
@@ -165,7 +165,7 @@ class Unit(nn.Module):
         if "alpha" in self.defect:
             return torch.add(self.branch(x), x, alpha=self.defect["alpha"])
         if "sum" in self.defect:
-            return (x + self.branch(x)) * self.defect["sum"]
+            return (x + self.branch(x)).mul(self.defect["sum"])
         if "inplace" in self.defect:
             y = self.two(torch.relu(self.one(self.inplace(x))))
             return x + y
@@ -212,7 +212,7 @@ PLANTED: list[Planted] = [
 def test_planted_defect_is_mended_into_the_unit_written_by_hand(
     code: str, defect: dict[str, float], wanted: Callable[[Unit, Tensor], Tensor]
 ) -> None:
-    model = Net(**defect).train()
+    model = Net(5, final=True, **defect).train()
     found = fixed(model, VECTORS, code)
     assert code in {finding.code for finding in found.before.findings}
     assert units_of(found, code) == [f"units.{index}" for index in range(5)]

@@ -36,6 +36,7 @@ class Odd(nn.Module):
         self.again = self.shared
         self.relu = nn.ReLU(inplace=True)
         self.scale = nn.Parameter(torch.ones(8))
+        self.shift: Tensor
         self.register_buffer("shift", torch.arange(8.0), persistent=False)
         self.register_buffer("seen", torch.zeros(()))
         self.unused = nn.Linear(3, 3)
@@ -92,7 +93,7 @@ def test_batch_of_another_size_passes() -> None:
 def test_mended_network_trains_copies_pickles_compiles_and_exports(tmp_path: Path) -> None:
     found = fixed(network("resnet20"), IMAGES, "CP201")
     model = found.model.train()
-    functional.cross_entropy(model(IMAGES), torch.arange(4)).backward()
+    functional.cross_entropy(model(IMAGES), torch.arange(4)).backward()  # type: ignore[no-untyped-call]
     assert all(parameter.grad is not None for parameter in model.parameters())
     model.eval()
     wanted = model(IMAGES)

@@ -164,17 +164,25 @@ def locate(captured: Captured, batch: object, seed: int) -> Located:
 
 
 def capture(model: nn.Module, batch: object, homes: Sequence[str], seed: int) -> Captured:
-    """The whole model as a graph; else, read in its call, the innermost module that holds all of `homes`.
+    """The whole model as a graph; else, read in its call, a module inside that holds all of `homes`, where sums are.
 
+    The outermost in which no sum lies in a part that is called as it is; if there is none, that with the fewest.
     The graph computes the same as the model, bit for bit, in both modes, or `UnreadableError` says why there is none.
     """
-    reasons = list[str]()
+    reasons, found = list[str](), list[tuple[int, Captured]]()
     for path in dict.fromkeys(("", *_holders(model, homes))):
         try:
-            return _captured(model, path, batch, seed, homes)
+            captured = _captured(model, path, batch, seed, homes)
         except UnreadableError as error:
             reasons.append(f"{path or '(root)'}: {error}")
-    raise UnreadableError("; ".join(reasons))
+            continue
+        unread = [f"{path}.{name}" if path else name for name in captured.trace.leaves]
+        found.append((sum(any(f"{home}.".startswith(f"{one}.") for one in unread) for home in homes), captured))
+        if not found[-1][0]:
+            break
+    if not found:
+        raise UnreadableError("; ".join(reasons))
+    return min(found, key=lambda one: one[0])[1]
 
 
 def _holders(model: nn.Module, homes: Sequence[str]) -> list[str]:
@@ -244,6 +252,7 @@ def _run(model: nn.Module, batch: object, seed: int) -> tuple[type, list[Tensor]
 
 
 def _check_same(model: nn.Module, found: Captured, batch: object, seed: int) -> None:
+    compared = 0
     for training in (True, False):
         here = copy.deepcopy(model).train(training)
         there = copy.deepcopy(found.model()).train(training)
@@ -256,12 +265,15 @@ def _check_same(model: nn.Module, found: Captured, batch: object, seed: int) -> 
             other_kind, got = _run(there, batch, seed)
         except Exception as error:
             raise UnreadableError(f"its graph cannot be run ({type(error).__name__}: {error})") from error
+        compared += 1
         same = kind is other_kind and len(wanted) == len(got) and all(map(_equal, wanted, got))
         if not same:
             raise UnreadableError(f"its graph computes something else in {mode} mode")
         state, other = here.state_dict(), there.state_dict()
         if list(state) != list(other) or not all(_equal(state[name], other[name]) for name in state):
             raise UnreadableError(f"its graph keeps another state in {mode} mode")
+    if not compared:
+        raise UnreadableError("it cannot be run on this batch in either mode, so that its graph cannot be compared")
 
 
 def _equal(here: Any, there: Any) -> bool:

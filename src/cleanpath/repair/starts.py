@@ -98,17 +98,6 @@ def small_branch(start: Start) -> str:
     return f"{' and '.join(names)} multiplied by {factor:.3g}"
 
 
-def zero_branch(start: Start) -> str:
-    """F starts at 0 by the scale of its last norm; where the last weights are no norm's, it starts as F/√L."""
-    names = _last(start)
-    scale = [name for name in names if name.endswith("weight") and start.parameters[name].dim() == 1]
-    if len(scale) != 1 or not bool((start.parameters[scale[0]] != 0).any()):
-        return small_branch(start)
-    with torch.no_grad():
-        start.parameters[scale[0]].zero_()
-    return f"{scale[0]} starts at zero"
-
-
 def _last(start: Start) -> tuple[str, ...]:
     """The parameters that enter last in a branch, if nothing bends the signal behind them."""
     unit, graph = start.structure.traced.units[start.index], start.structure.graph
@@ -129,7 +118,6 @@ def _depth(structure: Structure) -> int:
 STARTS: dict[str, Callable[[Start], str]] = {
     "CP106": identity_projection,
     "CP304": small_branch,
-    "CP401": zero_branch,
     "CP402": small_branch,
 }
 """By the code of the finding, in the order in which they are made; gates (CP104) are set by trial."""

@@ -148,6 +148,8 @@ class _Reader(Tracer):
         self._evaluating = True  # torch.fx has put itself before every call of a module
         try:
             _evaluate(node, self.root)
+        except Exception:  # noqa: BLE001, S110 (a batch of one in training mode: the other mode gives the values)
+            pass
         finally:
             self._evaluating = False
         return found
@@ -156,7 +158,9 @@ class _Reader(Tracer):
         """A table with a class of its own, as transformers' outputs are, is made by calling its class."""
         if isinstance(a, dict) and is_dataclass(type(a)):
             given = {
-                one.name: self.create_arg(value) for one in fields(a) if (value := getattr(a, one.name)) is not None
+                one.name: self.create_arg(value)
+                for one in fields(type(a))
+                if (value := getattr(a, one.name)) is not None
             }
             return self.create_node("call_function", type(a), (), given)
         return super().create_arg(a)
@@ -277,6 +281,9 @@ def _join(training: Graph, evaluation: Graph) -> None:
     if len(training.nodes) != len(evaluation.nodes):
         raise _OwnForwardError("", "it takes another way in training than in evaluation")
     for one, other in pairs:
+        if "value" not in one.meta and "value" in other.meta:
+            one.meta["value"] = other.meta["value"]  # identities of tensors hold within one mode's values only
+            one.meta["writes"] = [same[node] for node in other.meta.get("writes", ())]
         args = _merged(one, one.args, other.args, same)
         kwargs = _merged(one, dict(one.kwargs), dict(other.kwargs), same)
         one.args, one.kwargs = args, kwargs

@@ -51,7 +51,9 @@ FIXES = MappingProxyType(
         "CP304": _unsafe("multiplies the branch's last weights by 1/√L"),
         "CP305": _none("it is the paper's own; what another place of the stride brings shows on ImageNet only"),
         "CP306": _none("a shut ReLU is the result of weights and rate, not of the structure"),
-        "CP401": _unsafe("starts the last norm of every branch at zero, or multiplies its last weights by 1/√L"),
+        "CP401": _none(
+            "it is a symptom: what stands on the path has findings of its own, and smaller branches did not cure it"
+        ),
         "CP402": _unsafe("multiplies every branch's last weights by 1/√L"),
         "CP403": _none("the operation that is named must be looked at"),
         "CP404": _none("what makes the outputs large has findings of its own"),
