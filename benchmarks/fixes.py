@@ -39,6 +39,9 @@ class Unit(nn.Module):
         self.conv1 = nn.Conv2d(width, width, 3, padding=1, bias=False)
         self.conv2 = nn.Conv2d(width, width, 3, padding=1, bias=False)
         self.first = nn.ReLU(inplace=defect == "in place")
+        if defect == "no norm":
+            nn.init.kaiming_normal_(self.conv1.weight)
+            nn.init.kaiming_normal_(self.conv2.weight)
 
     def forward(self, x: Tensor) -> Tensor:
         if self.defect == "in place":
@@ -46,7 +49,8 @@ class Unit(nn.Module):
         if self.defect == "no norm":
             y = x + self.conv2(torch.relu(self.conv1(torch.relu(x))))
         else:
-            y = x + self.conv2(torch.relu(self.norm2(self.conv1(torch.relu(self.norm1(x))))))
+            h = torch.tanh(x) if self.defect == "tanh" else x
+            y = h + self.conv2(torch.relu(self.norm2(self.conv1(torch.relu(self.norm1(x))))))
         return y / math.sqrt(2) if self.defect == "scaled sum" else y
 
 
@@ -118,7 +122,8 @@ TRIALS = (
     Trial("CP203", "18 units, sum / √2", lambda: Small(18, "scaled sum")),
     Trial("CP204", "18 units, ReLU in place first", lambda: Small(18, "in place")),
     Trial("CP501", "18 units, no final norm", lambda: Small(18, "no final norm")),
-    Trial("CP402", "18 units, no norm at all", lambda: Small(18, "no norm"), SGD, 0.02),
+    Trial("CP402", "18 units without norm, He's start", lambda: Small(18, "no norm"), SGD, 0.02),
+    Trial("CP101", "18 units, tanh on h", lambda: Small(18, "tanh")),
     Trial("CP201", "ResNet-110, ReLU after addition", _paper("resnet110"), iterations=150),
 )
 

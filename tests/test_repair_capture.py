@@ -171,6 +171,18 @@ class Data(nn.Module):
         return scores
 
 
+class Noisy(nn.Module):
+    """Its random numbers are drawn where no graph sees them."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.head = nn.Linear(8, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        scores: Tensor = self.head(x + torch.rand(8))
+        return scores
+
+
 class Hooked(Net):
     """Its units have hooks."""
 
@@ -178,6 +190,8 @@ class Hooked(Net):
 def test_what_cannot_be_read_is_refused_with_the_reason() -> None:
     with pytest.raises(UnreadableError, match="writes to a part of a tensor whose whole is read later"):
         read(Written(), VECTORS)
+    with pytest.raises(UnreadableError, match="its graph computes something else in training mode"):
+        read(Noisy(), VECTORS)
     hooked = Hooked(scale=0.5)
     hooked.units[0].register_forward_hook(lambda _module, _inputs, output: output * 2)
     with pytest.raises(UnreadableError, match=r"hooks on units\.0 would be lost"):

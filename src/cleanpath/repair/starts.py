@@ -117,7 +117,6 @@ def _depth(structure: Structure) -> int:
 
 STARTS: dict[str, Callable[[Start], str]] = {
     "CP106": identity_projection,
-    "CP304": small_branch,
     "CP402": small_branch,
 }
 """By the code of the finding, in the order in which they are made; gates (CP104) are set by trial."""

@@ -48,7 +48,7 @@ FIXES = MappingProxyType(
             "which of the branch's layers is at fault is not known; the finding's page tells what to look for"
         ),
         "CP303": _none("it is a choice, not a defect"),
-        "CP304": _unsafe("multiplies the branch's last weights by 1/√L"),
+        "CP304": _none("which weights are too large is not known; that smaller last ones help was not shown"),
         "CP305": _none("it is the paper's own; what another place of the stride brings shows on ImageNet only"),
         "CP306": _none("a shut ReLU is the result of weights and rate, not of the structure"),
         "CP401": _none(
