@@ -32,6 +32,7 @@ from cleanpath.paper.published import published_table
 from cleanpath.paper.scales import PAPER_NETWORKS, SCALES, Scale
 from cleanpath.paper.tables import RECIPES, experiments
 from cleanpath.paper.verdicts import seeds_needed
+from cleanpath.repair import fixed
 from cleanpath.report.claimed import tally, verdicts_of
 from cleanpath.report.claimed import to_markdown as verdicts_in_markdown
 from cleanpath.report.page import answer
@@ -182,6 +183,15 @@ def fixes() -> str:
         f"| {one.code} | {one.name} | {fix_of(one.code).safety} | {fix_of(one.code).does} |"
         for one in judging.every_rule()
     ]
+    return "\n".join(lines) + "\n"
+
+
+def fix_document() -> str:
+    """Every field of a fix by its path in the document, from the source."""
+    rows = (("", fixed.Fixed), ("changes[].", fixed.Change), ("refused[].", fixed.Refusal))
+    lines = ["| path | what |", "| --- | --- |"]
+    for prefix, row in (*rows, ("differences[].", fixed.OutputDifference)):
+        lines += [f"| `{prefix}{name}` | {said} |" for name, said in _fields(row) if name != "model"]
     return "\n".join(lines) + "\n"
 
 
@@ -681,6 +691,7 @@ BLOCKS: dict[str, Callable[[], str]] = {
     "document": document,
     "rules": rules,
     "fixes": fixes,
+    "fix_document": fix_document,
     "fix_effects": lambda: recorded_fixes("fixes"),
     "fix_families": lambda: recorded_fixes("fix_families"),
     "rates": rates,

@@ -165,7 +165,7 @@ class Unit(nn.Module):
         if "alpha" in self.defect:
             return torch.add(self.branch(x), x, alpha=self.defect["alpha"])
         if "sum" in self.defect:
-            return (x + self.branch(x)).mul(self.defect["sum"])
+            return torch.mul(x + self.branch(x), self.defect["sum"])
         if "inplace" in self.defect:
             y = self.two(torch.relu(self.one(self.inplace(x))))
             return x + y

@@ -1,6 +1,7 @@
 """A network that was read as a graph goes on to work: modes, checkpoints, copies, files, compilation, export."""
 
 import copy
+import json
 import pickle
 import subprocess
 import sys
@@ -12,6 +13,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 import cleanpath
+from cleanpath.errors import UserError
 from cleanpath.repair.captured import capture, outputs_of
 from cleanpath.repair.rewritten import Rewritten
 from cleanpath.repair.tracing import UnreadableError
@@ -198,6 +200,26 @@ def test_what_cannot_be_read_is_refused_with_the_reason() -> None:
         read(hooked, VECTORS)
 
 
+def test_compiled_networks_and_those_without_weights_are_refused_with_what_to_do() -> None:
+    compiled = torch.compile(Net(scale=0.5), backend="eager")
+    assert isinstance(compiled, nn.Module)
+    with pytest.raises(UserError, match=r"fix the one that it was made from \(model\._orig_mod\)"):
+        cleanpath.fix(compiled, VECTORS, unsafe=True)
+    with pytest.raises(UserError, match="give it weights first"):
+        cleanpath.fix(Net(scale=0.5).to("meta"), VECTORS.to("meta"), unsafe=True)
+
+
+def test_frozen_parts_and_parametrised_weights_stay_what_they_are() -> None:
+    model = Net(scale=0.5)
+    model.units[0].requires_grad_(False)  # noqa: FBT003 (torch's own form)
+    nn.utils.parametrizations.weight_norm(model.units[1].get_submodule("one"))
+    model.units[2].eval()
+    found = fixed(model, VECTORS, "CP102")
+    flags = [(name, p.requires_grad) for name, p in found.model.named_parameters()]
+    assert flags == [(name, p.requires_grad) for name, p in model.named_parameters()]
+    assert not found.model.get_submodule("units.2.one").training
+
+
 def test_network_whose_numbers_decide_is_mended_inside_and_told_by_a_line_where_it_cannot() -> None:
     found = fixed(Data(), VECTORS, "CP102")
     assert found.read == "unit"
@@ -266,6 +288,17 @@ def test_option_writes_a_folder_that_loads_without_cleanpath_and_is_audited_agai
     assert again.out.splitlines()[1] == "no findings"
     twice = here("audit", "nets.py:broken", "--fix", "--unsafe", "--out", "mended")
     assert (twice.code, "nothing is overwritten" in twice.err) == (2, True)
+
+
+@pytest.mark.usefixtures("work")
+def test_keys_of_a_fix_as_json_stand_in_the_docs() -> None:
+    data = json.loads(here("audit", "nets.py:broken", "--fix", "--unsafe", "--json").out)
+    page = (Path(__file__).resolve().parent.parent / "docs" / "fixes.md").read_text(encoding="utf-8")
+    assert (data["schema"], data["version"]) == ("cleanpath.fix", 1)
+    inner = {f"changes[].{key}" for key in data["changes"][0]} | {
+        f"differences[].{key}" for key in data["differences"][0]
+    }
+    assert {name for name in {*data, *inner} - {"version"} if f"`{name}`" not in page} == set()
 
 
 @pytest.mark.usefixtures("work")

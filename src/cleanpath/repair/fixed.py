@@ -17,6 +17,7 @@ class Change:
     """One fix in one unit."""
 
     code: str
+    """Of the finding."""
     unit: str
     """The unit that was changed; empty for the optimizer's groups."""
     what: str
@@ -28,9 +29,11 @@ class Refusal:
     """One fix that was not made in one unit, or at all."""
 
     code: str
+    """Of the finding."""
     unit: str
     """Empty if it concerns the finding."""
     reason: str
+    """Why, one sentence."""
     edit: str = ""
     """Where the network cannot be read: the source line to edit, and how."""
 
@@ -66,7 +69,7 @@ class Fixed:
     added: tuple[str, ...] = ()
     """Names in the state dict that the original has not."""
     unread: tuple[str, ...] = ()
-    """Parameters that are kept, so that checkpoints load, but that no output depends on any more."""
+    """Modules whose parameters are kept, so that checkpoints load, but that no output depends on any more."""
     no_decay: tuple[str, ...] = ()
     """Parameters to be freed from weight decay."""
     called_as_they_are: dict[str, str] = field(default_factory=dict)

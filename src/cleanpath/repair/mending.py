@@ -54,6 +54,7 @@ def fix(
     for `audit`. Raises `UserError` for a code that has no fix, `SettingError` for an unsafe one that is not allowed.
     """
     wanted = _wanted(codes, unsafe=unsafe)
+    _check_fixable(model)
     before = audit(model, batch, optimizer=optimizer, seed=seed)
     job = _Job(model, batch, seed, before)
     found = {finding.code: finding for finding in before.findings}
@@ -71,6 +72,16 @@ def fix(
     job.start([code for code in (*STARTS, GATES) if code in allowed])
     job.group([code for code in GROUPS if code in allowed])
     return job.result(optimizer)
+
+
+def _check_fixable(model: nn.Module) -> None:
+    """Refuse what cannot be compared before and after, or is no Python any more."""
+    if type(model).__name__ == "OptimizedModule":
+        raise UserError(
+            "this network is compiled; fix the one that it was made from (model._orig_mod), then compile it"
+        )
+    if isinstance(model, nn.Module) and any(parameter.is_meta for parameter in model.parameters()):
+        raise UserError("the network is on the meta device, where nothing can be compared; give it weights first")
 
 
 def _wanted(codes: Sequence[str] | None, *, unsafe: bool) -> list[str]:

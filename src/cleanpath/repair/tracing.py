@@ -156,13 +156,11 @@ class _Reader(Tracer):
 
     def create_arg(self, a: Any) -> Any:
         """A table with a class of its own, as transformers' outputs are, is made by calling its class."""
-        if isinstance(a, dict) and is_dataclass(type(a)):
-            given = {
-                one.name: self.create_arg(value)
-                for one in fields(type(a))
-                if (value := getattr(a, one.name)) is not None
-            }
-            return self.create_node("call_function", type(a), (), given)
+        kind: Any = type(a)
+        if isinstance(a, dict) and is_dataclass(kind):
+            values = {one.name: getattr(a, one.name) for one in fields(kind)}
+            given = {name: self.create_arg(value) for name, value in values.items() if value is not None}
+            return self.create_node("call_function", kind, (), given)
         return super().create_arg(a)
 
     def to_bool(self, obj: Proxy) -> bool:
