@@ -167,7 +167,7 @@ class Unit(nn.Module):
         if "sum" in self.defect:
             return torch.mul(x + self.branch(x), self.defect["sum"])
         if "inplace" in self.defect:
-            y = self.two(torch.relu(self.one(self.inplace(x))))
+            y: Tensor = self.two(torch.relu(self.one(self.inplace(x))))
             return x + y
         return self.shortcut(x) + self.branch(x)
 
@@ -226,6 +226,12 @@ def test_planted_defect_is_mended_into_the_unit_written_by_hand(
     for training in (True, False):
         assert torch.allclose(found.model.train(training)(VECTORS), expected, atol=1e-6)
     assert not torch.allclose(model(VECTORS), expected, atol=1e-3)
+
+
+def test_fix_that_trials_do_not_bear_out_is_made_only_where_it_is_named() -> None:
+    left = cleanpath.fix(Net(inplace=1.0), VECTORS, unsafe=True)
+    assert "CP204" not in {change.code for change in left.changes}
+    assert any(one.code == "CP204" and "only where it is named" in one.reason for one in left.refused)
 
 
 def test_projections_start_at_the_identity() -> None:

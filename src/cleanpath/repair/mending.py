@@ -65,6 +65,8 @@ def fix(
     for code, finding in found.items():
         if code in wanted and not unsafe and fix_of(code).safety == "unsafe":
             job.refuse(code, "", f"it changes the function ({len(finding.units) or 1} units): allow it by unsafe")
+        elif codes is None and fix_of(code).by_name:
+            job.refuse(code, "", "its fix is made only where it is named: trials have not shown that it helps training")
         elif codes is None and fix_of(code).safety == "none":
             job.refuse(code, "", f"there is no fix: {fix_of(code).does}")
     allowed = [code for code in wanted if code in found and (unsafe or fix_of(code).safety == "safe")]
@@ -88,7 +90,7 @@ def _wanted(codes: Sequence[str] | None, *, unsafe: bool) -> list[str]:
     if isinstance(codes, str):
         raise SettingError(f"codes={codes!r} is one word; give a list: [{codes!r}]")
     if codes is None:
-        return [code for code, one in FIXES.items() if one.safety != "none"]
+        return [code for code, one in FIXES.items() if one.safety != "none" and not one.by_name]
     named = [page_of(code).code for code in codes]
     for code in named:
         if fix_of(code).safety == "none":

@@ -160,7 +160,7 @@ class _Reader(Tracer):
         if isinstance(a, dict) and is_dataclass(kind):
             values = {one.name: getattr(a, one.name) for one in fields(kind)}
             given = {name: self.create_arg(value) for name, value in values.items() if value is not None}
-            return self.create_node("call_function", kind, (), given)
+            return self.create_node("call_function", type(a), (), given)
         return super().create_arg(a)
 
     def to_bool(self, obj: Proxy) -> bool:

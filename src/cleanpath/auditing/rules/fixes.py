@@ -16,6 +16,8 @@ class Fix:
     """`safe`, `unsafe` or `none`."""
     does: str
     """What is done, or why nothing is."""
+    by_name: bool = False
+    """Made only where its code is named: it says what the code seemed to say, but trials have not shown that it helps."""
 
     def option(self, code: str) -> str:
         """What asks for it on the command line; empty where there is none."""
@@ -41,7 +43,7 @@ FIXES = MappingProxyType(
         "CP201": _unsafe("routes the shortcut around f: it carries the sum itself, the branch still reads f of it"),
         "CP202": _unsafe("routes the shortcut around the norm, which then stands at the head of the next branch"),
         "CP203": _unsafe("moves the factor from the sum to the branch"),
-        "CP204": _unsafe("routes the shortcut around the operation in place"),
+        "CP204": Fix("unsafe", "routes the shortcut around the operation in place, only where named", by_name=True),
         "CP205": _none("what the odd unit was meant to have is the designer's to say"),
         "CP301": _unsafe("takes the ReLU at the end of the branch away"),
         "CP302": _none(
