@@ -17,7 +17,7 @@ class Fix:
     does: str
     """What is done, or why nothing is."""
     by_name: bool = False
-    """Made only where its code is named: it says what the code seemed to say, but trials have not shown that it helps."""
+    """Made only where its code is named: trials have not shown that it helps."""
 
     def option(self, code: str) -> str:
         """What asks for it on the command line; empty where there is none."""
