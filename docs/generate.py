@@ -20,6 +20,7 @@ from typing import Any
 
 from cleanpath import estimate, meanings
 from cleanpath.auditing import finding, judging, profile, values
+from cleanpath.auditing.rules.fixes import fix_of
 from cleanpath.grid import plan
 from cleanpath.nn import beyond as nn_beyond
 from cleanpath.nn import catalog, kinds, layers
@@ -31,6 +32,7 @@ from cleanpath.paper.published import published_table
 from cleanpath.paper.scales import PAPER_NETWORKS, SCALES, Scale
 from cleanpath.paper.tables import RECIPES, experiments
 from cleanpath.paper.verdicts import seeds_needed
+from cleanpath.repair import fixed
 from cleanpath.report.claimed import tally, verdicts_of
 from cleanpath.report.claimed import to_markdown as verdicts_in_markdown
 from cleanpath.report.page import answer
@@ -47,6 +49,7 @@ PAGES = (
     "docs/audit-sweep.md",
     "docs/beyond.md",
     "docs/findings.md",
+    "docs/fixes.md",
     "docs/gallery.md",
     "docs/reliability.md",
     "docs/training.md",
@@ -171,6 +174,31 @@ def rules() -> str:
     """Every rule's page."""
     parts = (f"## {one.code} {one.name}\n\n{judging.page_text(one)}" for one in judging.every_rule())
     return "\n" + "\n".join(parts) + "\n"
+
+
+def fixes() -> str:
+    """Which findings have a fix, and of which kind."""
+    lines = ["| code | finding | fix | what is done, or why nothing is |", "| --- | --- | --- | --- |"]
+    lines += [
+        f"| {one.code} | {one.name} | {fix_of(one.code).safety} | {fix_of(one.code).does} |"
+        for one in judging.every_rule()
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def fix_document() -> str:
+    """Every field of a fix by its path in the document, from the source."""
+    rows = (("", fixed.Fixed), ("changes[].", fixed.Change), ("refused[].", fixed.Refusal))
+    lines = ["| path | what |", "| --- | --- |"]
+    for prefix, row in (*rows, ("differences[].", fixed.OutputDifference)):
+        lines += [f"| `{prefix}{name}` | {said} |" for name, said in _fields(row) if name != "model"]
+    return "\n".join(lines) + "\n"
+
+
+def recorded_fixes(script: str) -> str:
+    """What a benchmark of the fixes recorded."""
+    asked = [sys.executable, "-m", f"benchmarks.{script}"]
+    return subprocess.run(asked, check=True, capture_output=True, encoding="utf-8", cwd=ROOT).stdout
 
 
 def rates() -> str:
@@ -734,6 +762,10 @@ BLOCKS: dict[str, Callable[[], str]] = {
     "measurements": measurements,
     "document": document,
     "rules": rules,
+    "fixes": fixes,
+    "fix_document": fix_document,
+    "fix_effects": lambda: recorded_fixes("fixes"),
+    "fix_families": lambda: recorded_fixes("fix_families"),
     "rates": rates,
     "rates_tables": rates_tables,
     "gallery": gallery,

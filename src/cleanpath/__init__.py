@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from cleanpath.experiment import Data, Experiment, Foreign, Network, Shortcut, Training
     from cleanpath.nn.kinds import unit
     from cleanpath.records import Run
+    from cleanpath.repair.mending import fix
     from cleanpath.trained import load
     from cleanpath.training.progress import Callback
 
@@ -36,6 +37,7 @@ _HOMES = {
     "audit": "auditing.examine",
     "build": "assemble",
     "fit": "assemble",
+    "fix": "repair.mending",
     "load": "trained",
     "monitor": "auditing.monitoring",
     "unit": "nn.kinds",
@@ -56,6 +58,7 @@ __all__ = [
     "audit",
     "build",
     "fit",
+    "fix",
     "load",
     "monitor",
     "unit",

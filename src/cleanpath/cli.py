@@ -13,7 +13,7 @@ from typing import Annotated
 import typer
 from typer.exceptions import TyperException
 
-from cleanpath import __version__, launched, options, reporting, showing, verbs
+from cleanpath import __version__, examining, launched, options, reporting, showing, verbs
 from cleanpath.errors import CleanpathError, UserError
 from cleanpath.launched import PATIENCE, check_alone, processes, speaks
 from cleanpath.options import (
@@ -23,18 +23,15 @@ from cleanpath.options import (
     Columns,
     Device,
     DryRun,
-    Form,
     Fresh,
     KernelChoice,
     Kernels,
-    Mode,
     OwnUnits,
     PageFile,
     Root,
     ScaleName,
     Seeds,
     Settings,
-    Severity,
     Strict,
     Things,
     Whats,
@@ -267,89 +264,13 @@ def compare(
     options.show(found, as_json, lambda: terminal.print_comparison(found))
 
 
-@app.command()
-def audit(
-    target: Annotated[
-        str,
-        typer.Argument(
-            help="A network, a run folder, timm:NAME, torchvision:NAME, hf:NAME, file.py:factory, or a saved profile.",
-            autocompletion=options.networks,
-        ),
-    ],
-    inputs: Annotated[
-        list[str] | None,
-        typer.Option("--input", metavar="SHAPE", help="As in 1x3x224x224 or int64:1x128; may be repeated."),
-    ] = None,
-    weights: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="Weights: safetensors, or .pt with tensors only.")
-    ] = None,
-    mode: Annotated[
-        Mode | None, typer.Option(help="Put all modules in this mode; default: as the target comes.")
-    ] = None,
-    draws: Annotated[int, typer.Option(min=1, help="Draws of the dropout masks: means and their spread.")] = 1,
-    seed: Annotated[int, typer.Option(min=0, help="The seed of made-up inputs and weights.")] = 0,
-    settings: Settings = None,
-    against: Annotated[
-        str | None, typer.Option(metavar="TARGET", help="Compare with another target or a saved profile.")
-    ] = None,
-    ignore: Annotated[
-        list[str] | None,
-        typer.Option("--ignore", metavar="CODE[:UNIT]=WHY", help="Leave a finding out, with the reason; repeatable."),
-    ] = None,
-    fail_on: Annotated[
-        Severity | None, typer.Option("--fail-on", help="Exit with 1 if a finding is this severe or worse.")
-    ] = None,
-    html: Annotated[Path | None, typer.Option(metavar="FILE", help="Write the audit as one HTML page.")] = None,
-    form: Annotated[
-        Form, typer.Option("--format", help="text; md for a pull request; github annotates source lines.")
-    ] = Form.text,
-    every: Annotated[bool, typer.Option("--all", "-v", help="Every unit on a line of its own.")] = False,
-    out: Annotated[Path | None, typer.Option(metavar="FILE", help="Save the profile as JSON.")] = None,
-    as_json: AsJson = False,
-) -> None:
-    """Find the residual units of any network and measure the signal through them, both ways.
-
-    Examples: cleanpath audit resnet56 --against preresnet56; cleanpath audit timm:resnet18 --html page.html
-    """
-    from cleanpath import audited
-    from cleanpath.report import audit_output
-
-    asked = audited.Asked(inputs or [], weights, mode, draws, seed, tuple(ignore or ()), tuple(settings or ()))
-    audited.check(asked, out=out, page=html)
-    here = audited.audited(target, asked)
-    if out is not None:
-        here.profile.save(out)
-    there = None if against is None else audited.audited(against, asked.of_the_other())
-    if html is not None:
-        audited.write_page(html, here, there, command=this_command())
-    data = here.data() if there is None else audited.comparison(here, there)
-    sides = (here.side,) if there is None else (here.side, there.side)
-    options.show(data, as_json, lambda: audit_output.show(sides, form=form, every=every))
-    if html is not None:
-        typer.echo(f"page: {html}", err=True)
-    if fail_on is not None and here.judgement.at_least(fail_on):
-        raise typer.Exit(1)
-
-
+app.command()(examining.audit)
 app.command()(verbs.evaluate)
 app.command()(verbs.predict)
 app.command()(verbs.export)
 
 
-@app.command()
-def explain(
-    code: Annotated[
-        str, typer.Argument(metavar="CODE", help="A finding's code or name.", autocompletion=options.rules)
-    ],
-    as_json: AsJson = False,
-) -> None:
-    """Print what a finding means: what is measured, why it matters, with which evidence, what to do.
-
-    Examples: cleanpath explain CP104; cleanpath explain closed-gate --json
-    """
-    from cleanpath.report import audit_output
-
-    options.show(audit_output.explained(code), as_json, lambda: audit_output.print_explained(code))
+app.command()(examining.explain)
 
 
 @app.command()
@@ -373,7 +294,7 @@ def main() -> None:
     speak_any_encoding()
     launched.watch_start()
     try:
-        code = app(standalone_mode=False)
+        code = app(args=examining.spread(sys.argv[1:]), standalone_mode=False)
         if sys.stdout is not None:
             sys.stdout.flush()
     except CleanpathError as error:

@@ -31,6 +31,8 @@ class Finding:
     """What to do, one sentence."""
     reference: str
     """An equation, a table, or a later paper."""
+    fix: str = "none"
+    """What `cleanpath.fix` can do: `safe` (the function stays the same), `unsafe` (it changes) or `none`."""
 
     @property
     def anchor(self) -> str:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from cleanpath.auditing.finding import SEVERITIES, Finding, Ignored, Judgement, worst_first
 from cleanpath.auditing.rules import after, branch, network, shortcut, signal
+from cleanpath.auditing.rules.fixes import fix_of
 from cleanpath.auditing.rules.registry import RULES, Found, NotApplicableError, Rule
 from cleanpath.errors import SettingError, UnknownNameError
 
@@ -99,6 +100,7 @@ def _finding(one: Rule, found: Found) -> Finding:
         expected=found.expected,
         remedy=found.remedy,
         reference=one.reference,
+        fix=fix_of(one.code).safety,
     )
 
 

@@ -13,6 +13,7 @@ from rich.markup import escape
 from rich.measure import Measurement
 from rich.table import Table as Grid
 
+from cleanpath.auditing.rules.fixes import fix_of
 from cleanpath.auditing.verdict import free_h
 
 if TYPE_CHECKING:
@@ -71,6 +72,7 @@ def _findings(judgement: "Judgement") -> Iterator[str]:
         if one.measured is not None:
             yield escape(f"      measured: {one.quantity}: {number(one.measured)}, expected: {one.expected}")
         yield escape(f"      remedy: {one.remedy}")
+        yield escape(f"      fix: {fix_of(one.code).option(one.code) or 'none'}: {fix_of(one.code).does}")
         yield escape(f"      more: cleanpath explain {one.code}  ({one.reference})")
     for entry in judgement.ignored:
         yield escape(f"ignored: {entry.finding.code} in {places(entry.finding.units)}: {entry.reason}")

@@ -14,12 +14,14 @@ from dataclasses import dataclass
 from inspect import cleandoc
 from typing import TYPE_CHECKING
 
+from cleanpath.auditing.rules.fixes import page_on
+
 if TYPE_CHECKING:
     from cleanpath.auditing.profile import Profile
     from cleanpath.auditing.values import UnitRow
 
 HEADINGS = ("Measured", "Why", "Evidence", "Remedy", "False alarms")
-"""What every page has, in this order; how to suppress it and the reference follow."""
+"""What every page has, in this order; its fix, how to suppress it and the reference follow."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -67,7 +69,7 @@ def rule(code: str, name: str, *, reference: str) -> Callable[[Check], Check]:
             f'On the command line: --ignore {code}="why", or --ignore {code}:UNIT="why" for one unit; in Python: '
             f'ignore=["{code}=why"]. What is ignored stays listed, with the reason.'
         )
-        sections |= {"How to suppress": suppress, "Reference": reference}
+        sections |= {"Fix": page_on(code), "How to suppress": suppress, "Reference": reference}
         assert code not in RULES, f"{code} is taken"
         RULES[code] = Rule(code=code, name=name, title=title, sections=sections, reference=reference, check=check)
         return check

@@ -1,0 +1,142 @@
+"""What `cleanpath.fix` does on every family of the audit's test list: units mended, refused, the audit afterwards.
+
+    python -m benchmarks.fix_families run [--seconds 600]   # adds what results/fix-families.jsonl lacks
+    python -m benchmarks.fix_families                       # prints the table of docs/fixes.md
+
+The networks are those of tests/auditing/expected_units.json, with random weights, as their makers leave them.
+"""
+
+import argparse
+import json
+import time
+import warnings
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import torch
+
+import cleanpath
+from tests.auditing.test_families import ROWS, build, inputs
+
+RESULTS = Path(__file__).resolve().parent.parent / "results" / "fix-families.jsonl"
+FIRST = (
+    "hf:Bert",
+    "hf:Roberta",
+    "hf:Albert",
+    "hf:DistilBert",
+    "hf:Electra",
+    "hf:ResNet",
+    "hf:RegNet",
+    "torchvision:resnet18",
+    "timm:resnet",
+    "timm:regnety",
+    "timm:skresnet",
+    "timm:legacy_se",
+    "hf:CTRL",
+    "hf:OpenAI",
+    "hf:FNet",
+    "hf:Mobile",
+    "hf:Squeeze",
+    "hf:RoFormer",
+    "hf:Deberta",
+    "hf:Wav2Vec2",
+    "hf:Hubert",
+    "hf:Bart",
+    "torchvision:r3d",
+    "torchvision:regnet",
+    "hf:",
+)
+"""Those built with something on the trunk come first, then the small ones."""
+
+
+def run(row: dict[str, Any]) -> dict[str, Any]:
+    """One network."""
+    begun = time.perf_counter()
+    torch.manual_seed(0)
+    told: dict[str, Any] = {"target": row["target"]}
+    try:
+        fixed = cleanpath.fix(build(row), inputs(row), unsafe=True)
+    except Exception as error:  # noqa: BLE001 (a row of the table)
+        return {**told, "failed": f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"}
+    wanted = [one for one in fixed.refused if not one.reason.startswith("there is no fix")]
+    return {
+        **told,
+        "before": {one.code: len(one.units) for one in fixed.before.findings},
+        "after": {one.code: len(one.units) for one in fixed.after.findings},
+        "mended": dict(Counter(one.code for one in fixed.changes)),
+        "refused": dict(Counter(one.code for one in wanted)),
+        "reasons": dict(Counter(one.reason[:160] for one in wanted).most_common(3)),
+        "read": fixed.read,
+        "clean_before": sum(unit.clean for unit in fixed.before.units),
+        "clean_after": sum(unit.clean for unit in fixed.after.units),
+        "units": len(fixed.before.units),
+        "seconds": round(time.perf_counter() - begun, 1),
+    }
+
+
+def rows() -> list[dict[str, Any]]:
+    """What was recorded."""
+    text = RESULTS.read_text(encoding="utf-8") if RESULTS.is_file() else ""
+    return sorted((json.loads(line) for line in text.splitlines()), key=lambda row: str(row["target"]))
+
+
+def table() -> str:
+    """Families with something to mend as Markdown, and how many have nothing."""
+    lines = [
+        "| family | found | mended | left | clean units, before → after of all | found afterwards |",
+        "| --- | --- | --- | --- | --- | --- |",
+    ]
+    recorded = rows()
+    for row in recorded:
+        if "failed" in row:
+            lines.append(f"| {row['target']} | – | – | {row['failed'][:80]} | – | – |")
+        elif row["mended"] or row["refused"]:
+            found = {code: count for code, count in row["before"].items() if code in {*row["mended"], *row["refused"]}}
+            clean = f"{row['clean_before']} → {row['clean_after']} of {row['units']}"
+            said = (_told(found), _told(row["mended"]), _told(row["refused"]), clean, _told(row["after"]))
+            lines.append(f"| {row['target']} | {' | '.join(said)} |")
+    quiet = sum("failed" not in row and not row["mended"] and not row["refused"] for row in recorded)
+    lines.append("")
+    lines.append(f"{quiet} more have nothing that a fix is for; {len(recorded)} of {len(ROWS)} families were run.")
+    return "\n".join(lines)
+
+
+def _told(counts: dict[str, int]) -> str:
+    return ", ".join(f"{code} {count}" if count else code for code, count in sorted(counts.items())) or "–"
+
+
+def _order(row: dict[str, Any]) -> int:
+    return next((place for place, name in enumerate(FIRST) if row["target"].startswith(name)), len(FIRST))
+
+
+def main() -> None:
+    """Run what is missing, or print the table."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("what", nargs="?", choices=["run", "table"], default="table")
+    parser.add_argument("--seconds", type=float, default=600)
+    asked = parser.parse_args()
+    if asked.what == "table":
+        print(table())
+        return
+    torch.set_num_threads(1)
+    warnings.simplefilter("ignore")
+    done, end = {row["target"] for row in rows()}, time.monotonic() + asked.seconds
+    for row in sorted(ROWS, key=_order):
+        if row["target"] in done or time.monotonic() > end:
+            continue
+        told = run(row)
+        with RESULTS.open("a", encoding="utf-8") as out:
+            out.write(json.dumps(told, ensure_ascii=False) + "\n")
+        print(
+            told["target"],
+            told.get("mended"),
+            told.get("refused"),
+            told.get("failed", ""),
+            told.get("seconds"),
+            flush=True,
+        )
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,282 @@
+"""A model whose forward, or that of the part that holds its units, is a graph that can be changed."""
+
+import copy
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.fx import Graph, Interpreter, Node
+
+from cleanpath.auditing.examine import Structure, structure_of
+from cleanpath.auditing.passes import Observer, Pass, tensors_of
+from cleanpath.auditing.patient import Parts, Patient, drawing_from
+from cleanpath.devices import exact, of
+from cleanpath.kernels import sound
+from cleanpath.repair.inplace import out_of_place
+from cleanpath.repair.rewritten import Rewritten, skeleton_of, source_of
+from cleanpath.repair.tracing import Traced, UnreadableError, traced
+
+
+@dataclass
+class Captured:
+    """A model of its own in which the module at `path` is a graph over a skeleton; the original is not touched."""
+
+    whole: nn.Module
+    """A copy of the model; at `path` stands what `skeleton` holds."""
+    path: str
+    skeleton: nn.Module
+    graph: Graph
+    trace: Traced
+    turned: list[str] = field(default_factory=list)
+    """Modules whose `inplace` was turned off."""
+
+    def model(self) -> nn.Module:
+        """The network as it now is."""
+        self.graph.lint()
+        part = Rewritten(self.skeleton, source_of(self.graph, self.trace.fixed))
+        return placed(self.whole, self.path, part)
+
+    @contextmanager
+    def watched(self, watch: "Watch") -> Iterator[nn.Module]:
+        """The model with its graph run node by node, each as an operation of the module that it came from."""
+        part = self.skeleton
+        placed(self.whole, self.path, part)
+        part.__dict__["forward"] = watch.over(self)
+        try:
+            yield part if not self.path else self.whole
+        finally:
+            part.__dict__.pop("forward", None)
+
+
+def placed(whole: nn.Module, path: str, part: nn.Module) -> nn.Module:
+    """The model with another module at a path; the part itself if that is the whole."""
+    if not path:
+        return part
+    parent, _, name = path.rpartition(".")
+    whole.get_submodule(parent)._modules[name] = part  # noqa: SLF001 (the name may be a number)
+    return whole
+
+
+class Watch:
+    """Which node of a graph made which vertex of the audit's graph."""
+
+    def __init__(self) -> None:
+        self.made: dict[tuple[int, int], list[Node]] = {}
+        """Nodes by the autograd node and output number of what they gave."""
+        self.kept: list[Any] = []
+        self.spans: list[tuple[int, int, Node]] = []
+        """Numbers of the autograd nodes that were made while a node ran."""
+
+    def over(self, captured: Captured) -> Any:
+        """A forward for the captured part."""
+        names = [str(n.target).lstrip("*") for n in captured.graph.nodes if n.op == "placeholder"]
+        starred = [str(n.target) for n in captured.graph.nodes if n.op == "placeholder"]
+        defaults = {str(n.target): n.args[0] for n in captured.graph.nodes if n.op == "placeholder" and n.args}
+
+        def forward(*args: Any, **kwargs: Any) -> Any:
+            given = dict(zip(names, args, strict=False)) | kwargs
+            values = [
+                given[name]
+                if name in given
+                else ()
+                if mark == f"*{name}"
+                else {}
+                if mark == f"**{name}"
+                else defaults.get(mark)
+                for name, mark in zip(names, starred, strict=True)
+            ]
+            self.made, self.kept, self.spans = {}, [], []
+            return _Watching(captured, self).run(*values)
+
+        return forward
+
+    def nodes(self, seen: Pass, vertex: int) -> list[Node]:
+        """The nodes that gave a vertex, in order; none if it lies inside one."""
+        node, number = seen.graph.edges[vertex]
+        return self.made.get((id(node), number), [])
+
+    def inside(self, seen: Pass, vertex: int) -> Node | None:
+        """The node during whose run a vertex was made."""
+        at = seen.graph.edges[vertex][0]._sequence_nr()  # noqa: SLF001
+        return next((node for first, last, node in self.spans if first <= at < last), None)
+
+
+class _Watching(Interpreter):
+    def __init__(self, captured: Captured, watch: Watch) -> None:
+        super().__init__(captured.skeleton, garbage_collect_values=True, graph=captured.graph)
+        self._watch = watch
+
+    def run_node(self, n: Node) -> Any:
+        """As it is, with what autograd numbered meanwhile."""
+        first = torch._C._autograd._get_sequence_nr()  # noqa: SLF001
+        result = self._as_owner(n)
+        self._watch.spans.append((first, torch._C._autograd._get_sequence_nr(), n))  # noqa: SLF001
+        for one in [result] if n.op != "output" and isinstance(result, Tensor) else ():
+            if one.grad_fn is not None:
+                self._watch.kept.append(one.grad_fn)
+                self._watch.made.setdefault((id(one.grad_fn), one.output_nr), []).append(n)
+        return result
+
+    def _as_owner(self, n: Node) -> Any:
+        owner = self.submodules.get(n.meta.get("owner") or "")
+        if n.op not in {"call_function", "call_method"} or owner is None or not n.meta.get("owner"):
+            return super().run_node(n)
+        run = super().run_node
+        owner.__dict__["forward"] = lambda: run(n)
+        try:
+            return owner()
+        finally:
+            del owner.__dict__["forward"]
+
+
+@dataclass
+class Located:
+    """The units of a captured model, with the nodes of its graph."""
+
+    captured: Captured
+    structure: Structure
+    seen: Pass
+    watch: Watch
+    replaced: dict[Node, Node] = field(default_factory=dict)
+    """Nodes that are gone by what was changed since, with those that stand for them."""
+
+    def nodes(self, vertex: int) -> list[Node]:
+        """The nodes that gave a vertex."""
+        return [self.replaced.get(node, node) for node in self.watch.nodes(self.seen, vertex)]
+
+    def inside(self, vertex: int) -> Node | None:
+        """The node that made it."""
+        return self.watch.inside(self.seen, vertex)
+
+
+def locate(captured: Captured, batch: object, seed: int) -> Located:
+    """Find the units anew, on the graph."""
+    watch = Watch()
+    with captured.watched(watch) as model:
+        parts = Parts.of(model)
+        with Patient(parts) as patient, sound(model), exact(of(model)):
+            seen = Observer(patient).run(batch, seed)
+            structure = structure_of(parts, seen, patient.was_trainable())
+    return Located(captured, structure, seen, watch)
+
+
+def capture(model: nn.Module, batch: object, homes: Sequence[str], seed: int) -> Captured:
+    """The whole model as a graph; else, read in its call, a module inside that holds all of `homes`, where sums are.
+
+    The outermost in which no sum lies in a part that is called as it is; if there is none, that with the fewest.
+    The graph computes the same as the model, bit for bit, in both modes, or `UnreadableError` says why there is none.
+    """
+    reasons, found = list[str](), list[tuple[int, Captured]]()
+    for path in dict.fromkeys(("", *_holders(model, homes))):
+        try:
+            captured = _captured(model, path, batch, seed, homes)
+        except UnreadableError as error:
+            reasons.append(f"{path or '(root)'}: {error}")
+            continue
+        unread = [f"{path}.{name}" if path else name for name in captured.trace.leaves]
+        found.append((sum(any(f"{home}.".startswith(f"{one}.") for one in unread) for home in homes), captured))
+        if not found[-1][0]:
+            break
+    if not found:
+        raise UnreadableError("; ".join(reasons))
+    return min(found, key=lambda one: one[0])[1]
+
+
+def _holders(model: nn.Module, homes: Sequence[str]) -> list[str]:
+    """Modules with a forward of their own that hold all these, the outermost first."""
+    parts = [home.split(".") for home in homes]
+    shared: list[str] = []
+    for level in zip(*parts, strict=False):
+        if len(set(level)) > 1:
+            break
+        shared.append(level[0])
+    paths = [".".join(shared[:end]) for end in range(1, len(shared) + 1)]
+    return [path for path in paths if not isinstance(model.get_submodule(path), nn.ModuleList | nn.ModuleDict)]
+
+
+def _captured(model: nn.Module, path: str, batch: object, seed: int, homes: Sequence[str]) -> Captured:
+    whole = copy.deepcopy(model)
+    part = whole.get_submodule(path) if path else whole
+    hooked = [name for name, one in part.named_modules() if one._forward_hooks or one._forward_pre_hooks]  # noqa: SLF001
+    args, kwargs = _call_of(whole, part, batch, seed) if path else call(batch)
+    inner = [home.removeprefix(f"{path}.") if path else home for home in homes]
+    trace = traced(part, args, kwargs, inner)
+    called = {str(node.target) for node in trace.graph.nodes if node.op == "call_module"}
+    lost = [name or "(root)" for name in hooked if name not in called]
+    if lost:
+        raise UnreadableError(f"hooks on {lost[0]} would be lost")
+    modules = dict(part.named_modules(remove_duplicate=False))
+    turned = out_of_place(trace.graph, modules)
+    for node in trace.graph.nodes:
+        node.meta.pop("value", None)
+    skeleton = skeleton_of(part, called, trace.constants)
+    found = Captured(whole, path, skeleton, trace.graph, trace, turned)
+    _check_same(model, found, batch, seed)
+    return found
+
+
+def call(batch: object) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    """Positional and keyword inputs of a batch, as the audit takes them."""
+    if isinstance(batch, Mapping):
+        return (), {str(key): value for key, value in batch.items()}
+    return (batch if type(batch) is tuple else (batch,)), {}
+
+
+def _call_of(whole: nn.Module, part: nn.Module, batch: object, seed: int) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    """With what a module inside is called."""
+    calls = list[tuple[tuple[Any, ...], dict[str, Any]]]()
+    scratch = copy.deepcopy(whole)
+    names = {id(one): name for name, one in whole.named_modules()}
+    inner = scratch.get_submodule(names[id(part)])
+    handle = inner.register_forward_pre_hook(lambda _m, a, k: calls.append((a, k)), with_kwargs=True)
+    outputs_of(scratch, batch, seed)
+    handle.remove()
+    if len(calls) != 1:
+        raise UnreadableError(f"it is called {len(calls)} times in a pass")
+    return calls[0]
+
+
+def outputs_of(model: nn.Module, batch: object, seed: int) -> list[Tensor]:
+    """The tensors of the output of one pass without gradients; random numbers follow the seed."""
+    return _run(model, batch, seed)[1]
+
+
+def _run(model: nn.Module, batch: object, seed: int) -> tuple[type, list[Tensor]]:
+    args, kwargs = copy.deepcopy(call(batch))
+    with torch.no_grad(), drawing_from(seed), sound(model), exact(of(model)):
+        output = model(*args, **kwargs)
+    return type(output), [one.detach().clone() for one in tensors_of(output)]
+
+
+def _check_same(model: nn.Module, found: Captured, batch: object, seed: int) -> None:
+    compared = 0
+    for training in (True, False):
+        here = copy.deepcopy(model).train(training)
+        there = copy.deepcopy(found.model()).train(training)
+        mode = "training" if training else "evaluation"
+        try:
+            kind, wanted = _run(here, batch, seed)
+        except Exception:  # noqa: BLE001, S112 (a batch of one in training: the other mode is compared)
+            continue
+        try:
+            other_kind, got = _run(there, batch, seed)
+        except Exception as error:
+            raise UnreadableError(f"its graph cannot be run ({type(error).__name__}: {error})") from error
+        compared += 1
+        same = kind is other_kind and len(wanted) == len(got) and all(map(_equal, wanted, got))
+        if not same:
+            raise UnreadableError(f"its graph computes something else in {mode} mode")
+        state, other = here.state_dict(), there.state_dict()
+        if list(state) != list(other) or not all(_equal(state[name], other[name]) for name in state):
+            raise UnreadableError(f"its graph keeps another state in {mode} mode")
+    if not compared:
+        raise UnreadableError("it cannot be run on this batch in either mode, so that its graph cannot be compared")
+
+
+def _equal(here: Any, there: Any) -> bool:
+    if not isinstance(here, Tensor) or not isinstance(there, Tensor):
+        return here is there or type(here) is type(there)
+    return here.shape == there.shape and bool(torch.equal(here.nan_to_num(), there.nan_to_num()))
