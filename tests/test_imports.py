@@ -222,7 +222,7 @@ def test_public_names_load_and_are_those_that_type_checkers_see() -> None:
 def test_no_file_is_long_and_the_whole_is_small() -> None:
     lengths = {path: len(path.read_text(encoding="utf-8").splitlines()) for path in SOURCE.rglob("*.py")}
     assert {path.name: length for path, length in lengths.items() if length > 400} == {}
-    assert sum(lengths.values()) <= 33_000
+    assert sum(lengths.values()) <= 38_000
 
 
 def test_there_is_no_utils() -> None:

@@ -393,12 +393,12 @@ void backward(const shape *s, const float *x, const float *dy, const float *w, c
                 if (s->norm) normalise(from, z, s->block * s->in_pixels, ci, mean, factor, shift, s->relu);
                 product(of, s->norm ? dz : dx + b * block, panels, back, s->taps, co, ci);
                 for (; segment < end; segment += 3)
-                    weight_product(s->norm ? z : from, of, own + segment[0] * ci, inputs + segment[1], outputs + segment[1], segment[2],
-                                   ci, co, s->taps * ci);
+                    weight_product(s->norm ? z : from, of, own + segment[0] * ci, inputs + segment[1],
+                                   outputs + segment[1], segment[2], ci, co, s->taps * ci);
             }
             if (s->norm)
-                reduce(from, w ? dz : of, dx + b * block, s->block * s->in_pixels, ci, mean, invstd, factor, shift, sums,
-                       s->relu);
+                reduce(from, w ? dz : of, dx + b * block, s->block * s->in_pixels, ci, mean, invstd, factor, shift,
+                       sums, s->relu);
         }
     }
     double *sums = (double *)scratch;
