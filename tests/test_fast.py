@@ -23,9 +23,10 @@ from torch.utils._python_dispatch import TorchDispatchMode
 import cleanpath
 from cleanpath import assemble, devices
 from cleanpath.errors import Request, RunError, SettingError, Stopped
-from cleanpath.experiment import Training
+from cleanpath.experiment import Foreign, Training
 from cleanpath.fast import joined, library
 from cleanpath.grid import local, plan
+from cleanpath.networks import code_of
 from cleanpath.records import Run
 from cleanpath.trained import evaluation, trained
 from cleanpath.training.fused import Fused, Group, kernels
@@ -577,6 +578,20 @@ def contents(folder: Path) -> dict[str, bytes]:
     return {path.name: path.read_bytes() for path in folder.iterdir()}
 
 
+def test_a_network_with_nothing_for_them_is_plain_and_says_so(tmp_path: Path) -> None:
+    """Else it could not go on on a machine without a compiler, though its bits would be the same."""
+    (tmp_path / "linear.py").write_text(
+        "from torch import nn\ndef small():\n    return nn.Sequential(nn.Flatten(), nn.Linear(64, 10))\n"
+    )
+    target = f"{tmp_path / 'linear.py'}:small"
+    experiment = replace(tiny(), network=Foreign(target=target, in_channels=1, code=code_of(target)))
+    folder = tmp_path / "run"
+    assemble.run(experiment, folder, threads=1)
+    assert Run(folder).environment["kernels"] == "plain"
+    with pytest.raises(SettingError, match="no fused kernels: the network has no norm or convolution"):
+        assemble.run(experiment, tmp_path / "asked", threads=1, kernels="fused")
+
+
 def test_a_run_does_not_go_on_with_other_kernels(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for begun, asked in (("fused", "plain"), ("plain", "fused")):
         train(tmp_path / begun, stop=3, kernels=begun)
@@ -652,7 +667,7 @@ def ended(processes: Sequence["subprocess.Popen[str]"]) -> list[str]:
 PATH = """
 import torch
 from cleanpath import devices
-from cleanpath.experiment import Training
+from cleanpath.experiment import Foreign, Training
 from cleanpath.training.fused import kernels
 print(kernels("auto", Training(iterations=1), devices.CPU, threads=2))
 try:

@@ -126,6 +126,10 @@ def run(  # noqa: PLR0913 (keyword options)
             if init is not None:
                 say(begin_with(network, init))
             network = network.to(device)
+            if path != fused.PLAIN and not fused.Fused(network).groups:
+                path = _without_groups(kernels)
+                if writer is not None:
+                    writer.note(kernels=path)
             result = train(
                 network,
                 images,
@@ -258,6 +262,16 @@ def _kernels_of(
             f"{folder} was begun on fused kernels, and its bits would be others with plain ones. {error}: "
             "not for this run, unless it is trained anew with --fresh"
         ) from None
+
+
+def _without_groups(asked: str) -> str:
+    """A network with none of the layers of our kernels runs on torch's alone, on every machine."""
+    if asked == fused.FUSED:
+        raise SettingError(
+            "no fused kernels: the network has no norm or convolution in an nn.Sequential that they could compute; "
+            "leave --kernels out"
+        )
+    return fused.PLAIN
 
 
 def _what_differs(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:

@@ -29,7 +29,7 @@ from cleanpath import settings
 from cleanpath.errors import HeldError, RunError
 from cleanpath.experiment import Experiment
 from cleanpath.locking import LEFT, acquire, holder_of, release, remove_left, still_ours, watch
-from cleanpath.writing import remove_torn, write
+from cleanpath.writing import document, remove_torn, write
 
 _EXPERIMENT, _ENVIRONMENT, METRICS, RESULT = "experiment.json", "environment.json", "metrics.jsonl", "result.json"
 _WEIGHTS, _FAILURE, _LOCK = "weights.safetensors", "failure.txt", "lock"
@@ -286,6 +286,11 @@ class Writer:
         """Write a checkpoint under its name."""
         self._save(self.run.folder / name, data)
 
+    def note(self, **facts: str) -> None:
+        """Have the environment say it otherwise."""
+        self._environment = {**self._environment, **facts}
+        self._save(self.run.folder / _ENVIRONMENT, document(self._environment))
+
     def save_weights(self, data: bytes) -> str:
         """Write the weights; their SHA-256."""
         self._save(self.run.weights, data)
@@ -381,7 +386,7 @@ def runs_below(root: Path) -> tuple[Run, ...]:
 
 
 def _write_json(path: Path, data: Mapping[str, Any]) -> None:
-    write(path, (json.dumps(data, indent=1, sort_keys=True, allow_nan=False) + "\n").encode())
+    write(path, document(data))
 
 
 def _table(path: Path, text: bytes) -> dict[str, Any]:

@@ -1,8 +1,11 @@
 """Files that are whole or not there."""
 
+import json
 import os
 import re
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from cleanpath.errors import RunError
 
@@ -35,3 +38,8 @@ def remove_torn(folder: Path) -> None:
     for path in folder.glob(".*"):
         if _TORN.fullmatch(path.name):
             path.unlink(missing_ok=True)
+
+
+def document(data: Mapping[str, Any]) -> bytes:
+    """Plain data as a JSON document whose keys are in order."""
+    return (json.dumps(data, indent=1, sort_keys=True, allow_nan=False) + "\n").encode()
