@@ -16,6 +16,7 @@ from safetensors.torch import save
 
 import cleanpath
 from cleanpath import devices, networks, settings
+from cleanpath.allocator import hand_back
 from cleanpath.checkout import commit
 from cleanpath.data.images import Images
 from cleanpath.data.sources import load
@@ -226,9 +227,11 @@ class _Lines(Callback):
 
 @contextmanager
 def _ending(callbacks: Sequence[Callback]) -> Iterator[None]:
+    """Tell the callbacks at the end, and give back the memory that a training on the processor has kept."""
     try:
         yield
     finally:
+        hand_back()
         for each in callbacks:
             each.ended()
 
