@@ -129,14 +129,12 @@ def _of_others(seed: int) -> Iterator[Cell]:
 
 FOREIGN = (
     "torchvision:resnet18",
-    "torchvision:vgg11",
     "torchvision:shufflenet_v2_x0_5",
     "torchvision:mobilenet_v3_small",
     "timm:resnet10t",
     "timm:convnext_atto",
     "timm:regnetx_002",
     "timm:vit_tiny_32",
-    "timm:mixer_32",
 )
 
 
@@ -192,7 +190,6 @@ def _foreign(cell: Cell) -> nn.Module:
 
 SMALL: dict[str, tuple[str, dict[str, Any]]] = {
     "vit_tiny_32": ("vit_tiny_patch16_224", {"img_size": 32, "patch_size": 4, "embed_dim": 96, "depth": 8}),
-    "mixer_32": ("mixer_s32_224", {"img_size": 32, "patch_size": 4, "embed_dim": 96}),
 }
 
 

@@ -1,0 +1,3 @@
+"""stub"""
+from cleanpath.forecasting.values import *
+def judged(m): return m
