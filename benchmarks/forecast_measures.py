@@ -53,22 +53,6 @@ def at_the_start(network: nn.Module, batches: Sequence[Batch]) -> dict[str, Any]
     return {**found, "audit": _of_profile(profile)}
 
 
-def probe(network: nn.Module, optimizer: torch.optim.Optimizer, batches: Sequence[Batch]) -> dict[str, Any]:
-    """Steps on these batches: the losses before each, the norms of the gradient, how far the weights have moved."""
-    network.train()
-    start = [p.detach().clone() for p in network.parameters()]
-    losses, norms, spreads = list[float](), list[float](), list[float]()
-    for x, y in batches:
-        logits, loss, gradients = _gradients(network, x, y)
-        losses.append(loss)
-        spreads.append(_spread(logits))
-        norms.append(_norm(gradients.values()))
-        if not (math.isfinite(loss) and math.isfinite(norms[-1])):
-            break
-        optimizer.step()
-    return {"losses": losses, "gradient_norms": norms, "spreads": spreads, "moved": distance(network, start)}
-
-
 def distance(network: nn.Module, start: Sequence[Tensor]) -> float:
     """How far all weights together have moved, as a share of their norm."""
     pairs = list(zip(network.parameters(), start, strict=True))

@@ -16,6 +16,8 @@ if TYPE_CHECKING:
     from cleanpath.auditing.monitoring import monitor
     from cleanpath.auditing.profile import Profile
     from cleanpath.experiment import Data, Experiment, Foreign, Network, Shortcut, Training
+    from cleanpath.forecasting.foresee import forecast
+    from cleanpath.forecasting.values import Forecast
     from cleanpath.nn.kinds import unit
     from cleanpath.records import Run
     from cleanpath.trained import load
@@ -32,10 +34,12 @@ _HOMES = {
     "Shortcut": "experiment",
     "Training": "experiment",
     "Finding": "auditing.finding",
+    "Forecast": "forecasting.values",
     "assert_clean_path": "auditing.checking",
     "audit": "auditing.examine",
     "build": "assemble",
     "fit": "assemble",
+    "forecast": "forecasting.foresee",
     "load": "trained",
     "monitor": "auditing.monitoring",
     "unit": "nn.kinds",
@@ -46,6 +50,7 @@ __all__ = [
     "Data",
     "Experiment",
     "Finding",
+    "Forecast",
     "Foreign",
     "Network",
     "Profile",
@@ -56,6 +61,7 @@ __all__ = [
     "audit",
     "build",
     "fit",
+    "forecast",
     "load",
     "monitor",
     "unit",

@@ -17,9 +17,9 @@ from cleanpath.auditing.examine import audit
 from cleanpath.auditing.profile import Profile
 from cleanpath.auditing.standing import check_optimizer
 from cleanpath.errors import UserError
-from cleanpath.forecasting.memory import memory_and_noise
+from cleanpath.forecasting.memory import memory_of
 from cleanpath.forecasting.probing import Batch, Loss, steps, taken, undisturbed, usual_loss
-from cleanpath.forecasting.rule import judged
+from cleanpath.forecasting.judging import judged
 from cleanpath.forecasting.values import Forecast, Measured
 
 
@@ -53,7 +53,7 @@ def measured(
         chosen = taken(batches)
         inputs, target = chosen[0]
         profile = audit(model, inputs, loss=lambda output: loss(output, target), seed=seed)
-        memory, noise = memory_and_noise(model, inputs, seed=seed)
+        memory = memory_of(model, inputs, seed=seed)
         made = steps(model, optimizer, chosen, loss, seed=seed)
     return Measured(
         rate=max(float(group["lr"]) for group in optimizer.param_groups),
@@ -63,9 +63,8 @@ def measured(
         gradient_norm=made.gradient_norms[0] if made.gradient_norms else None,
         gradient_ratio=_ratio(profile),
         memory=memory,
-        noise=noise,
         steps=made,
-        verdict=profile.verdict,
+        findings=tuple((one.code, one.remedy) for one in profile.judged().at_least("error")),
     )
 
 

@@ -1,11 +1,12 @@
-"""What the features of a network keep of its inputs, and how much two passes of one batch differ: no gradients.
+"""What the features of a network keep of its inputs: one pass, no gradients.
 
 The features are what goes into the last linear or convolutional layer; with their inner products K and those of the
 inputs K₀, both centred over the images of a batch, the memory is ⟨K, K₀⟩ / (‖K‖ ‖K₀‖): 1 where images lie to each other
 as they did at the input, near 0 where the layers have scattered them at random, which no gradient can put in order.
 """
 
-from collections.abc import Iterator, Mapping
+import math
+from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -17,37 +18,37 @@ from cleanpath.auditing.record import tensors_in
 from cleanpath.forecasting.probing import called
 
 _SMALL = 1e-30
+_FEWEST = 8
+"""Images, so that how they lie to each other says something."""
+_MOST_PLACES = 512
+"""Of a text, at its beginning."""
 
 
-def memory_and_noise(model: nn.Module, inputs: Any, *, seed: int) -> tuple[float | None, float | None]:
-    """Both, from two passes; None where there are no images beside each other in a floating input."""
+def memory_of(model: nn.Module, inputs: Any, *, seed: int) -> float | None:
+    """From one pass; None where there are no images beside each other, in the inputs or in the features."""
     found = list[Tensor]()
-    with torch.no_grad(), _watched(model, found):
-        for draw in range(2):
-            with drawing_from(seed + draw):
-                called(model, inputs)
+    with torch.no_grad(), _watched(model, found), drawing_from(seed):
+        called(model, inputs)
     given = _first(inputs)
-    if given is None or len(found) != 2:
-        return None, None
-    first, again = (one.detach().double() for one in found)
-    if len(first) != len(given) or len(given) < 3:
-        return None, None
-    spread = _rms(first - first.mean(0))
-    if not spread > _SMALL:  # nor if it is nan
-        return None, None
-    return alignment(given.double(), first), _rms(again - first) / spread
+    if given is None or len(found) != 1 or len(found[0]) != len(given) or len(given) < _FEWEST:
+        return None
+    value = alignment(_rows(given), _rows(found[0].detach()))
+    return value if math.isfinite(value) else None
 
 
 def alignment(inputs: Tensor, features: Tensor) -> float:
-    """⟨K, K₀⟩ / (‖K‖ ‖K₀‖) of the centred inner products; rows are images."""
-    one, other = (_centred(each) for each in (inputs, features))
+    """⟨K, K₀⟩ / (‖K‖ ‖K₀‖) of the centred inner products of rows."""
+    one, other = (rows - rows.mean(0) for rows in (inputs, features))
+    one, other = one @ one.T, other @ other.T
     return float((one * other).sum() / (one.norm() * other.norm()).clamp(min=_SMALL))
 
 
-def _centred(rows: Tensor) -> Tensor:
-    flat = rows.flatten(1)
-    flat = flat - flat.mean(0)
-    return flat @ flat.T
+def _rows(values: Tensor) -> Tensor:
+    """A row for each image; of whole numbers, which are names of tokens, one entry for each token at each place."""
+    if values.is_floating_point():
+        return values.flatten(1).double()
+    places = values.flatten(1)[:, :_MOST_PLACES]
+    return torch.cat([(column[:, None] == column.unique()).double() for column in places.T], dim=1)
 
 
 @contextmanager
@@ -63,10 +64,5 @@ def _watched(model: nn.Module, found: list[Tensor]) -> Iterator[None]:
 
 
 def _first(inputs: Any) -> Tensor | None:
-    """The first floating tensor among the inputs."""
-    found = (one for one in tensors_in(inputs) if one.is_floating_point() and one.dim() > 1)
-    return next(found, None)
-
-
-def _rms(values: Tensor) -> float:
-    return float(values.pow(2).mean().sqrt())
+    """The first tensor among the inputs that has rows of several numbers."""
+    return next((one for one in tensors_in(inputs) if one.dim() > 1 and not one.is_complex()), None)

@@ -1,3 +1,121 @@
-"""stub"""
-from cleanpath.forecasting.values import *
-def judged(m): return m
+"""The rule: a few measurements, a weight for each, two bounds. Plain arithmetic; never imports torch.
+
+    score s = Σ weight · term                      the terms below, the weights in `coefficients.json`
+    P(fails) = σ(s − b₂),  P(trains) = σ(b₁ − s),  P(starts slowly) = the rest        σ(z) = 1 / (1 + e⁻ᶻ)
+
+An ordered logistic regression: the higher the score, the worse. Weights and bounds are those of
+`benchmarks/forecast_fit.py` on the cells of `results/forecast-cells.jsonl`; a test fits them again.
+"""
+
+import json
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cache
+from importlib import resources
+from typing import Any, Self
+
+from cleanpath.errors import SettingError
+from cleanpath.forecasting.values import FAILS, STARTS_SLOWLY, STEPS, TRAINS, Measured
+
+_LEAST = 1e-3
+
+
+@dataclass(frozen=True)
+class Term:
+    """One measurement as it enters the score."""
+
+    of: Callable[[Measured], float | None]
+    """None where it was not measured."""
+    words: Callable[[float], str]
+    """What it says, in the unit in which it was measured."""
+
+
+def _log(value: float | None, least: float = _LEAST) -> float | None:
+    """log₁₀, from `least` on."""
+    return None if value is None or not math.isfinite(value) else math.log10(max(value, least))
+
+
+def _forgotten(measured: Measured) -> float | None:
+    found = _log(measured.memory)
+    return None if found is None else -found
+
+
+TERMS: Mapping[str, Term] = {
+    "forgotten": Term(_forgotten, lambda v: f"what the features keep of how the inputs lie to each other: {10**-v:.2f}"),
+    "gradient": Term(lambda m: _log(m.gradient_norm), lambda v: f"norm of the gradient at the start: {10**v:.3g}"),
+    "moved": Term(
+        lambda m: _log(m.steps.moved),
+        lambda v: f"how far {STEPS} steps at this rate move the weights: {10**v:.2g} of their norm",
+    ),
+}
+"""log₁₀ of each quantity; `forgotten` with its sign turned, so that more is worse in all of them."""
+
+
+def terms_of(measured: Measured) -> dict[str, float | None]:
+    """All terms by name; None for what was not measured."""
+    return {name: term.of(measured) for name, term in TERMS.items()}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Rule:
+    """Weights, bounds, and the values on which they were found."""
+
+    weights: Mapping[str, float]
+    slow_from: float
+    """b₁: from this score on a network rather does not train at once."""
+    fails_from: float
+    """b₂: from this score on it rather fails."""
+    usual: Mapping[str, float]
+    """Medians of the terms over the cells that trained."""
+    lowest: Mapping[str, float]
+    """The smallest value of each term among all cells."""
+    highest: Mapping[str, float]
+    """The largest."""
+    unsure: tuple[float, float]
+    """Between these probabilities of failing the answer is `cannot say`."""
+    cells: int = 0
+    """How many it was fitted on."""
+
+    def __post_init__(self) -> None:
+        if unknown := self.weights.keys() - TERMS.keys():
+            raise SettingError(f"the rule has no term '{min(unknown)}'; it has {', '.join(TERMS)}")
+
+    def score(self, terms: Mapping[str, float]) -> float:
+        """Σ weight · term."""
+        return sum(weight * terms[name] for name, weight in self.weights.items())
+
+    def probabilities(self, score: float) -> dict[str, float]:
+        """Of the three outcomes; their sum is 1."""
+        fails, trains = _sigmoid(score - self.fails_from), _sigmoid(self.slow_from - score)
+        return {TRAINS: trains, STARTS_SLOWLY: max(1.0 - fails - trains, 0.0), FAILS: fails}
+
+    @classmethod
+    def from_data(cls, data: Mapping[str, Any]) -> Self:
+        """The inverse of what `benchmarks/forecast_fit.py` writes."""
+        known = {name: data[name] for name in cls.__dataclass_fields__}
+        return cls(**{**known, "unsure": tuple(known["unsure"])})
+
+
+def _sigmoid(value: float) -> float:
+    return 1.0 / (1.0 + math.exp(-value)) if value > -700 else 0.0
+
+
+@cache
+def the_rule() -> Rule:
+    """The one that is shipped."""
+    text = resources.files("cleanpath.forecasting").joinpath("coefficients.json").read_text(encoding="utf-8")
+    return Rule.from_data(json.loads(text))
+
+
+def deciding(rule: Rule, terms: Mapping[str, float], *, bad: bool) -> Sequence[str]:
+    """The terms that speak for the answer, the weightiest first, in words, beside what is usual where a network trains."""
+    shares = {name: weight * (terms[name] - rule.usual[name]) for name, weight in rule.weights.items()}
+    ordered = sorted(shares, key=shares.__getitem__, reverse=bad)
+    speaking = [name for name in ordered if (shares[name] > 0) == bad] or ordered[:1]
+    return [_said(rule, name, terms[name]) for name in speaking[:3]]
+
+
+def _said(rule: Rule, name: str, value: float) -> str:
+    words = TERMS[name].words
+    return f"{words(value)} (where networks train, usually {words(rule.usual[name]).rpartition(': ')[2]})"

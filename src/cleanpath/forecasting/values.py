@@ -19,6 +19,15 @@ STEPS = 10
 TRAINS, STARTS_SLOWLY, FAILS, CANNOT_SAY = "trains", "starts slowly", "fails", "cannot say"
 OUTCOMES = (TRAINS, STARTS_SLOWLY, FAILS)
 """In the order of the rule, the best first."""
+SHARE = 0.02
+"""Of the runs that it is asked for, at most, that a forecast nobody asked for may take."""
+_STEPS_TAKEN = 20
+"""As many training steps as a forecast lasts, at most (benchmarks/forecast_cost.py)."""
+
+
+def is_long(iterations: int, runs: int = 1) -> bool:
+    """Whether a forecast is at most `SHARE` of so many runs of so many iterations."""
+    return SHARE * runs * iterations >= _STEPS_TAKEN
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,12 +60,10 @@ class Measured:
     """rms(∂E/∂x) at the first unit / at the last one."""
     memory: float | None
     """What the features keep of the inputs: the centred alignment of the two matrices of inner products, 0 to 1."""
-    noise: float | None
-    """rms of what two passes of one batch differ by / rms of what the images of the batch differ by."""
     steps: Steps
     """The first steps."""
-    verdict: str = ""
-    """The audit's sentence."""
+    findings: tuple[tuple[str, str], ...] = ()
+    """Codes and remedies of what the audit calls an error."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -89,8 +96,8 @@ class Forecast:
     """In what this network differs from those that the rule was calibrated on."""
 
     def to_data(self) -> dict[str, Any]:
-        """Plain dictionaries and lists; numbers that are not finite become the words nan, inf, -inf."""
-        return {"schema": SCHEMA, "version": VERSION, **plain(self)}
+        """Plain dictionaries and lists; numbers that are not finite become words. `words` is the forecast as text."""
+        return {"schema": SCHEMA, "version": VERSION, **plain(self), "words": str(self)}
 
     def to_json(self) -> str:
         """One JSON document."""

@@ -1,0 +1,121 @@
+"""From measurements to an answer: the rule, what it cannot know, and what would change it. Never imports torch."""
+
+import math
+from collections.abc import Iterator, Mapping
+
+from cleanpath.forecasting.rule import Rule, deciding, terms_of, the_rule
+from cleanpath.forecasting.values import (
+    CANNOT_SAY,
+    FAILS,
+    STARTS_SLOWLY,
+    TRAINS,
+    Change,
+    Forecast,
+    Measured,
+)
+
+_MARGIN = 0.3
+"""How far beyond the cells' values (in decades) the rule is still asked."""
+_SMALLEST_RATE = 1e-3
+"""As a share of the rate that was given."""
+_NAMED = 2
+"""Findings that are named as changes."""
+
+
+def judged(measured: Measured, rule: Rule | None = None) -> Forecast:
+    """The rule's answer for these measurements."""
+    rule = the_rule() if rule is None else rule
+    if (stop := _not_finite(measured)) is not None:
+        changes = tuple(_of_findings(measured))
+        return Forecast(outcome=FAILS, reasons=(stop,), changes=changes, measured=measured)
+    terms = terms_of(measured)
+    if missing := [name for name in rule.weights if terms[name] is None]:
+        reason = f"not measured: {', '.join(missing)}; inputs and features must have a row for each of some images"
+        return Forecast(outcome=CANNOT_SAY, reasons=(reason,), measured=measured)
+    known = {name: value for name, value in terms.items() if value is not None}
+    score = rule.score(known)
+    chances = rule.probabilities(score)
+    outcome, doubts = _answer(rule, chances), tuple(_doubts(rule, known, measured))
+    bad = score > (rule.slow_from + rule.fails_from) / 2 if outcome == CANNOT_SAY else outcome != TRAINS
+    return Forecast(
+        outcome=outcome,
+        probabilities=chances,
+        reasons=tuple(deciding(rule, known, bad=bad)),
+        changes=() if outcome == TRAINS else tuple(_changes(rule, known, measured)),
+        measured=measured,
+        doubts=doubts,
+    )
+
+
+def _not_finite(measured: Measured) -> str | None:
+    """A run stops where a loss or a gradient is not finite: that needs no rule."""
+    losses, norms = measured.steps.losses, measured.steps.gradient_norms
+    for what, values in (("loss", losses), ("norm of the gradient", norms)):
+        for at, value in enumerate(values):
+            if not math.isfinite(value):
+                return f"the {what} is {value} {f'after {at} steps' if at else 'at the start'}, where a run stops"
+    return None
+
+
+def _answer(rule: Rule, chances: Mapping[str, float]) -> str:
+    low, high = rule.unsure
+    if low < chances[FAILS] < high:
+        return CANNOT_SAY
+    if chances[FAILS] >= high:
+        return FAILS
+    return TRAINS if chances[TRAINS] >= chances[STARTS_SLOWLY] else STARTS_SLOWLY
+
+
+def _doubts(rule: Rule, terms: Mapping[str, float], measured: Measured) -> Iterator[str]:
+    if measured.classes is None:
+        yield "the rule was calibrated on classifiers with a cross-entropy, and this is none that the audit knows as one"
+    for name in rule.weights:
+        if not rule.lowest[name] - _MARGIN <= terms[name] <= rule.highest[name] + _MARGIN:
+            side = "below" if terms[name] < rule.lowest[name] else "above"
+            yield f"'{name}' is {side} all on which the rule was calibrated"
+
+
+def _changes(rule: Rule, terms: Mapping[str, float], measured: Measured) -> Iterator[Change]:
+    """What brings the probability of failing below where the rule is sure, each alone."""
+    if (share := _lower_rate(rule, terms)) is not None:
+        rate = float(f"{measured.rate * share:.1g}")
+        yield Change(what="rate", to=rate, sentence=f"a rate of {rate:g} in place of {measured.rate:g}")
+    if (units := _fewer_units(rule, terms, measured.units)) is not None:
+        words = f"about {units} units in place of {measured.units}, if each adds as much to the harm as the others"
+        yield Change(what="depth", to=float(units), sentence=words)
+    yield from _of_findings(measured)
+
+
+def _of_findings(measured: Measured) -> Iterator[Change]:
+    for code, remedy in measured.findings[:_NAMED]:
+        yield Change(what=code, to=None, sentence=f"{remedy} ({code})")
+
+
+def _is_well(rule: Rule, terms: Mapping[str, float]) -> bool:
+    return rule.probabilities(rule.score(terms))[FAILS] <= rule.unsure[0]
+
+
+def _lower_rate(rule: Rule, terms: Mapping[str, float]) -> float | None:
+    """The share of the rate at which it would not fail; steps move the weights in proportion to it."""
+    share = 1.0
+    while share > _SMALLEST_RATE:
+        share *= 0.9
+        if _is_well(rule, {**terms, "moved": terms["moved"] + math.log10(share)}):
+            return share if terms["moved"] + math.log10(share) >= rule.lowest["moved"] else None
+    return None
+
+
+def _fewer_units(rule: Rule, terms: Mapping[str, float], units: int) -> int | None:
+    """How many units would not fail, if gradient and forgetting grow by one factor per unit."""
+    for fewer in range(units - 1, 0, -1):
+        share = fewer / units
+        gradient = terms["gradient"] * share if terms["gradient"] > 0 else terms["gradient"]
+        there = {
+            **terms,
+            "forgotten": terms["forgotten"] * share,
+            "gradient": gradient,
+            "moved": terms["moved"] - (terms["gradient"] - gradient),  # a step is as long as the gradient
+        }
+        if _is_well(rule, there):
+            return fewer
+    return None
