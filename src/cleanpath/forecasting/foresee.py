@@ -53,7 +53,7 @@ def measured(
         chosen = taken(batches)
         inputs, target = chosen[0]
         profile = audit(model, inputs, loss=lambda output: loss(output, target), seed=seed)
-        memory = memory_of(model, inputs, seed=seed)
+        memory, alike = memory_of(model, inputs, seed=seed)
         made = steps(model, optimizer, chosen, loss, seed=seed)
     return Measured(
         rate=max(float(group["lr"]) for group in optimizer.param_groups),
@@ -63,6 +63,7 @@ def measured(
         gradient_norm=made.gradient_norms[0] if made.gradient_norms else None,
         gradient_ratio=_ratio(profile),
         memory=memory,
+        alike=alike,
         steps=made,
         findings=tuple((one.code, one.remedy) for one in profile.judged().at_least("error")),
     )

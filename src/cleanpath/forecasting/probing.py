@@ -91,8 +91,12 @@ def steps(model: nn.Module, optimizer: Optimizer, batches: Sequence[Batch], loss
 
     Raises `UserError` if the loss is no scalar that depends on the model, or the optimizer cannot make a step.
     """
-    parameters = [p for group in optimizer.param_groups for p in group["params"]]
-    own, stepping = twin(optimizer), _stepping(optimizer)
+    own, stepping, held = twin(optimizer), _stepping(optimizer), {*model.parameters()}
+    for group in own.param_groups:  # of other models' weights nothing would be put back
+        group["params"] = [p for p in group["params"] if p in held]
+    parameters = [p for group in own.param_groups for p in group["params"]]
+    if not parameters:
+        raise UserError("the optimizer holds none of the model's parameters; make it of model.parameters()")
     start = [p.detach().clone() for p in parameters]
     losses, norms = list[float](), list[float]()
     with drawing_from(seed):

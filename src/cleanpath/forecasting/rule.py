@@ -77,10 +77,6 @@ class Rule:
     cells: int = 0
     """How many it was fitted on."""
 
-    def __post_init__(self) -> None:
-        if unknown := self.weights.keys() - TERMS.keys():
-            raise SettingError(f"the rule has no term '{min(unknown)}'; it has {', '.join(TERMS)}")
-
     def score(self, terms: Mapping[str, float]) -> float:
         """Σ weight · term."""
         return sum(weight * terms[name] for name, weight in self.weights.items())
@@ -94,6 +90,8 @@ class Rule:
     def from_data(cls, data: Mapping[str, Any]) -> Self:
         """The inverse of what `benchmarks/forecast_fit.py` writes."""
         known = {name: data[name] for name in cls.__dataclass_fields__}
+        if unknown := known["weights"].keys() - TERMS.keys():
+            raise SettingError(f"the rule has no term '{min(unknown)}'; it has {', '.join(TERMS)}")
         return cls(**{**known, "unsure": tuple(known["unsure"])})
 
 

@@ -59,7 +59,9 @@ class Measured:
     gradient_ratio: float | None
     """rms(∂E/∂x) at the first unit / at the last one."""
     memory: float | None
-    """What the features keep of the inputs: the centred alignment of the two matrices of inner products, 0 to 1."""
+    """What the features keep of how the inputs lie to each other, 0 to 1 (`forecasting/memory.py`)."""
+    alike: float | None
+    """The mean cosine between the features of two images."""
     steps: Steps
     """The first steps."""
     findings: tuple[tuple[str, str], ...] = ()
