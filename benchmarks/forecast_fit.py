@@ -13,6 +13,7 @@ import math
 import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -29,11 +30,11 @@ CELLS = ROOT / "results" / "forecast-cells.jsonl"
 ACCURACY = ROOT / "results" / "forecast-accuracy.json"
 COEFFICIENTS = ROOT / "src" / "cleanpath" / "forecasting" / "coefficients.json"
 LIMIT = 20.0
-"""Training error in percent, over the last 20 batches: above it a run has failed, as the paper has it of test errors."""
+"""Training error in percent over the last 20 batches: above it a run has failed, as the paper has it of test errors."""
 UNSURE = (0.3, 0.7)
 """Between these probabilities of failing the answer is `cannot say`."""
 RIDGE = 1.0
-"""Penalty on the squares of the weights of terms in units of their standard deviation: what keeps a weight finite where
+"""Penalty on the squares of the weights, of terms in units of their standard deviation: none is infinite then where
 classes separate."""
 Floats = npt.NDArray[np.float64]
 FITTED = "tables"
@@ -99,8 +100,10 @@ def _is_odd(row: Mapping[str, Any]) -> bool:
 
 
 def _others(found: Measured) -> dict[str, float]:
-    """What the rule is compared with: log₁₀ of the gradient at the first unit / at the last; the loss after the steps,
-    as a share of log(classes)."""
+    """What the rule is compared with.
+
+    log₁₀ of the gradient at the first unit / at the last; the loss after the steps, as a share of log(classes).
+    """
     ratio = found.gradient_ratio
     loss = sum(found.steps.losses[-3:]) / 3 / math.log(found.classes or 2)
     return {RATIO: math.log10(ratio) if ratio else 0.0, LOSS: min(loss, 3.0)}
@@ -208,13 +211,17 @@ def seeds(table: Table) -> dict[str, Any]:
     if not pairs:
         return {"pairs": 0, "balanced": None}
     one, other = np.array(pairs, dtype=bool).T
-    return {"pairs": len(pairs) // 2, "balanced": _short(balanced(other, one)), "differ": int((one != other).sum()) // 2}
+    return {
+        "pairs": len(pairs) // 2,
+        "balanced": _short(balanced(other, one)),
+        "differ": int((one != other).sum()) // 2,
+    }
 
 
 def reliability(table: Table, chances: Floats) -> list[dict[str, Any]]:
     """Of the cells in each bin of probability: how many, the mean probability, and the share that failed."""
     found = []
-    for low, high in zip(BINS, BINS[1:], strict=False):
+    for low, high in pairwise(BINS):
         here = (chances >= low) & ((chances < high) | (high == 1.0))
         if here.any():
             mean, share = _short(float(chances[here].mean())), _short(float(table.fails[here].mean()))
@@ -239,7 +246,9 @@ def accuracy(rows: Sequence[Mapping[str, Any]]) -> tuple[Rule, dict[str, Any]]:
     within: dict[str, Any] = {}
     for by in ("depth", "rate", "row"):
         within[by] = {name: scored(table, left_out(table, by, names)) for name, names in RULES.items()}
-    by_row = {value: fitted(table.where(lambda row, value=value: row["row"] != value)) for value in _values(table, "row")}
+    by_row = {
+        value: fitted(table.where(lambda row, value=value: row["row"] != value)) for value in _values(table, "row")
+    }
     apart: dict[str, Any] = {}
     for kind in sorted({row["kind"] for row in every.rows} - {FITTED}):
         there = every.where(lambda row, kind=kind: row["kind"] == kind)
@@ -277,7 +286,10 @@ def _each(table: Table, by: str, chances: Floats) -> dict[str, Any]:
         sure = here & ((chances <= UNSURE[0]) | (chances >= UNSURE[1]))
         wrong = int((table.fails[sure] != (chances[sure] > 0.5)).sum())
         found[str(value)] = {
-            "cells": int(here.sum()), "fails": int(table.fails[here].sum()), "answered": int(sure.sum()), "wrong": wrong
+            "cells": int(here.sum()),
+            "fails": int(table.fails[here].sum()),
+            "answered": int(sure.sum()),
+            "wrong": wrong,
         }
     return found
 

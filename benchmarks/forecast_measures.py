@@ -174,5 +174,5 @@ def _rms(tensor: Tensor) -> float:
 
 
 def _spread(outputs: Tensor) -> float:
-    """rms of what differs between the images of a batch."""
+    """Rms of what differs between the images of a batch."""
     return _rms(outputs - outputs.mean(0))

@@ -86,12 +86,13 @@ def used(batches: Batches) -> tuple[Noisy, torch.optim.Optimizer]:
     optimizer.register_step_post_hook(lambda *_: pytest.fail("a hook of the user's was called"))
     model.head.register_forward_hook(lambda *_: None)
     cross_entropy(model(batches[0][0]), batches[0][1]).backward()
-    optimizer._optimizer_step_post_hooks, kept = type(optimizer._optimizer_step_post_hooks)(), (
-        optimizer._optimizer_step_post_hooks
+    optimizer._optimizer_step_post_hooks, kept = (
+        type(optimizer._optimizer_step_post_hooks)(),
+        (optimizer._optimizer_step_post_hooks),
     )
     optimizer.step()
     optimizer._optimizer_step_post_hooks = kept
-    model.branch[1].weight.requires_grad_(False)
+    model.branch[1].weight.requires_grad_(False)  # noqa: FBT003
     model.branch.eval()
     return model, optimizer
 
@@ -298,7 +299,7 @@ class Texts(nn.Module):
         return {"logits": self.head(self.embed(ids).mean(1))}
 
 
-def test_inputs_may_be_named_whole_numbers(batches: Batches) -> None:
+def test_inputs_may_be_named_whole_numbers() -> None:
     torch.manual_seed(0)
     model = Texts()
     texts = [({"ids": torch.randint(50, (32, 12))}, torch.randint(4, (32,)))]
@@ -314,26 +315,39 @@ def frozen() -> nn.Module:
     return model
 
 
+def other_loss(output: Tensor, _: Tensor) -> Any:
+    return output
+
+
 @pytest.mark.parametrize(
-    ("what", "message"),
+    ("changes", "message"),
     [
-        (lambda m, b, o: cleanpath.forecast(3, b, optimizer=o), "needs a torch.nn.Module"),
-        (lambda m, b, o: cleanpath.forecast(m, b[0][0], optimizer=o), "pairs"),
-        (lambda m, b, o: cleanpath.forecast(m, [b[0][0]], optimizer=o), "is a pair"),
-        (lambda m, b, o: cleanpath.forecast(m, [], optimizer=o), "no batch"),
-        (lambda m, b, o: cleanpath.forecast(m, b, optimizer=o, loss=lambda y, t: y), "one number"),
-        (lambda m, b, o: cleanpath.forecast(m, b, optimizer=o, loss=lambda y, t: 3), "one number"),
-        (lambda m, b, o: cleanpath.forecast(m, [(x[:, 0], y) for x, y in b], optimizer=o), "forward pass raised"),
-        (lambda m, b, o: cleanpath.forecast(m, b, optimizer=sgd(nn.Linear(1, 1))), "holds none"),
-        (lambda m, b, o: cleanpath.forecast(f := frozen(), b, optimizer=sgd(f)), "depend"),
-        (lambda m, b, o: cleanpath.forecast(m, b, optimizer=torch.optim.LBFGS(m.parameters())), "closure"),
-        (lambda m, b, o: cleanpath.forecast(nn.Sequential(nn.LazyLinear(10)), b, optimizer=o), "lazy"),
+        ({"model": 3}, "needs a torch.nn.Module"),
+        ({"batches": torch.zeros(3)}, "pairs"),
+        ({"batches": [torch.zeros(3)]}, "is a pair"),
+        ({"batches": [(torch.zeros(64, 1, 8, 8), torch.zeros(64), 3)]}, "is a pair"),
+        ({"batches": []}, "no batch"),
+        ({"loss": other_loss}, "one number"),
+        ({"loss": lambda *_: 3}, "one number"),
+        ({"batches": [(torch.zeros(64, 7), torch.zeros(64))]}, "forward pass raised"),
+        ({"optimizer": sgd(nn.Linear(1, 1))}, "holds none"),
+        ({"model": nn.Sequential(nn.LazyLinear(10))}, "lazy"),
     ],
 )
-def test_bad_input_is_told(batches: Batches, what: Callable[[Any, Any, Any], Any], message: str) -> None:
+def test_bad_input_is_told(batches: Batches, changes: dict[str, Any], message: str) -> None:
     model = Noisy()
+    asked: dict[str, Any] = {"model": model, "batches": batches, "optimizer": sgd(model), **changes}
     with pytest.raises(UserError, match=message):
-        what(model, batches, sgd(model))
+        cleanpath.forecast(**asked)
+
+
+def test_optimizers_and_models_that_make_no_step_are_told(batches: Batches) -> None:
+    model = Noisy()
+    with pytest.raises(UserError, match="closure"):
+        cleanpath.forecast(model, batches, optimizer=torch.optim.LBFGS(model.parameters()))
+    optimizer = sgd(model.requires_grad_(False))  # noqa: FBT003
+    with pytest.raises(UserError, match="depend"):
+        cleanpath.forecast(model, batches, optimizer=optimizer)
 
 
 def test_the_document_is_plain_and_complete() -> None:

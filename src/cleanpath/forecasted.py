@@ -12,11 +12,13 @@ from cleanpath.data.sources import load
 from cleanpath.data.stream import batches
 from cleanpath.errors import CleanpathError
 from cleanpath.experiment import Experiment, Training
-from cleanpath.forecasting.foresee import forecast
-from cleanpath.forecasting.values import STEPS, Forecast, is_long
+from cleanpath.forecasting.foresee import measured
+from cleanpath.forecasting.judging import judged
+from cleanpath.forecasting.values import STEPS, Forecast, Measured, is_long
 from cleanpath.training.losses import Loss
 from cleanpath.training.optimizers import optimizer_of
 from cleanpath.training.schedule import length
+
 
 def of_experiment(
     experiment: Experiment, *, threads: int, device: torch.device = devices.CPU, init: Path | None = None
@@ -25,6 +27,13 @@ def of_experiment(
 
     Asked at the rate behind the warm-up, on the micro-batches that the run begins with.
     """
+    return judged(measured_of(experiment, threads=threads, device=device, init=init))
+
+
+def measured_of(
+    experiment: Experiment, *, threads: int, device: torch.device = devices.CPU, init: Path | None = None
+) -> Measured:
+    """What the rule is given of it."""
     training, images = experiment.training, load(experiment.data)
     size = training.batch_size // training.accumulation
     stream = batches(images.train, size, seed=experiment.seed, start=1, end=STEPS, loaders=0)
@@ -38,7 +47,7 @@ def of_experiment(
         optimizer = optimizer_of(network, training)
         for group in optimizer.param_groups:
             group["lr"] = training.lr * group["factor"]
-        return forecast(network, given, optimizer=optimizer, loss=_loss(training, images.train.labels))
+        return measured(network, given, optimizer=optimizer, loss=_loss(training, images.train.labels))
 
 
 def _loss(training: Training, labels: Tensor) -> Any:

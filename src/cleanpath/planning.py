@@ -26,7 +26,7 @@ _NOT_TIMED = "the start of torch and of a process for every run; what is measure
 """What a plan leaves out: no record says what it takes."""
 
 
-def measured_plan(
+def measured_plan(  # noqa: PLR0913 (keyword options)
     job: Reproduction,
     *,
     workers: int | None,

@@ -49,7 +49,7 @@ def _sets_kind(changes: Sequence[str]) -> bool:
     return any(change.partition("=")[0].strip() == "network.shortcut.kind" for change in changes)
 
 
-def plan_run(
+def plan_run(  # noqa: PLR0913 (keyword options)
     experiment: Experiment,
     out: Path | None,
     *,
@@ -66,7 +66,9 @@ def plan_run(
     found = costs.cost(experiment, device=device)
     tried = costs.fits(found)
     measured = costs.measure(experiment, threads=threads, device=device, kernels=kernels) if tried else None
-    told = forecasted.if_possible(experiment, threads=threads, device=device, init=init) if tried and foretold else None
+    told = None
+    if tried and foretold:
+        told = forecasted.if_possible(experiment, threads=threads, device=device, init=init)
     return {
         "schema": "cleanpath.run_plan",
         "version": 1,
@@ -104,7 +106,8 @@ def train(  # noqa: PLR0913 (keyword options)
 ) -> Run:
     """Train and record, from where an earlier try stopped; a run that ended is not trained again unless `fresh`.
 
-    A long run that begins here alone is `foretold`: a line says beforehand whether it will train. Of several `ranks`, so many of which are `here`, the first one alone looks at the folder, writes and speaks.
+    A long run that begins here alone is `foretold`: a line says beforehand whether it will train. Of several `ranks`,
+    so many of which are `here`, the first one alone looks at the folder, writes and speaks.
     """
     folder = _folder(experiment, out, threads, ranks=ranks.count > 1, gpu=device.type == "cuda")
     cell = Cell(experiment=experiment, folder=folder, label=folder.name)

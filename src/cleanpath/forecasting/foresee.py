@@ -17,9 +17,9 @@ from cleanpath.auditing.examine import audit
 from cleanpath.auditing.profile import Profile
 from cleanpath.auditing.standing import check_optimizer
 from cleanpath.errors import UserError
+from cleanpath.forecasting.judging import judged
 from cleanpath.forecasting.memory import memory_of
 from cleanpath.forecasting.probing import Batch, Loss, steps, taken, undisturbed, usual_loss
-from cleanpath.forecasting.judging import judged
 from cleanpath.forecasting.values import Forecast, Measured
 
 
@@ -33,9 +33,9 @@ def forecast(
 ) -> Forecast:
     """Whether the model will train with this optimizer on batches like these: trains, starts slowly, fails.
 
-    An audit and ten steps, in less than the time of twenty; then all is as before, bit for bit, also after an exception:
-    weights, buffers, gradients, flags, hooks, random generators, and the optimizer. A loader is asked for its first ten
-    batches. `loss(output, target)` is by default the cross-entropy of the output.
+    An audit and ten steps, in less than the time of twenty; then all is as before, bit for bit, also after an
+    exception: weights, buffers, gradients, flags, hooks, random generators, and the optimizer. A loader is asked for its
+    first ten batches. `loss(output, target)` is by default the cross-entropy of the output.
 
     Raises `UserError` for a model, batches, a loss or an optimizer with which no step can be made.
     """

@@ -68,7 +68,7 @@ def _answer(rule: Rule, chances: Mapping[str, float]) -> str:
 
 def _doubts(rule: Rule, terms: Mapping[str, float], measured: Measured) -> Iterator[str]:
     if measured.classes is None:
-        yield "the rule was calibrated on classifiers with a cross-entropy, and this is none that the audit knows as one"
+        yield "the rule was calibrated on classifiers with a cross-entropy, and the audit knows this as none"
     for name in rule.weights:
         if not rule.lowest[name] - _MARGIN <= terms[name] <= rule.highest[name] + _MARGIN:
             side = "below" if terms[name] < rule.lowest[name] else "above"

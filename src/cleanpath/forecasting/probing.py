@@ -138,7 +138,7 @@ def _stepping(optimizer: Optimizer) -> Callable[[Optimizer], object]:
             return step(own)
         except TypeError as error:
             raise UserError(
-                f"{type(own).__name__} makes no step without a closure ({error}); forecast with one that does, such as SGD"
+                f"{type(own).__name__} makes no step without a closure ({error}); forecast with one that does, as SGD"
             ) from error
 
     return stepped

@@ -42,7 +42,9 @@ def _forgotten(measured: Measured) -> float | None:
 
 
 TERMS: Mapping[str, Term] = {
-    "forgotten": Term(_forgotten, lambda v: f"what the features keep of how the inputs lie to each other: {10**-v:.2f}"),
+    "forgotten": Term(
+        _forgotten, lambda v: f"what the features keep of how the inputs lie to each other: {10**-v:.2f}"
+    ),
     "gradient": Term(lambda m: _log(m.gradient_norm), lambda v: f"norm of the gradient at the start: {10**v:.3g}"),
     "moved": Term(
         lambda m: _log(m.steps.moved),
@@ -107,7 +109,7 @@ def the_rule() -> Rule:
 
 
 def deciding(rule: Rule, terms: Mapping[str, float], *, bad: bool) -> Sequence[str]:
-    """The terms that speak for the answer, the weightiest first, in words, beside what is usual where a network trains."""
+    """The terms that speak for the answer, the weightiest first, in words, beside what is usual of what trains."""
     shares = {name: weight * (terms[name] - rule.usual[name]) for name, weight in rule.weights.items()}
     ordered = sorted(shares, key=shares.__getitem__, reverse=bad)
     speaking = [name for name in ordered if (shares[name] > 0) == bad] or ordered[:1]
