@@ -3,16 +3,17 @@
     python -m benchmarks.forecast_fit            write coefficients.json and results/forecast-accuracy.json
     python -m benchmarks.forecast_fit --check    say whether both are what the cells give
 
-The rule is fitted to the cells of Tables 1 and 2 on the digits (`kind` tables). What differs in kind is held out whole:
-widths, bottlenecks, norms, data, optimizers, warm-ups, networks of others. For depths, rates and rows one of them at a
-time is left out, the rule fitted to the rest, and asked about the one. scikit-learn is not needed.
+The cells are those of the campaign (results/forecast-cells.jsonl), and the runs of scale quick (results/quick.json)
+with what a forecast measures of them (results/forecast-recorded.jsonl). For depths, rates, variants and kinds one of
+them at a time is left out, the rule fitted to the rest, and asked about the one. Of the recorded runs it is not known
+whether they started slowly, only whether they failed.
 """
 
 import json
 import math
 import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -21,12 +22,16 @@ import numpy as np
 import numpy.typing as npt
 from scipy.optimize import minimize
 
+from benchmarks.forecast_kinds import ROWS
+from benchmarks.forecast_recorded import ends, variant_of
+from cleanpath.auditing.profile import NON_FINITE
 from cleanpath.forecasting.judging import judged
 from cleanpath.forecasting.rule import TERMS, Rule, terms_of
 from cleanpath.forecasting.values import FAILS, OUTCOMES, STARTS_SLOWLY, STEPS, TRAINS, Measured, Steps
+from cleanpath.nn import catalog
 
 ROOT = Path(__file__).resolve().parent.parent
-CELLS = ROOT / "results" / "forecast-cells.jsonl"
+CELLS, RECORDED = (ROOT / "results" / f"forecast-{name}.jsonl" for name in ("cells", "recorded"))
 ACCURACY = ROOT / "results" / "forecast-accuracy.json"
 COEFFICIENTS = ROOT / "src" / "cleanpath" / "forecasting" / "coefficients.json"
 LIMIT = 20.0
@@ -37,21 +42,81 @@ RIDGE = 1.0
 """Penalty on the squares of the weights, of terms in units of their standard deviation: none is infinite then where
 classes separate."""
 Floats = npt.NDArray[np.float64]
-FITTED = "tables"
 RATIO, LOSS = "gradient ratio", "loss after the steps"
 RULES = {"the rule": tuple(TERMS), **{f"{name} alone": (name,) for name in (RATIO, LOSS, *TERMS)}}
 BINS = (0.0, 0.1, 0.3, 0.5, 0.7, 0.9, 1.0)
 
 
-def outcome(row: Mapping[str, Any]) -> str:
-    """What became of a cell: above the limit at the end it failed; above it in the middle it started slowly."""
-    if _number(row["error"]) > LIMIT:
-        return FAILS
-    return STARTS_SLOWLY if _number(row["error_half"]) > LIMIT else TRAINS
+@dataclass(frozen=True)
+class Case:
+    """A network that was measured, and what became of it."""
+
+    kind: str
+    """`tables`, `quick`, or in what it differs from them."""
+    variant: str
+    """Placement and shortcut, or the network's name."""
+    depth: int
+    rate: float
+    seed: int
+    measured: Measured
+    fails: bool
+    slow: bool | None
+    """Whether it started slowly; None where that is not known."""
+    error: float
+    """Training error at the end, in percent."""
+
+    @property
+    def outcome(self) -> str:
+        """In words; what is known to have trained, however it started, is said to train."""
+        return FAILS if self.fails else STARTS_SLOWLY if self.slow else TRAINS
+
+
+def cases() -> list[Case]:
+    """All that is recorded."""
+    return [*map(_of_campaign, _lines(CELLS)), *map(_of_quick, _lines(RECORDED))]
+
+
+def _lines(path: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()] if path.exists() else []
+
+
+def _of_campaign(row: Mapping[str, Any]) -> Case:
+    """Above the limit at the end a cell has failed; above it in the middle, and not at the end, it started slowly."""
+    choice = ROWS.get(row["row"])
+    variant = row["row"] if choice is None else variant_of(catalog.network("resnet20", **choice))
+    fails = _number(row["error"]) > LIMIT
+    return Case(
+        kind=row["kind"],
+        variant=variant if row["normalisation"] == "batch" else f"{variant} {row['normalisation']}",
+        depth=row["depth"],
+        rate=row["rate"],
+        seed=row["seed"],
+        measured=measured(row),
+        fails=fails,
+        slow=not fails and _number(row["error_half"]) > LIMIT,
+        error=_number(row["error"]),
+    )
+
+
+def _of_quick(row: Mapping[str, Any]) -> Case:
+    found = {name: NON_FINITE.get(value, value) if isinstance(value, str) else value for name, value in row["measured"].items()}
+    steps = {n: tuple(map(_number, v)) if isinstance(v, list) else _number(v) for n, v in found.pop("steps").items()}
+    error = 100.0 if row["error"] is None else row["error"]
+    return Case(
+        kind="quick",
+        variant=row["variant"],
+        depth=row["depth"],
+        rate=row["rate"],
+        seed=row["seed"],
+        measured=Measured(**{**found, "steps": Steps(**steps), "findings": ()}),
+        fails=error > LIMIT,
+        slow=None,
+        error=error,
+    )
 
 
 def measured(row: Mapping[str, Any]) -> Measured:
-    """The line of a cell as what the rule is given."""
+    """The line of a cell of the campaign as what the rule is given."""
     found = row["measured"]
     ratio = found["audit"].get("gradient_ratio")
     return Measured(
@@ -76,27 +141,21 @@ def _number(value: float | str) -> float:
 
 
 class Table:
-    """Cells with their terms and outcomes."""
+    """Cases with their terms; those are left out on which the rule is not asked, as nothing is finite."""
 
-    def __init__(self, rows: Iterable[Mapping[str, Any]]) -> None:
-        # A cell that diverged within the first steps needs no rule.
-        self.rows = [row for row in rows if len(row["losses"]) >= STEPS and not _is_odd(row)]
-        self.measured = [measured(row) for row in self.rows]
-        self.terms = [{**_whole(terms_of(one)), **_others(one)} for one in self.measured]
-        self.outcomes = [outcome(row) for row in self.rows]
+    def __init__(self, found: Iterable[Case]) -> None:
+        self.cases = [one for one in found if _can_be_asked(one.measured)]
+        self.terms = [{**_whole(terms_of(one.measured)), **_others(one.measured)} for one in self.cases]
+        self.fails = np.array([one.fails for one in self.cases], dtype=bool)
 
-    def where(self, chosen: Callable[[Mapping[str, Any]], bool]) -> "Table":
+    def where(self, chosen: Callable[[Case], bool]) -> "Table":
         """Those of which it is true."""
-        return Table([row for row in self.rows if chosen(row)])
-
-    @property
-    def fails(self) -> npt.NDArray[np.bool_]:
-        """Which have failed."""
-        return np.array([one == FAILS for one in self.outcomes], dtype=bool)
+        return Table([one for one in self.cases if chosen(one)])
 
 
-def _is_odd(row: Mapping[str, Any]) -> bool:
-    return any(value is None or not math.isfinite(value) for value in terms_of(measured(row)).values())
+def _can_be_asked(found: Measured) -> bool:
+    numbers = (*found.steps.losses, *found.steps.gradient_norms)
+    return None not in terms_of(found).values() and all(map(math.isfinite, numbers))
 
 
 def _others(found: Measured) -> dict[str, float]:
@@ -116,7 +175,7 @@ def _whole(terms: Mapping[str, float | None]) -> dict[str, float]:
 def fitted(table: Table, names: Sequence[str] = tuple(TERMS)) -> Rule:
     """The ordered logistic regression, its numbers rounded to what is worth printing."""
     x = np.array([[terms[name] for name in names] for terms in table.terms])
-    order = np.array([OUTCOMES.index(one) for one in table.outcomes])
+    slow = np.array([one.slow for one in table.cases], dtype=object)
     mean, scale = x.mean(0), x.std(0) + 1e-9
     z = (x - mean) / scale
 
@@ -124,13 +183,14 @@ def fitted(table: Table, names: Sequence[str] = tuple(TERMS)) -> Rule:
         weights, first, gap = parameters[:-2], parameters[-2], math.exp(min(parameters[-1], 5.0))
         score = z @ weights
         fails, trains = _sigmoid(score - first - gap), _sigmoid(first - score)
-        chances = np.choose(order, [trains, 1 - fails - trains, fails])
+        well = np.where(slow == None, 1 - fails, np.where(slow == True, 1 - fails - trains, trains))  # noqa: E711, E712
+        chances = np.where(table.fails, fails, well)
         return float(-np.log(np.clip(chances, 1e-9, 1)).sum() + RIDGE * weights @ weights / 2)
 
     found = minimize(loss, np.zeros(len(names) + 2), method="L-BFGS-B", options={"ftol": 1e-12, "maxiter": 2000}).x
     weights, first, gap = found[:-2] / scale, found[-2], math.exp(min(found[-1], 5.0))
     shift = float(mean @ weights)
-    trained = [t for t, o in zip(table.terms, table.outcomes, strict=True) if o == TRAINS]
+    trained = [t for t, one in zip(table.terms, table.cases, strict=True) if one.outcome == TRAINS]
     return Rule(
         weights={name: _rounded(weight) for name, weight in zip(names, weights, strict=True)},
         slow_from=_rounded(first + shift),
@@ -139,7 +199,7 @@ def fitted(table: Table, names: Sequence[str] = tuple(TERMS)) -> Rule:
         lowest={name: _rounded(min(t[name] for t in table.terms)) for name in names},
         highest={name: _rounded(max(t[name] for t in table.terms)) for name in names},
         unsure=UNSURE,
-        cells=len(table.rows),
+        cells=len(table.cases),
     )
 
 
@@ -172,14 +232,14 @@ def area(fails: npt.NDArray[np.bool_], chances: Floats) -> float:
     return float(pairs)
 
 
-def scored(table: Table, chances: Floats) -> dict[str, Any]:
-    """How good these probabilities are: over all cells, and over those on which there is an answer."""
-    fails, said = table.fails, chances > 0.5
+def scored(fails: npt.NDArray[np.bool_], told: Told) -> dict[str, Any]:
+    """How good it is: over all cells, cut where both classes have equal say, and over those that have an answer."""
+    chances, said = told.chances, told.chances > 0.5
     sure = (chances <= UNSURE[0]) | (chances >= UNSURE[1])
     return {
         "cells": len(fails),
         "fails": int(fails.sum()),
-        "balanced": _short(balanced(fails, said)),
+        "balanced": _short(balanced(fails, chances > told.shares)),
         "area": _short(area(fails, chances)),
         "answered": int(sure.sum()),
         "balanced_answered": _short(balanced(fails[sure], said[sure])),
@@ -191,123 +251,141 @@ def _short(value: float) -> float | None:
     return round(value, 3) if math.isfinite(value) else None
 
 
-def left_out(table: Table, by: str, names: Sequence[str] = tuple(TERMS)) -> Floats:
-    """The probabilities when each value of a column is asked of a rule that has not seen it."""
-    chances = np.full(len(table.rows), np.nan)
-    for value in sorted({str(row[by]) for row in table.rows}):
-        here = np.array([str(row[by]) == value for row in table.rows])
-        rule = fitted(table.where(lambda row, value=value: str(row[by]) != value), names)  # type: ignore[misc]
-        chances[here] = asked(rule, table)[here]
-    return chances
+@dataclass(frozen=True)
+class Told:
+    """What a rule that had not seen a case said of it."""
+
+    chances: Floats
+    """Of failing."""
+    shares: Floats
+    """Of the cases that failed among those that the rule was fitted to: where the two classes have equal say."""
+
+    def of(self, chosen: npt.NDArray[np.bool_]) -> "Told":
+        """Of some cases."""
+        return Told(self.chances[chosen], self.shares[chosen])
 
 
-def seeds(table: Table) -> dict[str, Any]:
-    """How well the outcome with one seed foretells that with another: no forecast that knows no seed can beat it."""
-    groups: dict[tuple[Any, ...], list[bool]] = {}
-    for row, fails in zip(table.rows, table.fails, strict=True):
-        key = tuple(row[name] for name in ("row", "depth", "rate"))
-        groups.setdefault(key, []).append(bool(fails))
+def left_out(table: Table, by: str, names: Sequence[str] = tuple(TERMS)) -> Told:
+    """What is said when each value of a field is asked of a rule that has not seen it."""
+    values, chances = [getattr(one, by) for one in table.cases], np.full(len(table.cases), np.nan)
+    shares = chances.copy()
+    for value in dict.fromkeys(values):
+        here = np.array([other == value for other in values])
+        rest = table.where(lambda one, value=value: getattr(one, by) != value)  # type: ignore[misc]
+        chances[here], shares[here] = asked(fitted(rest, names), table)[here], rest.fails.mean()
+    return Told(chances, shares)
+
+
+def seeds() -> dict[str, Any]:
+    """How well a run's end foretells that of another seed: no forecast that does not know the seed can beat it."""
+    groups: dict[str, list[bool]] = {}
+    for end in ends().values():
+        key = f"{end['table']} {end['row']} {end['column']}"
+        groups.setdefault(key, []).append(end["error"] is None or end["error"] > LIMIT)
+    for one in map(_of_campaign, _lines(CELLS)):
+        groups.setdefault(f"{one.kind} {one.variant} {one.depth} {one.rate}", []).append(one.fails)
     pairs = [(a, b) for many in groups.values() for i, a in enumerate(many) for j, b in enumerate(many) if i != j]
-    if not pairs:
-        return {"pairs": 0, "balanced": None}
     one, other = np.array(pairs, dtype=bool).T
+    several = [many for many in groups.values() if len(many) > 1]
     return {
-        "pairs": len(pairs) // 2,
+        "cells": len(several),
+        "runs": sum(map(len, several)),
+        "agree": sum(len(set(many)) == 1 for many in several),
         "balanced": _short(balanced(other, one)),
-        "differ": int((one != other).sum()) // 2,
     }
 
 
-def reliability(table: Table, chances: Floats) -> list[dict[str, Any]]:
+def reliability(fails: npt.NDArray[np.bool_], chances: Floats) -> list[dict[str, Any]]:
     """Of the cells in each bin of probability: how many, the mean probability, and the share that failed."""
     found = []
     for low, high in pairwise(BINS):
         here = (chances >= low) & ((chances < high) | (high == 1.0))
         if here.any():
-            mean, share = _short(float(chances[here].mean())), _short(float(table.fails[here].mean()))
+            mean, share = _short(float(chances[here].mean())), _short(float(fails[here].mean()))
             found.append({"from": low, "to": high, "cells": int(here.sum()), "said": mean, "failed": share})
     return found
 
 
-def answers(table: Table, rule_of: Callable[[Mapping[str, Any]], Rule]) -> dict[str, dict[str, int]]:
-    """How often each answer was given to each outcome."""
+def answers(table: Table, rule_of: Callable[[Case], Rule]) -> dict[str, dict[str, int]]:
+    """How often each answer was given to each outcome that is known."""
     counted: dict[str, dict[str, int]] = {name: {} for name in OUTCOMES}
-    for row, one, became in zip(table.rows, table.measured, table.outcomes, strict=True):
-        said = judged(one, rule_of(row)).outcome
-        counted[became][said] = counted[became].get(said, 0) + 1
+    for one in table.cases:
+        if one.fails or one.slow is not None:
+            said = judged(one.measured, rule_of(one)).outcome
+            counted[one.outcome][said] = counted[one.outcome].get(said, 0) + 1
     return counted
 
 
-def accuracy(rows: Sequence[Mapping[str, Any]]) -> tuple[Rule, dict[str, Any]]:
+GROUPS = ("depth", "rate", "variant", "kind")
+"""By what is left out."""
+OURS = ("tables", "quick")
+"""Kinds that are networks of Tables 1 and 2 and the like, on the digits."""
+
+
+def accuracy(found: Sequence[Case]) -> tuple[Rule, dict[str, Any]]:
     """The rule that is shipped, and all that docs/forecast.md prints."""
-    every = Table(rows)
-    table = every.where(lambda row: row["kind"] == FITTED)
-    rule = fitted(table)
-    within: dict[str, Any] = {}
-    for by in ("depth", "rate", "row"):
-        within[by] = {name: scored(table, left_out(table, by, names)) for name, names in RULES.items()}
-    by_row = {
-        value: fitted(table.where(lambda row, value=value: row["row"] != value)) for value in _values(table, "row")
+    every = Table(found)
+    rule = fitted(every)
+    told = {(by, name): left_out(every, by, names) for by in GROUPS for name, names in RULES.items()}
+    ours = np.array([one.kind in OURS for one in every.cases])
+    within = {
+        by: {name: scored(every.fails[ours], told[by, name].of(ours)) for name in RULES} for by in GROUPS if by != "kind"
     }
-    apart: dict[str, Any] = {}
-    for kind in sorted({row["kind"] for row in every.rows} - {FITTED}):
-        there = every.where(lambda row, kind=kind: row["kind"] == kind)
-        apart[kind] = {name: scored(there, asked(fitted(table, names), there)) for name, names in RULES.items()}
-    others = every.where(lambda row: row["kind"] != FITTED)
-    rows_apart = left_out(table, "row")
-    found = {
-        "cells": len(rows),
-        "fitted_on": len(table.rows),
-        "odd": len(rows) - len(every.rows),
-        "outcomes": {name: table.outcomes.count(name) for name in OUTCOMES},
-        "seeds": seeds(table),
+    kinds, of_kind = [one.kind for one in every.cases], {}
+    for kind in dict.fromkeys(kinds):
+        here = np.array([other == kind for other in kinds])
+        of_kind[kind] = {name: scored(every.fails[here], told["kind", name].of(here)) for name in RULES}
+    others = {name: scored(every.fails[~ours], told["kind", name].of(~ours)) for name in RULES} if (~ours).any() else {}
+    by_variant = {v: fitted(every.where(lambda one, v=v: one.variant != v)) for v in {o.variant for o in every.cases}}  # type: ignore[misc]
+    by_kind = {k: fitted(every.where(lambda one, k=k: one.kind != k)) for k in dict.fromkeys(kinds)}  # type: ignore[misc]
+    chances, of_kinds = (told[by, "the rule"].chances for by in ("variant", "kind"))
+    return rule, {
+        "cells": len(found),
+        "not_asked": len(found) - len(every.cases),
+        "outcomes": {name: sum(one.outcome == name for one in every.cases) for name in OUTCOMES},
+        "seeds": seeds(),
         "left_out": within,
-        "kinds": apart,
-        "all_kinds": {name: scored(others, asked(fitted(table, names), others)) for name, names in RULES.items()},
-        "reliability": reliability(table, rows_apart),
-        "reliability_kinds": reliability(others, asked(rule, others)) if others.rows else [],
-        "answers": answers(table, lambda row: by_row[row["row"]]),
-        "answers_kinds": answers(others, lambda _: rule),
-        "each_row": _each(table, "row", rows_apart),
-        "wrong": _wrong(table, rows_apart),
-        "wrong_kinds": _wrong(others, asked(rule, others)),
+        "kinds": of_kind,
+        "other_kinds": others,
+        "reliability": reliability(every.fails[ours], chances[ours]),
+        "reliability_kinds": reliability(every.fails[~ours], of_kinds[~ours]),
+        "answers": answers(every.where(lambda one: one.kind in OURS), lambda one: by_variant[one.variant]),
+        "answers_kinds": answers(every.where(lambda one: one.kind not in OURS), lambda one: by_kind[one.kind]),
+        "variants": _each(every, chances, ours),
+        "wrong_kinds": _wrong(every, of_kinds, ~ours),
     }
-    return rule, found
 
 
-def _values(table: Table, by: str) -> list[Any]:
-    return list(dict.fromkeys(row[by] for row in table.rows))
+def _each(table: Table, chances: Floats, chosen: npt.NDArray[np.bool_]) -> dict[str, dict[str, int]]:
+    """For each variant: cells, how many failed, on how many there was an answer, how many answers were wrong."""
+    counted: dict[str, dict[str, int]] = {}
+    for one, chance, counts in zip(table.cases, chances, chosen, strict=True):
+        if counts:
+            line = counted.setdefault(one.variant, dict.fromkeys(("cells", "fails", "answered", "wrong"), 0))
+            answered = not UNSURE[0] < chance < UNSURE[1]
+            line["cells"] += 1
+            line["fails"] += one.fails
+            line["answered"] += int(answered)
+            line["wrong"] += int(answered and one.fails != (chance > 0.5))
+    return counted
 
 
-def _each(table: Table, by: str, chances: Floats) -> dict[str, Any]:
-    found = {}
-    for value in _values(table, by):
-        here = np.array([row[by] == value for row in table.rows])
-        sure = here & ((chances <= UNSURE[0]) | (chances >= UNSURE[1]))
-        wrong = int((table.fails[sure] != (chances[sure] > 0.5)).sum())
-        found[str(value)] = {
-            "cells": int(here.sum()),
-            "fails": int(table.fails[here].sum()),
-            "answered": int(sure.sum()),
-            "wrong": wrong,
-        }
-    return found
-
-
-def _wrong(table: Table, chances: Floats) -> list[dict[str, Any]]:
-    """The answered cells on which the rule was wrong."""
-    names = ("kind", "row", "depth", "rate", "optimizer", "seed", "error_half", "error")
+def _wrong(table: Table, chances: Floats, chosen: npt.NDArray[np.bool_]) -> list[dict[str, Any]]:
+    """The answers that were wrong."""
     return [
-        {**{name: row[name] for name in names}, "said": _short(chance)}
-        for row, fails, chance in zip(table.rows, table.fails, chances, strict=True)
-        if not UNSURE[0] < chance < UNSURE[1] and fails != (chance > 0.5)
+        {
+            **{name: getattr(one, name) for name in ("kind", "variant", "depth", "rate", "seed", "error")},
+            "optimizer": one.measured.optimizer,
+            "said": _short(chance),
+        }
+        for one, chance, counts in zip(table.cases, chances, chosen, strict=True)
+        if counts and not UNSURE[0] < chance < UNSURE[1] and one.fails != (chance > 0.5)
     ]
 
 
 def main() -> None:
     """Write both files, or check them."""
-    rows = [json.loads(line) for line in CELLS.read_text(encoding="utf-8").splitlines()]
-    rule, found = accuracy(rows)
+    rule, found = accuracy(cases())
     texts = {
         COEFFICIENTS: json.dumps(asdict(rule), indent=1, ensure_ascii=False) + "\n",
         ACCURACY: json.dumps(found, indent=1, ensure_ascii=False) + "\n",

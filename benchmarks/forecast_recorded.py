@@ -12,6 +12,7 @@ import argparse
 import json
 import time
 from collections.abc import Iterator
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,7 @@ import torch
 
 from cleanpath.auditing.profile import plain
 from cleanpath.errors import CleanpathError
-from cleanpath.experiment import Experiment
+from cleanpath.experiment import Experiment, Foreign, Network, Shortcut
 from cleanpath.forecasted import measured_of
 from cleanpath.naming import default_name
 from cleanpath.paper.scales import QUICK
@@ -39,6 +40,14 @@ def ends() -> dict[str, dict[str, Any]]:
                     end = {"table": table["name"], "row": row["row"], "column": row["column"], "seed": one["seed"]}
                     found.setdefault(one["run"], {**end, "error": one["train_error"], "status": one["status"]})
     return found
+
+
+def variant_of(network: Network | Foreign) -> str:
+    """Placement and shortcut in words, whatever the depth and the layers of F."""
+    if isinstance(network, Foreign):
+        return network.target
+    shortcut = [f"{name} {value}" for name, value in asdict(network.shortcut).items() if value != getattr(Shortcut(), name)]
+    return ", ".join([network.placement, *shortcut, *([] if network.normalisation == "batch" else [network.normalisation])])
 
 
 def runs(seeds: int) -> Iterator[tuple[str, dict[str, Any], Experiment]]:
@@ -71,7 +80,7 @@ def main() -> None:
             print(f"{name}: {error}", flush=True)
             continue
         network = experiment.network
-        setting = {"depth": getattr(network, "depth", 0), "rate": experiment.training.lr}
+        setting = {"variant": variant_of(network), "depth": getattr(network, "depth", 0), "rate": experiment.training.lr}
         with MEASURED.open("a", encoding="utf-8") as file:
             file.write(json.dumps({"run": name, **end, **setting, "measured": found}) + "\n")
         print(f"{name} {end['error']} ({time.monotonic() - began:.1f} s)", flush=True)

@@ -80,7 +80,7 @@ def _changes(rule: Rule, terms: Mapping[str, float], measured: Measured) -> Iter
     if (share := _lower_rate(rule, terms)) is not None:
         rate = float(f"{measured.rate * share:.1g}")
         yield Change(what="rate", to=rate, sentence=f"a rate of {rate:g} in place of {measured.rate:g}")
-    if (units := _fewer_units(rule, terms, measured.units)) is not None:
+    if (units := _fewer_units(rule, terms, measured)) is not None:
         words = f"about {units} units in place of {measured.units}, if each adds as much to the harm as the others"
         yield Change(what="depth", to=float(units), sentence=words)
     yield from _of_findings(measured)
@@ -96,26 +96,30 @@ def _is_well(rule: Rule, terms: Mapping[str, float]) -> bool:
 
 
 def _lower_rate(rule: Rule, terms: Mapping[str, float]) -> float | None:
-    """The share of the rate at which it would not fail; steps move the weights in proportion to it."""
+    """The share of the rate at which it would not fail.
+
+    Steps move the weights in proportion to it; what they would have learnt is not known, and taken for nothing.
+    """
     share = 1.0
     while share > _SMALLEST_RATE:
         share *= 0.9
-        if _is_well(rule, {**terms, "moved": terms["moved"] + math.log10(share)}):
-            return share if terms["moved"] + math.log10(share) >= rule.lowest["moved"] else None
+        there = {**terms, "moved": terms["moved"] + math.log10(share), "unlearnt": rule.highest["unlearnt"]}
+        if there["moved"] < rule.lowest["moved"]:
+            return None
+        if _is_well(rule, there):
+            return share
     return None
 
 
-def _fewer_units(rule: Rule, terms: Mapping[str, float], units: int) -> int | None:
-    """How many units would not fail, if gradient and forgetting grow by one factor per unit."""
-    for fewer in range(units - 1, 0, -1):
-        share = fewer / units
-        gradient = terms["gradient"] * share if terms["gradient"] > 0 else terms["gradient"]
-        there = {
-            **terms,
-            "forgotten": terms["forgotten"] * share,
-            "gradient": gradient,
-            "moved": terms["moved"] - (terms["gradient"] - gradient),  # a step is as long as the gradient
-        }
+def _fewer_units(rule: Rule, terms: Mapping[str, float], measured: Measured) -> int | None:
+    """How many units would not fail, if forgetting and the growth of the gradient are the same in every unit.
+
+    A step moves the weights in proportion to the gradient.
+    """
+    ratio = max(math.log10(measured.gradient_ratio or 1.0), 0.0)
+    for fewer in range(measured.units - 1, 0, -1):
+        share = fewer / measured.units
+        there = {**terms, "forgotten": terms["forgotten"] * share, "moved": terms["moved"] - ratio * (1 - share)}
         if _is_well(rule, there):
             return fewer
     return None

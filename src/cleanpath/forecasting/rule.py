@@ -18,7 +18,10 @@ from typing import Any, Self
 from cleanpath.errors import SettingError
 from cleanpath.forecasting.values import FAILS, STARTS_SLOWLY, STEPS, TRAINS, Measured
 
-_LEAST = 1e-3
+_LEAST_MEMORY, _LEAST_MOVED = 0.05, 0.01
+"""Below these it makes no further difference: what is gone is gone, and what stands still stands still."""
+_LEARNT, _UNLEARNT = 0.45, 0.95
+"""Losses, as shares of that of a guess, from which on it is clear that something is learnt, or that nothing is yet."""
 
 
 @dataclass(frozen=True)
@@ -31,27 +34,44 @@ class Term:
     """What it says, in the unit in which it was measured."""
 
 
-def _log(value: float | None, least: float = _LEAST) -> float | None:
+def _log(value: float | None, least: float) -> float | None:
     """log₁₀, from `least` on."""
     return None if value is None or not math.isfinite(value) else math.log10(max(value, least))
 
 
 def _forgotten(measured: Measured) -> float | None:
-    found = _log(measured.memory)
+    found = _log(measured.memory, _LEAST_MEMORY)
     return None if found is None else -found
+
+
+def _vanished(measured: Measured) -> float | None:
+    found = _log(measured.gradient_norm, 1e-12)
+    return None if found is None else max(-found, 0.0)
+
+
+def _unlearnt(measured: Measured) -> float | None:
+    """Mean of the last three losses, as a share of the loss of a guess: log(classes), else the loss at the start."""
+    last = measured.steps.losses[-3:]
+    if not last:
+        return None
+    guess = math.log(measured.classes) if measured.classes else measured.steps.losses[0]
+    share = sum(last) / len(last) / guess if guess > 0 else _UNLEARNT
+    return min(max(share, _LEARNT), _UNLEARNT) if math.isfinite(share) else None
 
 
 TERMS: Mapping[str, Term] = {
     "forgotten": Term(
-        _forgotten, lambda v: f"what the features keep of how the inputs lie to each other: {10**-v:.2f}"
+        _forgotten, lambda v: f"what the features keep of how the inputs lie to each other, 0 to 1: {10**-v:.2f}"
     ),
-    "gradient": Term(lambda m: _log(m.gradient_norm), lambda v: f"norm of the gradient at the start: {10**v:.3g}"),
     "moved": Term(
-        lambda m: _log(m.steps.moved),
+        lambda m: _log(m.steps.moved, _LEAST_MOVED),
         lambda v: f"how far {STEPS} steps at this rate move the weights: {10**v:.2g} of their norm",
     ),
+    "unlearnt": Term(_unlearnt, lambda v: f"the loss after {STEPS} steps, beside that of a guess: {v:.0%}"),
+    "vanished": Term(_vanished, lambda v: f"norm of the gradient at the start: {10**-v:.2g}{'' if v else ' or more'}"),
 }
-"""log₁₀ of each quantity; `forgotten` with its sign turned, so that more is worse in all of them."""
+"""By name. `forgotten` = −log₁₀ memory, `moved` = log₁₀ of how far the weights move, `unlearnt` = the loss after the steps
+as a share, `vanished` = −log₁₀ of the gradient's norm where that is below 1. The more of each, the worse."""
 
 
 def terms_of(measured: Measured) -> dict[str, float | None]:
