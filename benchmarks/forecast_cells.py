@@ -151,6 +151,7 @@ def main() -> None:
     parser.add_argument("--until", metavar="HH:MM", help="begin no cell after that time of the day (UTC)")
     parser.add_argument("--share", default="0/1", metavar="N/COUNT", help="which of COUNT processes this is")
     parser.add_argument("--cifar", type=Path, metavar="FOLDER", help="where CIFAR-10's batches lie in binary form")
+    parser.add_argument("--kind", action="append", metavar="NAME", help="only cells of that kind; repeatable")
     parser.add_argument("--most", type=int, metavar="N", help="run at most so many cells")
     asked = parser.parse_args()
     torch.set_num_threads(1)
@@ -160,6 +161,8 @@ def main() -> None:
             break
         if asked.most is not None and ran >= asked.most:
             break
+        if asked.kind and cell.kind not in asked.kind:
+            continue
         if cell.key in _recorded() or (cell.data.startswith("cifar") and asked.cifar is None):
             continue
         began = time.monotonic()

@@ -99,7 +99,10 @@ def _of_campaign(row: Mapping[str, Any]) -> Case:
 
 
 def _of_quick(row: Mapping[str, Any]) -> Case:
-    found = {name: NON_FINITE.get(value, value) if isinstance(value, str) else value for name, value in row["measured"].items()}
+    found = {
+        name: NON_FINITE.get(value, value) if isinstance(value, str) else value
+        for name, value in row["measured"].items()
+    }
     steps = {n: tuple(map(_number, v)) if isinstance(v, list) else _number(v) for n, v in found.pop("steps").items()}
     error = 100.0 if row["error"] is None else row["error"]
     return Case(
@@ -216,6 +219,20 @@ def asked(rule: Rule, table: Table) -> Floats:
     return np.array([rule.probabilities(rule.score(terms))[FAILS] for terms in table.terms])
 
 
+@dataclass(frozen=True)
+class Told:
+    """What a rule that had not seen a case said of it."""
+
+    chances: Floats
+    """Of failing."""
+    shares: Floats
+    """Of the cases that failed among those that the rule was fitted to: where the two classes have equal say."""
+
+    def of(self, chosen: npt.NDArray[np.bool_]) -> "Told":
+        """Of some cases."""
+        return Told(self.chances[chosen], self.shares[chosen])
+
+
 def balanced(fails: npt.NDArray[np.bool_], said: npt.NDArray[np.bool_]) -> float:
     """The mean of the shares found of those that fail and of those that do not; nan where there are none of one."""
     if fails.all() or not fails.any():
@@ -249,20 +266,6 @@ def scored(fails: npt.NDArray[np.bool_], told: Told) -> dict[str, Any]:
 
 def _short(value: float) -> float | None:
     return round(value, 3) if math.isfinite(value) else None
-
-
-@dataclass(frozen=True)
-class Told:
-    """What a rule that had not seen a case said of it."""
-
-    chances: Floats
-    """Of failing."""
-    shares: Floats
-    """Of the cases that failed among those that the rule was fitted to: where the two classes have equal say."""
-
-    def of(self, chosen: npt.NDArray[np.bool_]) -> "Told":
-        """Of some cases."""
-        return Told(self.chances[chosen], self.shares[chosen])
 
 
 def left_out(table: Table, by: str, names: Sequence[str] = tuple(TERMS)) -> Told:
@@ -329,7 +332,9 @@ def accuracy(found: Sequence[Case]) -> tuple[Rule, dict[str, Any]]:
     told = {(by, name): left_out(every, by, names) for by in GROUPS for name, names in RULES.items()}
     ours = np.array([one.kind in OURS for one in every.cases])
     within = {
-        by: {name: scored(every.fails[ours], told[by, name].of(ours)) for name in RULES} for by in GROUPS if by != "kind"
+        by: {name: scored(every.fails[ours], told[by, name].of(ours)) for name in RULES}
+        for by in GROUPS
+        if by != "kind"
     }
     kinds, of_kind = [one.kind for one in every.cases], {}
     for kind in dict.fromkeys(kinds):

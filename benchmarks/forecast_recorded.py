@@ -46,8 +46,12 @@ def variant_of(network: Network | Foreign) -> str:
     """Placement and shortcut in words, whatever the depth and the layers of F."""
     if isinstance(network, Foreign):
         return network.target
-    shortcut = [f"{name} {value}" for name, value in asdict(network.shortcut).items() if value != getattr(Shortcut(), name)]
-    return ", ".join([network.placement, *shortcut, *([] if network.normalisation == "batch" else [network.normalisation])])
+    shortcut = [
+        f"{name} {value}" for name, value in asdict(network.shortcut).items() if value != getattr(Shortcut(), name)
+    ]
+    return ", ".join(
+        [network.placement, *shortcut, *([] if network.normalisation == "batch" else [network.normalisation])]
+    )
 
 
 def runs(seeds: int) -> Iterator[tuple[str, dict[str, Any], Experiment]]:
@@ -80,7 +84,11 @@ def main() -> None:
             print(f"{name}: {error}", flush=True)
             continue
         network = experiment.network
-        setting = {"variant": variant_of(network), "depth": getattr(network, "depth", 0), "rate": experiment.training.lr}
+        setting = {
+            "variant": variant_of(network),
+            "depth": getattr(network, "depth", 0),
+            "rate": experiment.training.lr,
+        }
         with MEASURED.open("a", encoding="utf-8") as file:
             file.write(json.dumps({"run": name, **end, **setting, "measured": found}) + "\n")
         print(f"{name} {end['error']} ({time.monotonic() - began:.1f} s)", flush=True)

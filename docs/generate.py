@@ -684,7 +684,9 @@ def _scores(found: dict[str, dict[str, Any]], names: Sequence[str]) -> list[list
     for name in names:
         one = found[name]
         answered = f"{_share(one['balanced_answered'])} on {one['answered']}, {one['wrong_answered']} wrong"
-        rows.append([name, f"{one['cells']}, {one['fails']} fail", _share(one["balanced"]), _share(one["area"]), answered])
+        rows.append(
+            [name, f"{one['cells']}, {one['fails']} fail", _share(one["balanced"]), _share(one["area"]), answered]
+        )
     return rows
 
 
@@ -700,8 +702,8 @@ def forecast_left_out() -> str:
     """The forecast on depths, rates and variants that it was not fitted to, beside the baselines."""
     found = _accuracy()
     parts = [
-        f"One **{by}** at a time left out:\n\n{_rows(_SCORES, _scores(found['left_out'][by], list(found['left_out'][by])))}"
-        for by in ("depth", "rate", "variant")
+        f"One **{by}** at a time left out:\n\n{_rows(_SCORES, _scores(scores, list(scores)))}"
+        for by, scores in found["left_out"].items()
     ]
     return "\n".join(parts)
 
@@ -759,7 +761,14 @@ def forecast_wrong() -> str:
     """The cells of other kinds on which an answer was wrong."""
     found = _accuracy()["wrong_kinds"]
     rows = [
-        [f"`{r['kind']}`", r["variant"], r["depth"], f"{r['optimizer']} {r['rate']:g}", f"{r['error']:.0f}", f"{r['said']:.0%}"]
+        [
+            f"`{r['kind']}`",
+            r["variant"],
+            r["depth"],
+            f"{r['optimizer']} {r['rate']:g}",
+            f"{r['error']:.0f}",
+            f"{r['said']:.0%}",
+        ]
         for r in found
     ]
     head = ("kind", "network", "depth", "optimizer and rate", "training error, %", "said to fail")
@@ -837,7 +846,11 @@ def _as_words(page: str) -> str:
     """The page with the numbers of an audit masked: their last digits are the machine's."""
 
     def masked(match: re.Match[str]) -> str:
-        return re.sub(r"[\d.]+(?:e[-+]?\d+)?| +", "#", match[0]) if match[2] in {"audit", "finding", "forecast"} else match[0]
+        return (
+            re.sub(r"[\d.]+(?:e[-+]?\d+)?| +", "#", match[0])
+            if match[2] in {"audit", "finding", "forecast"}
+            else match[0]
+        )
 
     return _BLOCK.sub(masked, page)
 

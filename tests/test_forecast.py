@@ -2,7 +2,6 @@
 
 import json
 import math
-from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -307,12 +306,6 @@ def test_inputs_may_be_named_whole_numbers() -> None:
     assert found.measured is not None
     assert found.measured.memory is not None
     assert 0.3 < found.measured.memory <= 1.0
-
-
-def frozen() -> nn.Module:
-    model = Noisy()
-    model.requires_grad_(False)
-    return model
 
 
 def other_loss(output: Tensor, _: Tensor) -> Any:

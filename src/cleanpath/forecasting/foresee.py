@@ -34,8 +34,8 @@ def forecast(
     """Whether the model will train with this optimizer on batches like these: trains, starts slowly, fails.
 
     An audit and ten steps, in less than the time of twenty; then all is as before, bit for bit, also after an
-    exception: weights, buffers, gradients, flags, hooks, random generators, and the optimizer. A loader is asked for its
-    first ten batches. `loss(output, target)` is by default the cross-entropy of the output.
+    exception: weights, buffers, gradients, flags, hooks, random generators, and the optimizer. A loader is asked for
+    its first ten batches. `loss(output, target)` is by default the cross-entropy of the output.
 
     Raises `UserError` for a model, batches, a loss or an optimizer with which no step can be made.
     """

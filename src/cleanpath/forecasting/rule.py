@@ -70,8 +70,8 @@ TERMS: Mapping[str, Term] = {
     "unlearnt": Term(_unlearnt, lambda v: f"the loss after {STEPS} steps, beside that of a guess: {v:.0%}"),
     "vanished": Term(_vanished, lambda v: f"norm of the gradient at the start: {10**-v:.2g}{'' if v else ' or more'}"),
 }
-"""By name. `forgotten` = −log₁₀ memory, `moved` = log₁₀ of how far the weights move, `unlearnt` = the loss after the steps
-as a share, `vanished` = −log₁₀ of the gradient's norm where that is below 1. The more of each, the worse."""
+"""By name. `forgotten` = −log₁₀ memory, `moved` = log₁₀ of how far the weights move, `unlearnt` = the loss after the
+steps as a share, `vanished` = −log₁₀ of the gradient's norm where that is below 1. The more of each, the worse."""
 
 
 def terms_of(measured: Measured) -> dict[str, float | None]:
