@@ -9,6 +9,7 @@ them at a time is left out, the rule fitted to the rest, and asked about the one
 whether they started slowly, only whether they failed.
 """
 
+import copy
 import json
 import math
 import sys
@@ -36,6 +37,8 @@ ACCURACY = ROOT / "results" / "forecast-accuracy.json"
 COEFFICIENTS = ROOT / "src" / "cleanpath" / "forecasting" / "coefficients.json"
 LIMIT = 20.0
 """Training error in percent over the last 20 batches: above it a run has failed, as the paper has it of test errors."""
+DOUBTFUL = (10.0, 45.0)
+"""Training errors in percent between which another seed may well end on the other side of the limit."""
 UNSURE = (0.3, 0.7)
 """Between these probabilities of failing the answer is `cannot say`."""
 RIDGE = 1.0
@@ -64,6 +67,8 @@ class Case:
     """Whether it started slowly; None where that is not known."""
     error: float
     """Training error at the end, in percent."""
+    decided: bool
+    """Whether all its seeds agree; where there is one seed only, whether it ended outside of `DOUBTFUL`."""
 
     @property
     def outcome(self) -> str:
@@ -73,7 +78,21 @@ class Case:
 
 def cases() -> list[Case]:
     """All that is recorded."""
-    return [*map(_of_campaign, _lines(CELLS)), *map(_of_quick, _lines(RECORDED))]
+    agreeing = {name: len(set(many)) == 1 for name, many in _of_seeds().items()}
+    recorded = [_of_quick(row, decided=agreeing[_cell(row)]) for row in _lines(RECORDED)]
+    return [*map(_of_campaign, _lines(CELLS)), *recorded]
+
+
+def _cell(end: Mapping[str, Any]) -> str:
+    return f"{end['table']} {end['row']} {end['column']}"
+
+
+def _of_seeds() -> dict[str, list[bool]]:
+    """Which seeds of each recorded cell failed."""
+    groups: dict[str, list[bool]] = {}
+    for end in ends().values():
+        groups.setdefault(_cell(end), []).append(end["error"] is None or end["error"] > LIMIT)
+    return groups
 
 
 def _lines(path: Path) -> list[dict[str, Any]]:
@@ -95,10 +114,11 @@ def _of_campaign(row: Mapping[str, Any]) -> Case:
         fails=fails,
         slow=not fails and _number(row["error_half"]) > LIMIT,
         error=_number(row["error"]),
+        decided=not DOUBTFUL[0] < _number(row["error"]) < DOUBTFUL[1],
     )
 
 
-def _of_quick(row: Mapping[str, Any]) -> Case:
+def _of_quick(row: Mapping[str, Any], *, decided: bool) -> Case:
     found = {
         name: NON_FINITE.get(value, value) if isinstance(value, str) else value
         for name, value in row["measured"].items()
@@ -115,6 +135,7 @@ def _of_quick(row: Mapping[str, Any]) -> Case:
         fails=error > LIMIT,
         slow=None,
         error=error,
+        decided=decided,
     )
 
 
@@ -153,7 +174,10 @@ class Table:
 
     def where(self, chosen: Callable[[Case], bool]) -> "Table":
         """Those of which it is true."""
-        return Table([one for one in self.cases if chosen(one)])
+        found, kept = copy.copy(self), [at for at, one in enumerate(self.cases) if chosen(one)]
+        found.cases, found.terms = [self.cases[at] for at in kept], [self.terms[at] for at in kept]
+        found.fails = self.fails[kept]
+        return found
 
 
 def _can_be_asked(found: Measured) -> bool:
@@ -182,15 +206,24 @@ def fitted(table: Table, names: Sequence[str] = tuple(TERMS)) -> Rule:
     mean, scale = x.mean(0), x.std(0) + 1e-9
     z = (x - mean) / scale
 
-    def loss(parameters: Floats) -> float:
+    known, slowly = np.array([one is not None for one in slow]), np.array([one is True for one in slow])
+
+    def loss(parameters: Floats) -> tuple[float, Floats]:
+        """With its gradient."""
         weights, first, gap = parameters[:-2], parameters[-2], math.exp(min(parameters[-1], 5.0))
         score = z @ weights
-        fails, trains = _sigmoid(score - first - gap), _sigmoid(first - score)
-        well = np.where(slow == None, 1 - fails, np.where(slow == True, 1 - fails - trains, trains))  # noqa: E711, E712
-        chances = np.where(table.fails, fails, well)
-        return float(-np.log(np.clip(chances, 1e-9, 1)).sum() + RIDGE * weights @ weights / 2)
+        fails, trains = (np.clip(_sigmoid(one), 1e-12, 1 - 1e-12) for one in (score - first - gap, first - score))
+        between = np.clip(1 - fails - trains, 1e-9, 1)
+        of_fails, of_trains = fails * (1 - fails), trains * (1 - trains)
+        cases = [table.fails, ~known, slowly]
+        chances = np.select(cases, [fails, 1 - fails, between], trains)
+        by_score = np.select(cases, [fails - 1, fails, (of_fails - of_trains) / between], 1 - trains)
+        by_gap = np.select(cases, [1 - fails, -fails, -of_fails / between], 0.0) * gap
+        slope = np.r_[z.T @ by_score + RIDGE * weights, -by_score.sum(), by_gap.sum()]
+        return float(-np.log(chances).sum() + RIDGE * weights @ weights / 2), slope
 
-    found = minimize(loss, np.zeros(len(names) + 2), method="L-BFGS-B", options={"ftol": 1e-12, "maxiter": 2000}).x
+    start = np.zeros(len(names) + 2)
+    found = minimize(loss, start, jac=True, method="L-BFGS-B", options={"ftol": 1e-12, "maxiter": 2000}).x
     weights, first, gap = found[:-2] / scale, found[-2], math.exp(min(found[-1], 5.0))
     shift = float(mean @ weights)
     trained = [t for t, one in zip(table.terms, table.cases, strict=True) if one.outcome == TRAINS]
@@ -281,10 +314,7 @@ def left_out(table: Table, by: str, names: Sequence[str] = tuple(TERMS)) -> Told
 
 def seeds() -> dict[str, Any]:
     """How well a run's end foretells that of another seed: no forecast that does not know the seed can beat it."""
-    groups: dict[str, list[bool]] = {}
-    for end in ends().values():
-        key = f"{end['table']} {end['row']} {end['column']}"
-        groups.setdefault(key, []).append(end["error"] is None or end["error"] > LIMIT)
+    groups = _of_seeds()
     for one in map(_of_campaign, _lines(CELLS)):
         groups.setdefault(f"{one.kind} {one.variant} {one.depth} {one.rate}", []).append(one.fails)
     pairs = [(a, b) for many in groups.values() for i, a in enumerate(many) for j, b in enumerate(many) if i != j]
@@ -331,16 +361,15 @@ def accuracy(found: Sequence[Case]) -> tuple[Rule, dict[str, Any]]:
     rule = fitted(every)
     told = {(by, name): left_out(every, by, names) for by in GROUPS for name, names in RULES.items()}
     ours = np.array([one.kind in OURS for one in every.cases])
-    within = {
-        by: {name: scored(every.fails[ours], told[by, name].of(ours)) for name in RULES}
-        for by in GROUPS
-        if by != "kind"
-    }
-    kinds, of_kind = [one.kind for one in every.cases], {}
-    for kind in dict.fromkeys(kinds):
-        here = np.array([other == kind for other in kinds])
-        of_kind[kind] = {name: scored(every.fails[here], told["kind", name].of(here)) for name in RULES}
-    others = {name: scored(every.fails[~ours], told["kind", name].of(~ours)) for name in RULES} if (~ours).any() else {}
+    decided = np.array([one.decided for one in every.cases])
+
+    def scores(by: str, chosen: npt.NDArray[np.bool_]) -> dict[str, Any]:
+        return {name: scored(every.fails[chosen], told[by, name].of(chosen)) for name in RULES}
+
+    within = {by: scores(by, ours) for by in GROUPS if by != "kind"}
+    within_decided = {by: scores(by, ours & decided) for by in GROUPS if by != "kind"}
+    kinds = [one.kind for one in every.cases]
+    of_kind = {kind: scores("kind", np.array([other == kind for other in kinds])) for kind in dict.fromkeys(kinds)}
     by_variant = {v: fitted(every.where(lambda one, v=v: one.variant != v)) for v in {o.variant for o in every.cases}}  # type: ignore[misc]
     by_kind = {k: fitted(every.where(lambda one, k=k: one.kind != k)) for k in dict.fromkeys(kinds)}  # type: ignore[misc]
     chances, of_kinds = (told[by, "the rule"].chances for by in ("variant", "kind"))
@@ -351,7 +380,9 @@ def accuracy(found: Sequence[Case]) -> tuple[Rule, dict[str, Any]]:
         "seeds": seeds(),
         "left_out": within,
         "kinds": of_kind,
-        "other_kinds": others,
+        "other_kinds": scores("kind", ~ours),
+        "left_out_decided": within_decided,
+        "other_kinds_decided": scores("kind", ~ours & decided),
         "reliability": reliability(every.fails[ours], chances[ours]),
         "reliability_kinds": reliability(every.fails[~ours], of_kinds[~ours]),
         "answers": answers(every.where(lambda one: one.kind in OURS), lambda one: by_variant[one.variant]),

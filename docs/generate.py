@@ -679,14 +679,13 @@ def _share(value: float | None) -> str:
     return "–" if value is None else f"{value:.2f}"
 
 
-def _scores(found: dict[str, dict[str, Any]], names: Sequence[str]) -> list[list[object]]:
+def _scores(every: dict[str, Any], decided: dict[str, Any]) -> list[list[object]]:
     rows = list[list[object]]()
-    for name in names:
-        one = found[name]
-        answered = f"{_share(one['balanced_answered'])} on {one['answered']}, {one['wrong_answered']} wrong"
-        rows.append(
-            [name, f"{one['cells']}, {one['fails']} fail", _share(one["balanced"]), _share(one["area"]), answered]
-        )
+    for name, one in every.items():
+        sure, answered = decided[name], decided[name]["balanced_answered"]
+        numbers = [one["balanced"], one["area"], sure["balanced"], sure["area"]]
+        where = f"{_share(answered)} on {sure['answered']}, {sure['wrong_answered']} wrong"
+        rows.append([name, *map(_share, numbers), where])
     return rows
 
 
@@ -694,17 +693,17 @@ _FORECAST = (
     *("resnet110", "--set", "network.shortcut.kind=scaling", "--set", "network.shortcut.scale=0"),
     *("--set", "training.lr=0.1", "--threads", "1"),
 )
-_BASELINES = ("the rule", "gradient ratio alone", "loss after the steps alone")
-_SCORES = ("rule", "cells", "balanced accuracy", "AUC", "balanced accuracy where it answers")
+_SCORES = ("rule", "all: balanced", "AUC", "decidable: balanced", "AUC", "where it answers")
 
 
 def forecast_left_out() -> str:
     """The forecast on depths, rates and variants that it was not fitted to, beside the baselines."""
-    found = _accuracy()
-    parts = [
-        f"One **{by}** at a time left out:\n\n{_rows(_SCORES, _scores(scores, list(scores)))}"
-        for by, scores in found["left_out"].items()
-    ]
+    found, parts = _accuracy(), []
+    for by, every in found["left_out"].items():
+        decided, one = found["left_out_decided"][by], every["the rule"]
+        sure = decided["the rule"]
+        cells = f"{one['cells']} cells, {one['fails']} fail; decidable {sure['cells']}, {sure['fails']} fail"
+        parts.append(f"One **{by}** at a time left out ({cells}):\n\n{_rows(_SCORES, _scores(every, decided))}")
     return "\n".join(parts)
 
 
@@ -719,16 +718,27 @@ def forecast_seeds() -> str:
 
 def forecast_kinds() -> str:
     """The forecast on cells that differ in kind from all that it was fitted to."""
-    found = _accuracy()
-    rows = list[list[object]]()
-    for kind, scores in {**found["kinds"], "**all but `tables` and `quick`**": found["other_kinds"]}.items():
-        label = kind if kind.startswith("**") else f"`{kind}`"
+    found, rows = _accuracy(), list[list[object]]()
+    summed = {
+        "**all but `tables`, `quick`**": found["other_kinds"],
+        "**their decidable cells**": found["other_kinds_decided"],
+    }
+    for kind, scores in {**{f"`{name}`": one for name, one in found["kinds"].items()}, **summed}.items():
         one = scores["the rule"]
-        others = [_share(scores[name]["balanced"]) for name in _BASELINES[1:]]
+        others = [_share(scores[name]["balanced"]) for name in ("gradient ratio alone", "loss after the steps alone")]
         answered = f"{_share(one['balanced_answered'])} on {one['answered']}, {one['wrong_answered']} wrong"
-        cells = f"{one['cells']}, {one['fails']} fail"
-        rows.append([label, cells, _share(one["balanced"]), _share(one["area"]), answered, *others])
-    return _rows(("kind left out", *_SCORES[1:], "gradient ratio alone", "loss alone"), rows)
+        rows.append([kind, one["cells"], one["fails"], _share(one["balanced"]), _share(one["area"]), answered, *others])
+    head = (
+        "kind left out",
+        "cells",
+        "fail",
+        "balanced",
+        "AUC",
+        "where it answers",
+        "gradient ratio",
+        "loss after steps",
+    )
+    return _rows(head, rows)
 
 
 def forecast_reliability() -> str:
