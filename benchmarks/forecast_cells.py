@@ -111,7 +111,7 @@ def _trained(network: nn.Module, given: Task, training: Training, cell: Cell) ->
 def _tested(network: nn.Module, given: Task) -> float:
     network.eval()
     with torch.no_grad():
-        pieces = zip(given.images.split(256), given.labels.split(256), strict=True)
+        pieces = zip(given.images.split(256), given.labels.split(256), strict=True)  # type: ignore[no-untyped-call]
         wrong = sum(int((network(images).argmax(1) != labels).sum()) for images, labels in pieces)
     return 100 * wrong / len(given.labels)
 
@@ -147,7 +147,7 @@ def _append(row: dict[str, Any]) -> None:
 
 def main() -> None:
     """Run what is missing."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])  # type: ignore[union-attr]
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--until", metavar="HH:MM", help="begin no cell after that time of the day (UTC)")
     parser.add_argument("--share", default="0/1", metavar="N/COUNT", help="which of COUNT processes this is")
     parser.add_argument("--cifar", type=Path, metavar="FOLDER", help="where CIFAR-10's batches lie in binary form")

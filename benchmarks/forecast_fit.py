@@ -119,11 +119,8 @@ def _of_campaign(row: Mapping[str, Any]) -> Case:
 
 
 def _of_quick(row: Mapping[str, Any], *, decided: bool) -> Case:
-    found = {
-        name: NON_FINITE.get(value, value) if isinstance(value, str) else value
-        for name, value in row["measured"].items()
-    }
-    steps = {n: tuple(map(_number, v)) if isinstance(v, list) else _number(v) for n, v in found.pop("steps").items()}
+    found: dict[str, Any] = {name: _plain_number(value) for name, value in row["measured"].items()}
+    steps: dict[str, Any] = {name: _plain_number(value) for name, value in found.pop("steps").items()}
     error = 100.0 if row["error"] is None else row["error"]
     return Case(
         kind="quick",
@@ -158,6 +155,13 @@ def measured(row: Mapping[str, Any]) -> Measured:
             moved=_number(row["moved"]),
         ),
     )
+
+
+def _plain_number(value: Any) -> Any:
+    """As it was before it was written: a tuple, or a number that is not finite."""
+    if isinstance(value, list):
+        return tuple(map(_plain_number, value))
+    return NON_FINITE.get(value, value) if isinstance(value, str) else value
 
 
 def _number(value: float | str) -> float:
@@ -206,7 +210,7 @@ def fitted(table: Table, names: Sequence[str] = tuple(TERMS)) -> Rule:
     mean, scale = x.mean(0), x.std(0) + 1e-9
     z = (x - mean) / scale
 
-    known, slowly = np.array([one is not None for one in slow]), np.array([one is True for one in slow])
+    known, slowly = np.array([one is not None for one in slow]), np.array([bool(one) for one in slow])
 
     def loss(parameters: Floats) -> tuple[float, Floats]:
         """With its gradient."""

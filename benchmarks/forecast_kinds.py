@@ -181,7 +181,7 @@ def _foreign(cell: Cell) -> nn.Module:
 
     library, _, name = cell.row.partition(":")
     if library == "timm" and name in SMALL:
-        return timm.create_model(SMALL[name][0], num_classes=10, **SMALL[name][1])  # type: ignore[no-any-return]
+        return timm.create_model(SMALL[name][0], num_classes=10, **SMALL[name][1])
     return networks.build(cleanpath.Foreign(target=f"{library}:{name}", in_channels=3, num_classes=10), seed=cell.seed)
 
 

@@ -75,7 +75,7 @@ def _gradients(network: nn.Module, x: Tensor, y: Tensor) -> tuple[Tensor, float,
     network.zero_grad()
     logits = network(x)
     loss = cross_entropy(logits, y)
-    loss.backward()
+    loss.backward()  # type: ignore[no-untyped-call]
     return logits.detach(), loss.item(), {n: p.grad for n, p in network.named_parameters() if p.grad is not None}
 
 

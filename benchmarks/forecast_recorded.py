@@ -32,7 +32,7 @@ ENDS, MEASURED = RESULTS / "quick.json", RESULTS / "forecast-recorded.jsonl"
 
 def ends() -> dict[str, dict[str, Any]]:
     """What became of every recorded run, by its name."""
-    found = {}
+    found: dict[str, dict[str, Any]] = {}
     for table in json.loads(ENDS.read_text(encoding="utf-8"))["tables"]:
         for row in table["rows"]:
             for one in row.get("seeds", ()):
@@ -68,7 +68,7 @@ def runs(seeds: int) -> Iterator[tuple[str, dict[str, Any], Experiment]]:
 
 def main() -> None:
     """Measure what is missing."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])  # type: ignore[union-attr]
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--seeds", type=int, default=3)
     asked = parser.parse_args()
     torch.set_num_threads(1)

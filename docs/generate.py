@@ -710,9 +710,10 @@ def forecast_left_out() -> str:
 def forecast_seeds() -> str:
     """How well one seed foretells another."""
     found = _accuracy()["seeds"]
+    cells, runs = found["cells"], found["runs"]
     return (
-        f"{found['cells']} cells have {found['runs']} runs of several seeds; in {found['agree']} of them all seeds agree. One "
-        f"seed's end foretells another's with a balanced accuracy of {found['balanced']:.2f}.\n"
+        f"{cells} cells have {runs} runs of several seeds; in {found['agree']} of them all seeds agree. "
+        f"One seed's end foretells another's with a balanced accuracy of {found['balanced']:.2f}.\n"
     )
 
 

@@ -16,9 +16,9 @@ from cleanpath.errors import UserError
 from cleanpath.forecasting.foresee import measured
 from cleanpath.forecasting.judging import judged
 from cleanpath.forecasting.memory import alignment, cosine, repeated
-from cleanpath.forecasting.probing import STEPS, taken, twin
+from cleanpath.forecasting.probing import taken, twin
 from cleanpath.forecasting.rule import the_rule
-from cleanpath.forecasting.values import CANNOT_SAY, FAILS, OUTCOMES, TRAINS, Forecast, Measured, Steps
+from cleanpath.forecasting.values import CANNOT_SAY, FAILS, OUTCOMES, STEPS, TRAINS, Forecast, Measured, Steps
 
 Batches = list[tuple[Tensor, Tensor]]
 
@@ -80,11 +80,12 @@ def used(batches: Batches) -> tuple[Noisy, torch.optim.Optimizer]:
     """A model and an optimizer that have a past."""
     torch.manual_seed(1)
     model = Noisy()
-    optimizer = torch.optim.AdamW([{"params": model.stem.parameters()}, {"params": model.head.parameters(), "lr": 0.3}])
+    groups: list[dict[str, Any]] = [{"params": model.stem.parameters()}, {"params": model.head.parameters(), "lr": 0.3}]
+    optimizer = torch.optim.AdamW(groups)
     torch.optim.lr_scheduler.StepLR(optimizer, 1)
     optimizer.register_step_post_hook(lambda *_: pytest.fail("a hook of the user's was called"))
     model.head.register_forward_hook(lambda *_: None)
-    cross_entropy(model(batches[0][0]), batches[0][1]).backward()
+    cross_entropy(model(batches[0][0]), batches[0][1]).backward()  # type: ignore[no-untyped-call]
     optimizer._optimizer_step_post_hooks, kept = (
         type(optimizer._optimizer_step_post_hooks)(),
         (optimizer._optimizer_step_post_hooks),
@@ -128,7 +129,12 @@ def test_all_is_as_before_after_an_exception(batches: Batches, at: str, monkeypa
         model.stem.register_forward_hook(fault)
     if at == "step":
         real = torch.optim.AdamW.step
-        monkeypatch.setattr(torch.optim.AdamW, "step", lambda self: (real(self), fault()))
+
+        def step(self: torch.optim.AdamW) -> None:
+            real(self)
+            fault()
+
+        monkeypatch.setattr(torch.optim.AdamW, "step", step)
     before, state = fingerprint(model, batches), state_of(optimizer)
     with pytest.raises(KeyboardInterrupt):
         cleanpath.forecast(model, batches, optimizer=optimizer, loss=loss)
@@ -146,9 +152,11 @@ def test_the_steps_are_those_that_training_would_make(batches: Batches) -> None:
     for x, y in batches:
         optimizer.zero_grad()
         loss = cross_entropy(model(x), y)
-        loss.backward()
+        loss.backward()  # type: ignore[no-untyped-call]
         losses.append(loss.item())
-        norms.append(torch.cat([p.grad.flatten().double() for p in model.parameters()]).norm().item())
+        norms.append(
+            torch.cat([p.grad.flatten().double() for p in model.parameters() if p.grad is not None]).norm().item()
+        )
         optimizer.step()
     end = torch.cat([p.detach().flatten().double() for p in model.parameters()])
     assert found.steps.losses == tuple(losses)
@@ -163,7 +171,7 @@ def test_an_optimizer_with_a_past_goes_on_from_it(batches: Batches) -> None:
     optimizer = sgd(model, lr=1e-6)
     for x, y in batches[:3]:
         optimizer.zero_grad()
-        cross_entropy(model(x), y).backward()
+        cross_entropy(model(x), y).backward()  # type: ignore[no-untyped-call]
         optimizer.step()
     fresh = measured(model, batches, optimizer=sgd(model, lr=1e-6)).steps.moved
     assert measured(model, batches, optimizer=optimizer).steps.moved > 1.3 * fresh
@@ -362,7 +370,8 @@ def test_what_was_not_measured_gives_no_answer() -> None:
 
 def test_what_is_far_from_all_cells_is_doubted() -> None:
     assert judged(given()).doubts == ()
-    assert any("above" in doubt for doubt in judged(given(gradient_norm=1e12)).doubts)
+    far = Steps(losses=(2.3,) * STEPS, gradient_norms=(5.0,) * STEPS, moved=1e9)
+    assert any("above" in doubt for doubt in judged(given(steps=far)).doubts)
     assert any("cross-entropy" in doubt for doubt in judged(given(classes=None)).doubts)
 
 

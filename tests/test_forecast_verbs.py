@@ -7,9 +7,11 @@ from typing import Any
 import pytest
 import torch
 
-from cleanpath import forecasted, planning, single
+from cleanpath import costs, forecasted, planning
+from cleanpath.estimate import Tried
 from cleanpath.experiment import Data, Experiment, Training
 from cleanpath.forecasting.values import CANNOT_SAY, FAILS, OUTCOMES, Forecast, is_long
+from cleanpath.grid import local
 from cleanpath.nn import catalog
 from cleanpath.reproduction import reproduction
 from tests.helpers import here
@@ -86,7 +88,7 @@ def test_only_what_takes_a_fiftieth_of_the_runs_is_asked_unasked() -> None:
 
 def test_a_dry_run_contains_the_forecast(monkeypatch: pytest.MonkeyPatch) -> None:
     words = ["train", SMALL, "--set", "training.iterations=30", "--set", "training.batch_size=32", "--threads", "1"]
-    monkeypatch.setattr(single.costs, "measure", lambda *_, **__: single.costs.Tried(seconds=1.0, memory=1, disk=1))
+    monkeypatch.setattr(costs, "measure", lambda *_, **__: Tried(seconds=1.0, memory=1, disk=1))
     data = json.loads(here(*words, "--dry-run", "--json").out)
     assert data["forecast"]["schema"] == "cleanpath.forecast"
     assert data["forecast"]["words"] in here(*words, "--dry-run").out
@@ -116,7 +118,7 @@ def test_a_plan_has_a_forecast_for_every_kind_of_cells(job: Any, monkeypatch: py
         asked.extend(kinds)
         return {cell.folder.name: found for cell in kinds}
 
-    monkeypatch.setattr(planning.local, "forecast_cells", answer)
+    monkeypatch.setattr(local, "forecast_cells", answer)
     plan = planning.measured_plan(job, workers=1, fresh=False)
     assert [row["forecast"] for row in plan["cells"]] == [found] * len(plan["cells"])
     assert asked

@@ -59,6 +59,11 @@ def _unlearnt(measured: Measured) -> float | None:
     return min(max(share, _LEARNT), _UNLEARNT) if math.isfinite(share) else None
 
 
+def _beyond(value: float, low: float, high: float) -> str:
+    """Where a bounded value says no more than its bound."""
+    return " or less" if value <= low else " or more" if value >= high else ""
+
+
 TERMS: Mapping[str, Term] = {
     "forgotten": Term(
         _forgotten, lambda v: f"what the features keep of how the inputs lie to each other, 0 to 1: {10**-v:.2f}"
@@ -67,7 +72,10 @@ TERMS: Mapping[str, Term] = {
         lambda m: _log(m.steps.moved, _LEAST_MOVED),
         lambda v: f"how far {STEPS} steps at this rate move the weights: {10**v:.2g} of their norm",
     ),
-    "unlearnt": Term(_unlearnt, lambda v: f"the loss after {STEPS} steps, beside that of a guess: {v:.0%}"),
+    "unlearnt": Term(
+        _unlearnt,
+        lambda v: f"the loss after {STEPS} steps, beside that of a guess: {v:.0%}{_beyond(v, _LEARNT, _UNLEARNT)}",
+    ),
     "vanished": Term(_vanished, lambda v: f"norm of the gradient at the start: {10**-v:.2g}{'' if v else ' or more'}"),
 }
 """By name. `forgotten` = −log₁₀ memory, `moved` = log₁₀ of how far the weights move, `unlearnt` = the loss after the

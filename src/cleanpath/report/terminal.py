@@ -150,7 +150,7 @@ def _foretold(found: dict[str, Any] | None) -> str:
     if found is None:
         return "–"
     chance = found["probabilities"].get(found["outcome"])
-    return found["outcome"] + ("" if chance is None else f" {chance:.0%}")
+    return f"{found['outcome']}{'' if chance is None else f' {chance:.0%}'}"
 
 
 def _long(seconds: float) -> str:
