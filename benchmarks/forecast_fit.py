@@ -391,9 +391,38 @@ def accuracy(found: Sequence[Case]) -> tuple[Rule, dict[str, Any]]:
         "reliability_kinds": reliability(every.fails[~ours], of_kinds[~ours]),
         "answers": answers(every.where(lambda one: one.kind in OURS), lambda one: by_variant[one.variant]),
         "answers_kinds": answers(every.where(lambda one: one.kind not in OURS), lambda one: by_kind[one.kind]),
+        "suggestions": suggestions(every.where(lambda one: one.kind in OURS), lambda one: by_variant[one.variant]),
         "variants": _each(every, chances, ours),
         "wrong_kinds": _wrong(every, of_kinds, ~ours),
     }
+
+
+def suggestions(table: Table, rule_of: Callable[[Case], Rule]) -> dict[str, dict[str, int]]:
+    """Of cells that failed and were said to: what the rule named to change it, and what is recorded of such a change.
+
+    Of a rate, the same network at the highest recorded rate below; of units, the deepest recorded one with no more.
+    """
+    found = {what: dict.fromkeys(("named", "recorded", "did not fail"), 0) for what in ("rate", "depth")}
+    for one in table.cases:
+        answer = judged(one.measured, rule_of(one))
+        for change in answer.changes if one.fails and answer.outcome == FAILS else ():
+            if change.what in found and change.to is not None:
+                counts, lower = found[change.what], _changed(table, one, change.what, change.to)
+                counts["named"] += 1
+                counts["recorded"] += lower is not None
+                counts["did not fail"] += lower is not None and not lower.fails
+    return found
+
+
+def _changed(table: Table, one: Case, what: str, to: float) -> Case | None:
+    same = [
+        other for other in table.cases if (other.variant, other.kind, other.seed) == (one.variant, one.kind, one.seed)
+    ]
+    if what == "rate":
+        lower = [other for other in same if other.depth == one.depth and other.rate <= to * 1.05]
+        return max(lower, key=lambda other: other.rate, default=None)
+    lower = [other for other in same if other.rate == one.rate and other.measured.units <= to]
+    return max(lower, key=lambda other: other.measured.units, default=None)
 
 
 def _each(table: Table, chances: Floats, chosen: npt.NDArray[np.bool_]) -> dict[str, dict[str, int]]:

@@ -17,7 +17,7 @@ from cleanpath.forecasting.foresee import measured
 from cleanpath.forecasting.judging import judged
 from cleanpath.forecasting.memory import alignment, cosine, repeated
 from cleanpath.forecasting.probing import taken, twin
-from cleanpath.forecasting.rule import the_rule
+from cleanpath.forecasting.rule import Rule, the_rule
 from cleanpath.forecasting.values import CANNOT_SAY, FAILS, OUTCOMES, STEPS, TRAINS, Forecast, Measured, Steps
 
 Batches = list[tuple[Tensor, Tensor]]
@@ -375,18 +375,40 @@ def test_what_is_far_from_all_cells_is_doubted() -> None:
     assert any("cross-entropy" in doubt for doubt in judged(given(classes=None)).doubts)
 
 
-def test_the_rate_that_is_named_changes_the_answer() -> None:
-    rule = the_rule()
-    for moved in (0.5, 5.0, 50.0):
-        steps = Steps(losses=(2.3,) * STEPS, gradient_norms=(100.0,) * STEPS, moved=moved)
-        there = given(steps=steps, gradient_norm=100.0, memory=0.2)
-        found = judged(there)
-        rates = [change.to for change in found.changes if change.what == "rate"]
-        if rates and rates[0] is not None:
-            slower = Steps(losses=steps.losses, gradient_norms=steps.gradient_norms, moved=moved * rates[0] / 0.1)
-            again = judged(given(steps=slower, gradient_norm=100.0, memory=0.2, rate=rates[0]))
-            assert again.probabilities[FAILS] <= rule.unsure[0] + 0.05
-            assert found.outcome != TRAINS
+def rule_of(**weights: float) -> Rule:
+    bounds: dict[str, Any] = {"slow_from": -4.0, "fails_from": 0.0, "unsure": (0.3, 0.7)}
+    usual = {"forgotten": 0.4, "moved": -1.3, "unlearnt": 0.8, "vanished": 0.0}
+    lowest = {"forgotten": 0.0, "moved": -2.0, "unlearnt": 0.45, "vanished": 0.0}
+    highest = {"forgotten": 1.3, "moved": 5.0, "unlearnt": 0.95, "vanished": 1.0}
+    return Rule(weights=weights, usual=usual, lowest=lowest, highest=highest, **bounds)
+
+
+def at(moved: float, rate: float = 0.1) -> Measured:
+    return given(rate=rate, steps=Steps(losses=(2.3,) * STEPS, gradient_norms=(5.0,) * STEPS, moved=moved))
+
+
+def test_the_rate_that_is_named_is_the_highest_at_which_the_answer_changes() -> None:
+    rule = rule_of(moved=4.0)
+    found = judged(at(10.0), rule)
+    assert found.outcome == FAILS
+    (rate,) = (change.to for change in found.changes if change.what == "rate")
+    assert rate is not None
+    # 4 log10(10 rate / 0.1) = log(0.3 / 0.7), rounded to one figure.
+    assert rate == pytest.approx(0.0061, rel=0.2)
+    assert judged(at(10.0 * rate / 0.1, rate), rule).probabilities[FAILS] <= 0.35
+    assert f"{rate:g} in place of 0.1" in str(found)
+    # Where no rate among those that are known would do, none is named.
+    assert "rate" not in [
+        change.what for change in judged(at(10.0), rule_of(moved=0.1, vanished=1.0, unlearnt=9)).changes
+    ]
+
+
+def test_the_units_that_are_named_are_the_most_with_which_the_answer_changes() -> None:
+    found = judged(given(memory=0.1, units=54), rule_of(forgotten=10.0, moved=1e-9, unlearnt=-5.0 / 0.95))
+    # forgotten is 1, less in proportion: 10 share - 5 = log(0.3 / 0.7).
+    assert found.outcome == FAILS
+    (units,) = (change.to for change in found.changes if change.what == "depth")
+    assert units == math.floor(54 * (5 + math.log(0.3 / 0.7)) / 10)
 
 
 def test_probabilities_are_in_order_and_sum_to_one() -> None:
