@@ -411,6 +411,14 @@ def test_the_units_that_are_named_are_the_most_with_which_the_answer_changes() -
     assert units == math.floor(54 * (5 + math.log(0.3 / 0.7)) / 10)
 
 
+def test_nothing_is_said_where_features_are_parallel_and_nothing_is_learnt() -> None:
+    assert judged(given(alike=0.95)).outcome == CANNOT_SAY
+    assert any("parallel" in doubt for doubt in judged(given(alike=0.95)).doubts)
+    learnt = Steps(losses=(1.0,) * STEPS, gradient_norms=(5.0,) * STEPS, moved=0.05)
+    assert judged(given(alike=0.95, steps=learnt)).outcome == TRAINS
+    assert judged(given(alike=0.85)).outcome == TRAINS
+
+
 def test_probabilities_are_in_order_and_sum_to_one() -> None:
     rule = the_rule()
     scores = [-20.0, rule.slow_from, rule.fails_from, 0.0, 20.0, 2000.0, -2000.0]

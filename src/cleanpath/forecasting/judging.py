@@ -16,6 +16,9 @@ from cleanpath.forecasting.values import (
 
 _MARGIN = 0.3
 """How far beyond the cells' values (in decades) the rule is still asked."""
+PARALLEL = 0.9
+"""Mean cosine of features from which on a rule that was found on networks with BN does not order cells any more: in the
+records, post-norm transformers and networks with layer or group norm, whose ends differ by what is not measured here."""
 _SMALLEST_RATE = 1e-3
 """As a share of the rate that was given."""
 _NAMED = 2
@@ -36,6 +39,8 @@ def judged(measured: Measured, rule: Rule | None = None) -> Forecast:
     score = rule.score(known)
     chances = rule.probabilities(score)
     outcome, doubts = _answer(rule, chances), tuple(_doubts(rule, known, measured))
+    if _is_parallel(rule, known, measured):
+        outcome = CANNOT_SAY
     bad = score > (rule.slow_from + rule.fails_from) / 2 if outcome == CANNOT_SAY else outcome != TRAINS
     return Forecast(
         outcome=outcome,
@@ -66,9 +71,17 @@ def _answer(rule: Rule, chances: Mapping[str, float]) -> str:
     return TRAINS if chances[TRAINS] >= chances[STARTS_SLOWLY] else STARTS_SLOWLY
 
 
+def _is_parallel(rule: Rule, terms: Mapping[str, float], measured: Measured) -> bool:
+    """Whether features of different images are nearly parallel, and nothing has been learnt yet."""
+    unlearnt = terms.get("unlearnt", 0.0) >= rule.highest.get("unlearnt", math.inf)
+    return measured.alike is not None and measured.alike > PARALLEL and unlearnt
+
+
 def _doubts(rule: Rule, terms: Mapping[str, float], measured: Measured) -> Iterator[str]:
     if measured.classes is None:
         yield "the rule was calibrated on classifiers with a cross-entropy, and the audit knows this as none"
+    if _is_parallel(rule, terms, measured):
+        yield f"the features of different inputs are nearly parallel (cosine {measured.alike:.2f}), and nothing is learnt yet"
     for name in rule.weights:
         if not rule.lowest[name] - _MARGIN <= terms[name] <= rule.highest[name] + _MARGIN:
             side = "below" if terms[name] < rule.lowest[name] else "above"
