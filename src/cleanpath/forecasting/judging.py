@@ -17,8 +17,8 @@ from cleanpath.forecasting.values import (
 _MARGIN = 0.3
 """How far beyond the cells' values (in decades) the rule is still asked."""
 PARALLEL = 0.9
-"""Mean cosine of features from which on a rule that was found on networks with BN does not order cells any more: in the
-records, post-norm transformers and networks with layer or group norm, whose ends differ by what is not measured here."""
+"""Mean cosine of features from which on the rule does not order the recorded cells any more: post-norm transformers, and
+networks with layer or group norm, whose ends differ by what is not measured here."""
 _SMALLEST_RATE = 1e-3
 """As a share of the rate that was given."""
 _NAMED = 2
@@ -81,7 +81,7 @@ def _doubts(rule: Rule, terms: Mapping[str, float], measured: Measured) -> Itera
     if measured.classes is None:
         yield "the rule was calibrated on classifiers with a cross-entropy, and the audit knows this as none"
     if _is_parallel(rule, terms, measured):
-        yield f"the features of different inputs are nearly parallel (cosine {measured.alike:.2f}), and nothing is learnt yet"
+        yield f"the features of different inputs are nearly parallel (cosine {measured.alike:.2f}), nothing is learnt yet"
     for name in rule.weights:
         if not rule.lowest[name] - _MARGIN <= terms[name] <= rule.highest[name] + _MARGIN:
             side = "below" if terms[name] < rule.lowest[name] else "above"
