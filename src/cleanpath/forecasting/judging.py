@@ -39,7 +39,7 @@ def judged(measured: Measured, rule: Rule | None = None) -> Forecast:
     score = rule.score(known)
     chances = rule.probabilities(score)
     outcome, doubts = _answer(rule, chances), tuple(_doubts(rule, known, measured))
-    if _is_parallel(rule, known, measured):
+    if outcome != FAILS and _is_parallel(rule, known, measured):
         outcome = CANNOT_SAY
     bad = score > (rule.slow_from + rule.fails_from) / 2 if outcome == CANNOT_SAY else outcome != TRAINS
     return Forecast(
@@ -81,7 +81,7 @@ def _doubts(rule: Rule, terms: Mapping[str, float], measured: Measured) -> Itera
     if measured.classes is None:
         yield "the rule was calibrated on classifiers with a cross-entropy, and the audit knows this as none"
     if _is_parallel(rule, terms, measured):
-        yield f"the features of different inputs are nearly parallel (cosine {measured.alike:.2f}), nothing is learnt yet"
+        yield f"the features of different inputs are nearly parallel (cosine {measured.alike:.2f}), nothing learnt yet"
     for name in rule.weights:
         if not rule.lowest[name] - _MARGIN <= terms[name] <= rule.highest[name] + _MARGIN:
             side = "below" if terms[name] < rule.lowest[name] else "above"
