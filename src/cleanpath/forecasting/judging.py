@@ -17,7 +17,7 @@ from cleanpath.forecasting.values import (
 _MARGIN = 0.3
 """How far beyond the cells' values (in decades) the rule is still asked."""
 PARALLEL = 0.9
-"""Mean cosine of features from which on the rule does not order the recorded cells any more: post-norm transformers, and
+"""Mean cosine of features from which on the rule does not order the recorded cells: post-norm transformers, and
 networks with layer or group norm, whose ends differ by what is not measured here."""
 _SMALLEST_RATE = 1e-3
 """As a share of the rate that was given."""
