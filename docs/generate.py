@@ -21,6 +21,7 @@ from typing import Any
 from cleanpath import estimate, meanings
 from cleanpath.auditing import finding, judging, profile, values
 from cleanpath.auditing.rules.fixes import fix_of
+from cleanpath.forecasting.rule import the_rule
 from cleanpath.grid import plan
 from cleanpath.nn import beyond as nn_beyond
 from cleanpath.nn import catalog, kinds, layers
@@ -50,6 +51,7 @@ PAGES = (
     "docs/beyond.md",
     "docs/findings.md",
     "docs/fixes.md",
+    "docs/forecast.md",
     "docs/gallery.md",
     "docs/reliability.md",
     "docs/training.md",
@@ -752,6 +754,147 @@ def _bench_machine(one: dict[str, Any]) -> str:
     )
 
 
+def forecast_rule() -> str:
+    """The weights of the forecast's terms, and its bounds."""
+    rule = the_rule()
+    head = ["term", "weight", "usual where networks train", "lowest", "highest"]
+    rows = [[f"`{n}`", rule.weights[n], rule.usual[n], rule.lowest[n], rule.highest[n]] for n in rule.weights]
+    score = " + ".join(f"{weight:g}·{name}" for name, weight in rule.weights.items())
+    bounds = f"b₁ = {rule.slow_from:g}, b₂ = {rule.fails_from:g}; fitted to {rule.cells} cells."
+    return f"{_rows(head, rows)}\ns = {score.replace('+ -', '− ')}, {bounds}\n"
+
+
+def _rows(head: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
+    """A table in Markdown, its numbers to the right."""
+    marks = ["---", *["--:"] * (len(head) - 1)]
+    return "".join(f"| {' | '.join(map(str, row))} |\n" for row in (head, marks, *rows))
+
+
+def _accuracy() -> dict[str, Any]:
+    found: dict[str, Any] = _recorded("forecast-accuracy")
+    return found
+
+
+def _share(value: float | None) -> str:
+    return "–" if value is None else f"{value:.2f}"
+
+
+def _scores(every: dict[str, Any], decided: dict[str, Any]) -> list[list[object]]:
+    rows = list[list[object]]()
+    for name, one in every.items():
+        sure, answered = decided[name], decided[name]["balanced_answered"]
+        numbers = [one["balanced"], one["area"], sure["balanced"], sure["area"]]
+        where = f"{_share(answered)} on {sure['answered']}, {sure['wrong_answered']} wrong"
+        rows.append([name, *map(_share, numbers), where])
+    return rows
+
+
+_FORECAST = (
+    *("resnet110", "--set", "network.shortcut.kind=scaling", "--set", "network.shortcut.scale=0"),
+    *("--set", "training.lr=0.1", "--threads", "1"),
+)
+_SCORES = ("rule", "all: balanced", "AUC", "decidable: balanced", "AUC", "where it answers")
+
+
+def forecast_left_out() -> str:
+    """The forecast on depths, rates and variants that it was not fitted to, beside the baselines."""
+    found, parts = _accuracy(), []
+    for by, every in found["left_out"].items():
+        decided, one = found["left_out_decided"][by], every["the rule"]
+        sure = decided["the rule"]
+        cells = f"{one['cells']} cells, {one['fails']} fail; decidable {sure['cells']}, {sure['fails']} fail"
+        parts.append(f"One **{by}** at a time left out ({cells}):\n\n{_rows(_SCORES, _scores(every, decided))}")
+    return "\n".join(parts)
+
+
+def forecast_seeds() -> str:
+    """How well one seed foretells another."""
+    found = _accuracy()["seeds"]
+    cells, runs = found["cells"], found["runs"]
+    return (
+        f"{cells} cells have {runs} runs of several seeds; in {found['agree']} of them all seeds agree. "
+        f"One seed's end foretells another's with a balanced accuracy of {found['balanced']:.2f}.\n"
+    )
+
+
+def forecast_kinds() -> str:
+    """The forecast on cells that differ in kind from all that it was fitted to."""
+    found, rows = _accuracy(), list[list[object]]()
+    summed = {
+        "**all but `tables`, `quick`**": found["other_kinds"],
+        "**their decidable cells**": found["other_kinds_decided"],
+    }
+    for kind, scores in {**{f"`{name}`": one for name, one in found["kinds"].items()}, **summed}.items():
+        one = scores["the rule"]
+        others = [_share(scores[name]["balanced"]) for name in ("gradient ratio alone", "loss after the steps alone")]
+        answered = f"{_share(one['balanced_answered'])} on {one['answered']}, {one['wrong_answered']} wrong"
+        rows.append([kind, one["cells"], one["fails"], _share(one["balanced"]), _share(one["area"]), answered, *others])
+    head = (
+        "kind left out",
+        "cells",
+        "fail",
+        "balanced",
+        "AUC",
+        "where it answers",
+        "gradient ratio",
+        "loss after steps",
+    )
+    return _rows(head, rows)
+
+
+def forecast_reliability() -> str:
+    """What share of the cells failed, by the probability that they were given."""
+    found = _accuracy()
+    parts = []
+    for key, words in (
+        ("reliability", "Tables 1 and 2 and the like, each variant left out"),
+        ("reliability_kinds", "all other kinds, each left out"),
+    ):
+        rows = [
+            [f"{one['from']:.0%} to {one['to']:.0%}", one["cells"], f"{one['said']:.0%}", f"{one['failed']:.0%}"]
+            for one in found[key]
+        ]
+        parts.append(f"{words}:\n\n{_rows(('probability of failing', 'cells', 'mean', 'failed'), rows)}")
+    return "\n".join(parts)
+
+
+def forecast_answers() -> str:
+    """Which answers were given to which ends."""
+    found, said = _accuracy(), ("trains", "starts slowly", "fails", "cannot say")
+    parts = []
+    for key, words in (("answers", "each variant left out"), ("answers_kinds", "other kinds, each left out")):
+        rows = [[became, *(counts.get(one, 0) for one in said)] for became, counts in found[key].items()]
+        parts.append(f"{words}:\n\n{_rows(('became', *(f'said: {one}' for one in said)), rows)}")
+    return "\n".join(parts)
+
+
+def forecast_wrong() -> str:
+    """The cells of other kinds on which an answer was wrong."""
+    found = _accuracy()["wrong_kinds"]
+    rows = [
+        [
+            f"`{r['kind']}`",
+            r["variant"],
+            r["depth"],
+            f"{r['optimizer']} {r['rate']:g}",
+            f"{r['error']:.0f}",
+            f"{r['said']:.0%}",
+        ]
+        for r in found
+    ]
+    head = ("kind", "network", "depth", "optimizer and rate", "training error, %", "said to fail")
+    return _rows(head, rows) if rows else "None.\n"
+
+
+def forecast_cost() -> str:
+    """What a forecast takes, in training steps."""
+    rows = [
+        [one["network"], f"{1000 * one['step']:.0f} ms", f"{one['forecast']:.2f} s", f"{one['ratio']:.1f}"]
+        for one in _recorded("forecast-cost")["networks"]
+    ]
+    return _rows(("network", "a step", "the forecast", "steps"), rows)
+
+
 BLOCKS: dict[str, Callable[[], str]] = {
     "tables": tables,
     "choice": choice,
@@ -793,6 +936,15 @@ BLOCKS: dict[str, Callable[[], str]] = {
     "undecidable": undecidable,
     "beyond": beyond,
     "substitutes": substitutes,
+    "forecast": lambda: command("forecast", *_FORECAST),
+    "forecast_rule": forecast_rule,
+    "forecast_left_out": forecast_left_out,
+    "forecast_seeds": forecast_seeds,
+    "forecast_kinds": forecast_kinds,
+    "forecast_reliability": forecast_reliability,
+    "forecast_answers": forecast_answers,
+    "forecast_wrong": forecast_wrong,
+    "forecast_cost": forecast_cost,
     "sweep": sweep,
     "sweep_rows": lambda: sweep("--rows"),
 }
@@ -811,7 +963,11 @@ def _as_words(page: str) -> str:
     """The page with the numbers of an audit masked: their last digits are the machine's."""
 
     def masked(match: re.Match[str]) -> str:
-        return re.sub(r"[\d.]+(?:e[-+]?\d+)?| +", "#", match[0]) if match[2] in {"audit", "finding"} else match[0]
+        return (
+            re.sub(r"[\d.]+(?:e[-+]?\d+)?| +", "#", match[0])
+            if match[2] in {"audit", "finding", "forecast"}
+            else match[0]
+        )
 
     return _BLOCK.sub(masked, page)
 

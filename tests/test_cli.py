@@ -19,8 +19,8 @@ from cleanpath.report import listing
 from tests.helpers import ONE, TINY, here, nothing_written, outside, tiny
 
 VERBS = (
-    *("list", "show", "train", "reproduce", "report", "compare", "audit", "explain", "doctor"),
-    *("evaluate", "predict", "export"),
+    *("list", "show", "train", "reproduce", "report", "compare", "audit", "explain", "forecast"),
+    *("doctor", "evaluate", "predict", "export"),
 )
 COMMAND: Any = typer.main.get_command(cli.app)
 TRAIN = ("--set", "network.width=4", "--set", "training.iterations=3", "--threads", "1")
@@ -182,6 +182,11 @@ AS_JSON = {
     ),
     "list rules": (["list", "rules", "--json"], "cleanpath.list.rules", {"rules"}),
     "explain": (["explain", "CP104", "--json"], "cleanpath.rule", {"code", "name", "title", "sections"}),
+    "forecast": (
+        ["forecast", "preresnet8", *TRAIN, "--json"],
+        "cleanpath.forecast",
+        {"outcome", "probabilities", "reasons", "changes", "measured", "doubts", "experiment"},
+    ),
     "doctor": (["doctor", "--json"], "cleanpath.doctor", {"checks"}),
 }
 

@@ -33,6 +33,8 @@ FREE_OF_TORCH = (
     *("cleanpath.auditing.profile", "cleanpath.auditing.values", "cleanpath.auditing.text"),
     *("cleanpath.auditing.verdict", "cleanpath.auditing.finding", "cleanpath.auditing.judging"),
     *("cleanpath.auditing.rules.*", "cleanpath.options", "cleanpath.showing", "cleanpath.verbs"),
+    *("cleanpath.forecasting.values", "cleanpath.forecasting.rule", "cleanpath.forecasting.judging"),
+    "cleanpath.foreseeing",
     *("cleanpath.pages", "cleanpath.recorded", "cleanpath.live", "cleanpath.reporting", "cleanpath.examining"),
 )
 HEAVY = ("torch", "torchvision", "safetensors", "sklearn")
@@ -156,6 +158,7 @@ def test_nn_imports_torch_errors_and_experiment_only(name: str) -> None:
     [
         ("auditing", ("nn", "data", "training")),
         ("repair", ("nn", "data", "training", "paper", "report", "records")),
+        ("forecasting", ("nn", "data", "training", "paper", "grid", "report", "records", "assemble")),
         ("training", ("nn", "paper")),
         ("fast", ("nn", "data", "training", "auditing", "paper", "grid", "report", "records", "assemble")),
         ("report", ("grid", "training", "data", "assemble", "single")),

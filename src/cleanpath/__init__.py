@@ -16,6 +16,8 @@ if TYPE_CHECKING:
     from cleanpath.auditing.monitoring import monitor
     from cleanpath.auditing.profile import Profile
     from cleanpath.experiment import Data, Experiment, Foreign, Network, Shortcut, Training
+    from cleanpath.forecasting.foresee import forecast
+    from cleanpath.forecasting.values import Forecast
     from cleanpath.nn.kinds import unit
     from cleanpath.records import Run
     from cleanpath.repair.mending import fix
@@ -33,11 +35,13 @@ _HOMES = {
     "Shortcut": "experiment",
     "Training": "experiment",
     "Finding": "auditing.finding",
+    "Forecast": "forecasting.values",
     "assert_clean_path": "auditing.checking",
     "audit": "auditing.examine",
     "build": "assemble",
     "fit": "assemble",
     "fix": "repair.mending",
+    "forecast": "forecasting.foresee",
     "load": "trained",
     "monitor": "auditing.monitoring",
     "unit": "nn.kinds",
@@ -48,6 +52,7 @@ __all__ = [
     "Data",
     "Experiment",
     "Finding",
+    "Forecast",
     "Foreign",
     "Network",
     "Profile",
@@ -59,6 +64,7 @@ __all__ = [
     "build",
     "fit",
     "fix",
+    "forecast",
     "load",
     "monitor",
     "unit",

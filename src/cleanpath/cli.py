@@ -13,8 +13,8 @@ from typing import Annotated
 import typer
 from typer.exceptions import TyperException
 
-from cleanpath import __version__, examining, launched, options, reporting, showing, verbs
-from cleanpath.errors import CleanpathError, UserError
+from cleanpath import __version__, examining, foreseeing, launched, options, reporting, showing, verbs
+from cleanpath.errors import CleanpathError
 from cleanpath.launched import PATIENCE, check_alone, processes, speaks
 from cleanpath.options import (
     AsJson,
@@ -26,6 +26,7 @@ from cleanpath.options import (
     Fresh,
     KernelChoice,
     Kernels,
+    NoForecast,
     OwnUnits,
     PageFile,
     Root,
@@ -126,6 +127,7 @@ def train(
     ] = PATIENCE,
     kernels: KernelChoice = Kernels.auto,
     fresh: Fresh = False,
+    no_forecast: NoForecast = False,
     dry_run: DryRun = False,
     as_json: AsJson = False,
 ) -> None:
@@ -148,7 +150,9 @@ def train(
     devices.check(on, experiment.training.precision)
     if dry_run:
         check_alone("train --dry-run")
-        plan = single.plan_run(experiment, out, threads=threads, device=on, kernels=kernels.value)
+        plan = single.plan_run(
+            experiment, out, threads=threads, device=on, kernels=kernels.value, init=init, foretold=not no_forecast
+        )
         options.show(plan, as_json, lambda: terminal.print_run_plan(plan))
         return
     again = launched.with_torchrun(this_command(without="--fresh"))
@@ -170,6 +174,7 @@ def train(
             here=launched.processes_here(),
             device=on,
             kernels=kernels.value,
+            foretold=not no_forecast,
         )
         if not ranks.leads:
             return
@@ -196,6 +201,7 @@ def reproduce(
     page: PageFile = Path("reports/reproduction.html"),
     strict: Strict = False,
     fresh: Fresh = False,
+    no_forecast: NoForecast = False,
     dry_run: DryRun = False,
     as_json: AsJson = False,
 ) -> None:
@@ -221,7 +227,13 @@ def reproduce(
     if dry_run:
         with stoppable("nothing was started"):
             plan = planning.measured_plan(
-                job, workers=workers, fresh=fresh, device=device, cluster=cluster, kernels=kernels.value
+                job,
+                workers=workers,
+                fresh=fresh,
+                device=device,
+                cluster=cluster,
+                kernels=kernels.value,
+                foretold=not no_forecast,
             )
         options.show(plan, as_json, lambda: terminal.print_plan(plan))
         return
@@ -235,6 +247,7 @@ def reproduce(
             cluster=cluster,
             kernels=kernels.value,
             fresh=fresh,
+            foretold=not no_forecast,
             ready=lambda: recorded.record(job, command),
         )
     (found,) = written([Page(job=job, path=page, command=command)])
@@ -245,26 +258,11 @@ def reproduce(
 
 
 app.command()(reporting.report)
-
-
-@app.command()
-def compare(
-    runs: Annotated[list[Path], typer.Argument(metavar="RUN RUN...", help="Run folders.", autocompletion=options.runs)],
-    as_json: AsJson = False,
-) -> None:
-    """Put runs side by side: the settings and the surroundings in which they differ, and what they came to.
-
-    Examples: cleanpath compare runs/a runs/b; cleanpath compare runs/* --json
-    """
-    from cleanpath.report import compare, terminal
-
-    if len(runs) < 2:
-        raise UserError("compare needs at least two run folders; `cleanpath list runs` names them")
-    found = compare.compare(runs)
-    options.show(found, as_json, lambda: terminal.print_comparison(found))
+app.command()(verbs.compare)
 
 
 app.command()(examining.audit)
+app.command()(foreseeing.forecast)
 app.command()(verbs.evaluate)
 app.command()(verbs.predict)
 app.command()(verbs.export)

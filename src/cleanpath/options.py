@@ -126,6 +126,7 @@ KernelChoice = Annotated[
     typer.Option("--kernels", help="On a processor: torch's (plain) or cleanpath's, built here (fused)."),
 ]
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Print what would run, its time and memory; run nothing.")]
+NoForecast = Annotated[bool, typer.Option("--no-forecast", help="Do not say beforehand whether it will train.")]
 Fresh = Annotated[bool, typer.Option("--fresh", help="Start again, also what is finished.")]
 Whats = Annotated[
     list[str],

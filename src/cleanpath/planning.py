@@ -4,13 +4,16 @@ Never imports torch by itself.
 """
 
 from collections import Counter
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
 from cleanpath import estimate, machine_speed
 from cleanpath.errors import UserError
 from cleanpath.estimate import Tried
+from cleanpath.experiment import Experiment
 from cleanpath.grid import local, plan
+from cleanpath.grid.plan import Cell
 from cleanpath.machine import free_disk
 from cleanpath.paper.parts import Recipe
 from cleanpath.paper.tables import missing
@@ -23,7 +26,7 @@ _NOT_TIMED = "the start of torch and of a process for every run; what is measure
 """What a plan leaves out: no record says what it takes."""
 
 
-def measured_plan(
+def measured_plan(  # noqa: PLR0913 (keyword options)
     job: Reproduction,
     *,
     workers: int | None,
@@ -31,15 +34,17 @@ def measured_plan(
     device: str = "cpu",
     cluster: str | None = None,
     kernels: str = "auto",
+    foretold: bool = True,
 ) -> dict[str, Any]:
-    """The cells with their status, and time, memory and disk of the rest.
+    """The cells with their status, and time, memory and disk of the rest, and a forecast of each kind if `foretold`.
 
-    From a few steps measured on this machine; at scale paper from shapes, whose networks may not fit into it.
+    From a few steps measured on this machine; at scale paper from shapes, whose networks may not fit into it: of them
+    there is no forecast either.
     """
     if cluster is not None and workers is None:
         raise UserError("--dry-run asks no cluster: give --workers, the cores that it has; a step is measured here")
     cells, todo, devices = job.cells(), job.to_do(fresh=fresh), local.devices_of(device)
-    kinds = {plan.kind(cell): cell for cell in todo}
+    kinds, forecasts = {plan.kind(cell): cell for cell in todo}, dict[Experiment, Any]()
     places = local.check_cells(todo, devices, kernels) if todo and job.scale.name in MEASURED_ON_STEPS else ()
     workers = workers or len(places) or local.cores()
     say_what_seeds_can(job)
@@ -50,6 +55,8 @@ def measured_plan(
                 list(kinds.values()), workers=busy, devices=places, tell=counting.tell, kernels=kernels
             )
         costs = {kind: measured[cell.folder.name] for kind, cell in kinds.items()}
+        if foretold:
+            forecasts = forecasts_of(kinds, workers=busy, devices=places)
         how = "measured from a few steps just now, beside whatever else this machine does"
     else:
         if strange := [kind.data.name for kind in kinds if not estimate.known(kind)]:
@@ -68,7 +75,8 @@ def measured_plan(
         is_to_do = cell.folder in folders
         found = costs[plan.kind(cell)] if is_to_do else nothing
         status = "to do" if is_to_do else cell.status
-        rows.append({"cell": cell.label, "run": cell.folder.name, "status": status, **asdict(found)})
+        said = forecasts.get(plan.kind(cell)) if is_to_do else None
+        rows.append({"cell": cell.label, "run": cell.folder.name, "status": status, **asdict(found), "forecast": said})
     waiting = [costs[plan.kind(cell)] for cell in todo]
     disks = [one.disk for one in waiting]
     return {
@@ -87,6 +95,15 @@ def measured_plan(
         "left_out": _NOT_TIMED,
         "missing": [line for recipe in job.recipes for line in _not_here(job, recipe)],
     }
+
+
+def forecasts_of(
+    kinds: Mapping[Experiment, Cell], *, workers: int, devices: Sequence[str]
+) -> dict[Experiment, dict[str, Any] | None]:
+    """The forecast of each kind of cells as plain data; None where none could be made."""
+    with Counting("kinds of cells of which it is asked whether they will train") as counting:
+        found = local.forecast_cells(list(kinds.values()), workers=workers, devices=devices, tell=counting.tell)
+    return {kind: found.get(cell.folder.name) for kind, cell in kinds.items()}
 
 
 def _not_here(job: Reproduction, recipe: Recipe) -> list[str]:

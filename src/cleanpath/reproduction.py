@@ -3,6 +3,7 @@
 The driver never imports torch; the workers do.
 """
 
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -12,6 +13,7 @@ from typing import Any
 from cleanpath import estimate
 from cleanpath.errors import SettingError, UserError
 from cleanpath.experiment import Experiment, Network, Shortcut
+from cleanpath.forecasting.values import CANNOT_SAY, FAILS, OUTCOMES, is_long
 from cleanpath.grid import cluster as on_cluster
 from cleanpath.grid import local, plan
 from cleanpath.grid.plan import Cell
@@ -33,6 +35,9 @@ from cleanpath.watch import Counting, Watch, say
 
 MEASURED_ON_STEPS = ("quick", "laptop")
 """Scales of which a few steps can be tried here; the paper's networks may not fit into this machine."""
+
+_NAMED = 5
+"""How many cells that are said to fail are named."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -259,12 +264,14 @@ def run(  # noqa: PLR0913 (keyword options)
     device: str = "cpu",
     cluster: str | None = None,
     kernels: str = "auto",
+    foretold: bool = True,
     ready: Callable[[], None] = lambda: None,
 ) -> None:
     """Run the cells that have not ended (with `fresh`, all of them), and measure what the tables print of them.
 
     On a device of this machine, which all share, or on the Ray `cluster` whose head is at that address; runs are
-    measured on the processor. `ready` is called when all is checked, before anything is written.
+    measured on the processor. Where the runs are long and on this machine, a line says first what is `foretold` of
+    them. `ready` is called when all is checked, before anything is written.
     """
     if cluster is not None:
         if device != "cpu":
@@ -282,12 +289,30 @@ def run(  # noqa: PLR0913 (keyword options)
             say(f"an estimate: {gpu_hours(todo)}")
         if fresh:
             forget(cell.run for cell in todo)
+        if foretold and cluster is None:
+            _foretell(todo, at_a_time, places)
         with Watch(todo, done=len(cells) - len(todo)) as watch:
             if cluster is None:
                 local.run_cells(todo, workers=at_a_time, tell=watch.tell, devices=places, kernels=kernels)
             else:
                 on_cluster.run_cells(todo, address=cluster, workers=workers, tell=watch.tell, kernels=kernels)
     _measure(job, local.cores() if cluster is not None else at_a_time, again=fresh)
+
+
+def _foretell(todo: Sequence[Cell], workers: int, devices: Sequence[str]) -> None:
+    """One line: how many of the kinds of cells that have long runs are said to train, and which are not."""
+    runs = Counter(plan.kind(cell) for cell in todo)
+    kinds = {plan.kind(cell): cell for cell in reversed(todo)}
+    long = [cell for kind, cell in kinds.items() if is_long(kind.training.iterations or 0, runs[kind])]
+    if not long:
+        return
+    found = local.forecast_cells(long, workers=workers, devices=devices)
+    said = {cell.experiment.source: one for cell in long if (one := found[cell.folder.name]) is not None}
+    counted = Counter(one["outcome"] for one in said.values())
+    bad = [name for name, one in said.items() if one["outcome"] == FAILS]
+    names = f": {', '.join(bad[:_NAMED])}{', …' if len(bad) > _NAMED else ''}" if bad else ""
+    counts = ", ".join(f"{name} {counted[name]}" for name in (*OUTCOMES, CANNOT_SAY) if counted[name])
+    say(f"forecast of {len(said)} kinds of cells: {counts}{names} (docs/forecast.md; --no-forecast leaves it out)")
 
 
 def say_what_seeds_can(job: Reproduction) -> None:

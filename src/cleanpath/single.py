@@ -8,11 +8,12 @@ from typing import Any
 
 import torch
 
-from cleanpath import assemble, costs, devices, networks, settings
+from cleanpath import assemble, costs, devices, forecasted, networks, settings
 from cleanpath.errors import Request, UserError
 from cleanpath.experiment import Experiment, Network
 from cleanpath.grid.driver import News
 from cleanpath.grid.plan import DONE, Cell
+from cleanpath.keeping import checkpoints
 from cleanpath.logs import callbacks
 from cleanpath.naming import default_name
 from cleanpath.nn import catalog, own
@@ -48,16 +49,26 @@ def _sets_kind(changes: Sequence[str]) -> bool:
     return any(change.partition("=")[0].strip() == "network.shortcut.kind" for change in changes)
 
 
-def plan_run(
-    experiment: Experiment, out: Path | None, *, threads: int, device: torch.device, kernels: str = fused.AUTO
+def plan_run(  # noqa: PLR0913 (keyword options)
+    experiment: Experiment,
+    out: Path | None,
+    *,
+    threads: int,
+    device: torch.device,
+    kernels: str = fused.AUTO,
+    init: Path | None = None,
+    foretold: bool = True,
 ) -> dict[str, Any]:
-    """What the run would be, with its time and memory from a few steps measured now."""
+    """What the run would be, with its time and memory from a few steps measured now, and its forecast if `foretold`."""
     gpu = device.type == "cuda"
     folder = _folder(experiment, out, threads, gpu=gpu)
     check_folder(folder, experiment)
     found = costs.cost(experiment, device=device)
     tried = costs.fits(found)
     measured = costs.measure(experiment, threads=threads, device=device, kernels=kernels) if tried else None
+    told = None
+    if tried and foretold:
+        told = forecasted.if_possible(experiment, threads=threads, device=device, init=init)
     return {
         "schema": "cleanpath.run_plan",
         "version": 1,
@@ -72,6 +83,7 @@ def plan_run(
         "free_memory": found.free,
         "disk": found.disk,
         "largest_batch": found.largest_batch,
+        "forecast": told.to_data() if told else None,
     }
 
 
@@ -90,16 +102,21 @@ def train(  # noqa: PLR0913 (keyword options)
     here: int = 1,
     device: torch.device = devices.CPU,
     kernels: str = fused.AUTO,
+    foretold: bool = True,
 ) -> Run:
     """Train and record, from where an earlier try stopped; a run that ended is not trained again unless `fresh`.
 
-    Of several `ranks`, so many of which are `here`, the first one alone looks at the folder, writes and speaks.
+    A long run that begins here alone is `foretold`: a line says beforehand whether it will train. Of several `ranks`,
+    so many of which are `here`, the first one alone looks at the folder, writes and speaks.
     """
     folder = _folder(experiment, out, threads, ranks=ranks.count > 1, gpu=device.type == "cuda")
     cell = Cell(experiment=experiment, folder=folder, label=folder.name)
     if ranks.shared(ranks.led(lambda: _is_done(cell, fresh=fresh))):
         return cell.run
     ranks.led(lambda: _tell_cost(cell, ranks, here, device))
+    if foretold and ranks.count == 1 and forecasted.is_worth(experiment) and not checkpoints(cell.run):
+        found = forecasted.if_possible(experiment, threads=threads, device=device, init=init)
+        say(f"{cell.label}: forecast: {found.line if found else 'none could be made'}")
     told = ranks.led(lambda: callbacks(log, folder)) or []
     with ExitStack() as stack:
         watch = stack.enter_context(Watch([cell], done=0)) if ranks.leads else None

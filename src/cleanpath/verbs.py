@@ -1,4 +1,4 @@
-"""The verbs of a finished run: evaluate, predict, export. No arithmetic; never imports torch by itself."""
+"""The verbs of finished runs: evaluate, predict, export, compare. No arithmetic; never imports torch by itself."""
 
 from enum import StrEnum
 from pathlib import Path
@@ -107,3 +107,19 @@ def export(
         typer.echo(f"opened again: largest difference of the logits on {images} held-out images {largest:.2g}")
 
     options.show(found, as_json, words)
+
+
+def compare(
+    runs: Annotated[list[Path], typer.Argument(metavar="RUN RUN...", help="Run folders.", autocompletion=options.runs)],
+    as_json: AsJson = False,
+) -> None:
+    """Put runs side by side: the settings and the surroundings in which they differ, and what they came to.
+
+    Examples: cleanpath compare runs/a runs/b; cleanpath compare runs/* --json
+    """
+    from cleanpath.report import compare, terminal
+
+    if len(runs) < 2:
+        raise UserError("compare needs at least two run folders; `cleanpath list runs` names them")
+    found = compare.compare(runs)
+    options.show(found, as_json, lambda: terminal.print_comparison(found))

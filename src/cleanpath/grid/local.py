@@ -98,6 +98,22 @@ def measure_cells(
     }
 
 
+def forecast_cells(
+    kinds: Sequence[Cell],
+    *,
+    workers: int,
+    devices: Sequence[str] = ("cpu",),
+    tell: Callable[[int, int], None] = lambda *_: None,
+) -> dict[str, dict[str, Any] | None]:
+    """The forecast of each cell as plain data, by its folder's name; None where none could be made."""
+    found = dict[str, dict[str, Any] | None]()
+    for cell, message in each(partial(_foretell, devices=tuple(devices)), list(kinds), workers):
+        if not isinstance(message, Ended | Died):
+            found[cell.folder.name] = message[0]
+            tell(len(found), len(kinds))
+    return found
+
+
 def disk_of(cells: Sequence[Cell]) -> list[int]:
     """What a finished run of each cell keeps on disk, from its shapes; in a process that has torch."""
     found: list[int] = _one(_shaped, tuple(cell.experiment for cell in cells), "counts weights")
@@ -257,6 +273,15 @@ def _measure(cell: Cell, news: Connection, *, devices: Sequence[str], kernels: s
     from cleanpath.devices import chosen
 
     news.send(costs.measure(cell.experiment, threads=1, device=chosen(_mine(devices)), kernels=kernels))
+    return Ended(spent=_runs_code_of_others(cell))
+
+
+def _foretell(cell: Cell, news: Connection, *, devices: Sequence[str]) -> Ended:
+    from cleanpath import forecasted
+    from cleanpath.devices import chosen
+
+    found = forecasted.if_possible(cell.experiment, threads=1, device=chosen(_mine(devices)))
+    news.send((None if found is None else found.to_data(),))
     return Ended(spent=_runs_code_of_others(cell))
 
 

@@ -122,11 +122,13 @@ def show_tables(found: Sequence[tuple[Sequence[Table], Sequence[Verdict]]], form
 def print_plan(plan: dict[str, Any]) -> None:
     """The cells of a grid, and what is left to do."""
     console = _console()
-    grid = _grid("cell", "status", "time", "memory", "disk", right=(2, 3, 4))
+    foretold = ("forecast",) if any(row["forecast"] for row in plan["cells"]) else ()
+    grid = _grid("cell", "status", "time", "memory", "disk", *foretold, right=(2, 3, 4))
     for row in plan["cells"]:
         cost = (_long(row["seconds"]), _gigabytes(row["memory"]) if row["memory"] else "–", _megabytes(row["disk"]))
         cost = cost if row["status"] == "to do" else ("–", "–", "–")
-        grid.add_row(escape(row["cell"]), row["status"], *cost)
+        said = (_foretold(row["forecast"]),) if foretold else ()
+        grid.add_row(escape(row["cell"]), row["status"], *cost, *said)
     console.print(grid)
     hours = f"{plan['worker_seconds'] / 3600:,.1f} {'core' if plan['devices'] == ['cpu'] else 'GPU worker'}-hours"
     memory = f", {_gigabytes(plan['memory'])} of memory" if plan["memory"] else ""
@@ -141,6 +143,14 @@ def print_plan(plan: dict[str, Any]) -> None:
         console.print(f"not in these times: {plan['left_out']}")
     for line in plan["missing"]:
         console.print(escape(line), soft_wrap=True)
+
+
+def _foretold(found: dict[str, Any] | None) -> str:
+    """An outcome with its probability; a dash for a cell that is not to be run."""
+    if found is None:
+        return "–"
+    chance = found["probabilities"].get(found["outcome"])
+    return f"{found['outcome']}{'' if chance is None else f' {chance:.0%}'}"
 
 
 def _long(seconds: float) -> str:
@@ -169,6 +179,8 @@ def print_run_plan(plan: dict[str, Any]) -> None:
     else:
         found = f"about {clock(plan['seconds'])}, {memory} (a few steps, just now), {disk}"
     console.print(f"run {escape(plan['folder'])}: {found}; nothing was written", soft_wrap=True)
+    if plan["forecast"] is not None:
+        console.print(escape(plan["forecast"]["words"]), soft_wrap=True)
     if plan["largest_batch"] is not None:
         batches = ", ".join(f"{batch:,} with training.memory={way}" for way, batch in plan["largest_batch"].items())
         console.print(f"largest batch that fits into {_gigabytes(plan['free_memory'])}: {batches}", soft_wrap=True)

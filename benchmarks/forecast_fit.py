@@ -1,0 +1,470 @@
+"""Fit the forecast's rule to the recorded cells, and say how good it is on cells that it was not fitted to.
+
+    python -m benchmarks.forecast_fit            write coefficients.json and results/forecast-accuracy.json
+    python -m benchmarks.forecast_fit --check    say whether both are what the cells give
+
+The cells are those of the campaign (results/forecast-cells.jsonl), and the runs of scale quick (results/quick.json)
+with what a forecast measures of them (results/forecast-recorded.jsonl). For depths, rates, variants and kinds one of
+them at a time is left out, the rule fitted to the rest, and asked about the one. Of the recorded runs it is not known
+whether they started slowly, only whether they failed.
+"""
+
+import copy
+import json
+import math
+import sys
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from scipy.optimize import minimize
+
+from benchmarks.forecast_kinds import ROWS
+from benchmarks.forecast_recorded import ends, variant_of
+from cleanpath.auditing.profile import NON_FINITE
+from cleanpath.forecasting.judging import judged
+from cleanpath.forecasting.rule import TERMS, Rule, terms_of
+from cleanpath.forecasting.values import FAILS, OUTCOMES, STARTS_SLOWLY, STEPS, TRAINS, Measured, Steps
+from cleanpath.nn import catalog
+
+ROOT = Path(__file__).resolve().parent.parent
+CELLS, RECORDED = (ROOT / "results" / f"forecast-{name}.jsonl" for name in ("cells", "recorded"))
+ACCURACY = ROOT / "results" / "forecast-accuracy.json"
+COEFFICIENTS = ROOT / "src" / "cleanpath" / "forecasting" / "coefficients.json"
+LIMIT = 20.0
+"""Training error in percent over the last 20 batches: above it a run has failed, as the paper has it of test errors."""
+DOUBTFUL = (10.0, 45.0)
+"""Training errors in percent between which another seed may well end on the other side of the limit."""
+UNSURE = (0.3, 0.7)
+"""Between these probabilities of failing the answer is `cannot say`."""
+RIDGE = 1.0
+"""Penalty on the squares of the weights, of terms in units of their standard deviation: none is infinite then where
+classes separate."""
+Floats = npt.NDArray[np.float64]
+RATIO, LOSS = "gradient ratio", "loss after the steps"
+RULES = {"the rule": tuple(TERMS), **{f"{name} alone": (name,) for name in (RATIO, LOSS, *TERMS)}}
+BINS = (0.0, 0.1, 0.3, 0.5, 0.7, 0.9, 1.0)
+
+
+@dataclass(frozen=True)
+class Case:
+    """A network that was measured, and what became of it."""
+
+    kind: str
+    """`tables`, `quick`, or in what it differs from them."""
+    variant: str
+    """Placement and shortcut, or the network's name."""
+    depth: int
+    rate: float
+    seed: int
+    measured: Measured
+    fails: bool
+    slow: bool | None
+    """Whether it started slowly; None where that is not known."""
+    error: float
+    """Training error at the end, in percent."""
+    decided: bool
+    """Whether all its seeds agree; where there is one seed only, whether it ended outside of `DOUBTFUL`."""
+
+    @property
+    def outcome(self) -> str:
+        """In words; what is known to have trained, however it started, is said to train."""
+        return FAILS if self.fails else STARTS_SLOWLY if self.slow else TRAINS
+
+
+def cases() -> list[Case]:
+    """All that is recorded."""
+    agreeing = {name: len(set(many)) == 1 for name, many in _of_seeds().items()}
+    recorded = [_of_quick(row, decided=agreeing[_cell(row)]) for row in _lines(RECORDED)]
+    return [*map(_of_campaign, _lines(CELLS)), *recorded]
+
+
+def _cell(end: Mapping[str, Any]) -> str:
+    return f"{end['table']} {end['row']} {end['column']}"
+
+
+def _of_seeds() -> dict[str, list[bool]]:
+    """Which seeds of each recorded cell failed."""
+    groups: dict[str, list[bool]] = {}
+    for end in ends().values():
+        groups.setdefault(_cell(end), []).append(end["error"] is None or end["error"] > LIMIT)
+    return groups
+
+
+def _lines(path: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()] if path.exists() else []
+
+
+def _of_campaign(row: Mapping[str, Any]) -> Case:
+    """Above the limit at the end a cell has failed; above it in the middle, and not at the end, it started slowly."""
+    choice = ROWS.get(row["row"])
+    variant = row["row"] if choice is None else variant_of(catalog.network("resnet20", **choice))
+    fails = _number(row["error"]) > LIMIT
+    return Case(
+        kind=row["kind"],
+        variant=variant if row["normalisation"] == "batch" else f"{variant} {row['normalisation']}",
+        depth=row["depth"],
+        rate=row["rate"],
+        seed=row["seed"],
+        measured=measured(row),
+        fails=fails,
+        slow=not fails and _number(row["error_half"]) > LIMIT,
+        error=_number(row["error"]),
+        decided=not DOUBTFUL[0] < _number(row["error"]) < DOUBTFUL[1],
+    )
+
+
+def _of_quick(row: Mapping[str, Any], *, decided: bool) -> Case:
+    found: dict[str, Any] = {name: _plain_number(value) for name, value in row["measured"].items()}
+    steps: dict[str, Any] = {name: _plain_number(value) for name, value in found.pop("steps").items()}
+    error = 100.0 if row["error"] is None else row["error"]
+    return Case(
+        kind="quick",
+        variant=row["variant"],
+        depth=row["depth"],
+        rate=row["rate"],
+        seed=row["seed"],
+        measured=Measured(**{**found, "steps": Steps(**steps), "findings": ()}),
+        fails=error > LIMIT,
+        slow=None,
+        error=error,
+        decided=decided,
+    )
+
+
+def measured(row: Mapping[str, Any]) -> Measured:
+    """The line of a cell of the campaign as what the rule is given."""
+    found = row["measured"]
+    ratio = found["audit"].get("gradient_ratio")
+    return Measured(
+        rate=row["rate"],
+        optimizer=row["optimizer"],
+        classes=row["classes"],
+        units=found["audit"]["units"],
+        gradient_norm=_number(found["gradient_norm"]),
+        gradient_ratio=None if ratio is None else 10 ** _number(ratio),
+        memory=_number(found["feature_of_input"]) * max(1 - _number(found["stochastic"]) ** 2 / 2, 0.0),
+        alike=_number(found["feature_cosine"]),
+        steps=Steps(
+            losses=tuple(map(_number, row["losses"][:STEPS])),
+            gradient_norms=tuple(map(_number, row["gradient_norms"][:STEPS])),
+            moved=_number(row["moved"]),
+        ),
+    )
+
+
+def _plain_number(value: Any) -> Any:
+    """As it was before it was written: a tuple, or a number that is not finite."""
+    if isinstance(value, list):
+        return tuple(map(_plain_number, value))
+    return NON_FINITE.get(value, value) if isinstance(value, str) else value
+
+
+def _number(value: float | str) -> float:
+    return float(value)
+
+
+class Table:
+    """Cases with their terms; those are left out on which the rule is not asked, as nothing is finite."""
+
+    def __init__(self, found: Iterable[Case]) -> None:
+        self.cases = [one for one in found if _can_be_asked(one.measured)]
+        self.terms = [{**_whole(terms_of(one.measured)), **_others(one.measured)} for one in self.cases]
+        self.fails = np.array([one.fails for one in self.cases], dtype=bool)
+
+    def where(self, chosen: Callable[[Case], bool]) -> "Table":
+        """Those of which it is true."""
+        found, kept = copy.copy(self), [at for at, one in enumerate(self.cases) if chosen(one)]
+        found.cases, found.terms = [self.cases[at] for at in kept], [self.terms[at] for at in kept]
+        found.fails = self.fails[kept]
+        return found
+
+
+def _can_be_asked(found: Measured) -> bool:
+    numbers = (*found.steps.losses, *found.steps.gradient_norms)
+    return None not in terms_of(found).values() and all(map(math.isfinite, numbers))
+
+
+def _others(found: Measured) -> dict[str, float]:
+    """What the rule is compared with.
+
+    log₁₀ of the gradient at the first unit / at the last; the loss after the steps, as a share of log(classes).
+    """
+    ratio = found.gradient_ratio
+    loss = sum(found.steps.losses[-3:]) / 3 / math.log(found.classes or 2)
+    return {RATIO: math.log10(ratio) if ratio else 0.0, LOSS: min(loss, 3.0)}
+
+
+def _whole(terms: Mapping[str, float | None]) -> dict[str, float]:
+    return {name: value for name, value in terms.items() if value is not None}
+
+
+def fitted(table: Table, names: Sequence[str] = tuple(TERMS)) -> Rule:
+    """The ordered logistic regression, its numbers rounded to what is worth printing."""
+    x = np.array([[terms[name] for name in names] for terms in table.terms])
+    slow = np.array([one.slow for one in table.cases], dtype=object)
+    mean, scale = x.mean(0), x.std(0) + 1e-9
+    z = (x - mean) / scale
+
+    known, slowly = np.array([one is not None for one in slow]), np.array([bool(one) for one in slow])
+
+    def loss(parameters: Floats) -> tuple[float, Floats]:
+        """With its gradient."""
+        weights, first, gap = parameters[:-2], parameters[-2], math.exp(min(parameters[-1], 5.0))
+        score = z @ weights
+        fails, trains = (np.clip(_sigmoid(one), 1e-12, 1 - 1e-12) for one in (score - first - gap, first - score))
+        between = np.clip(1 - fails - trains, 1e-9, 1)
+        of_fails, of_trains = fails * (1 - fails), trains * (1 - trains)
+        cases = [table.fails, ~known, slowly]
+        chances = np.select(cases, [fails, 1 - fails, between], trains)
+        by_score = np.select(cases, [fails - 1, fails, (of_fails - of_trains) / between], 1 - trains)
+        by_gap = np.select(cases, [1 - fails, -fails, -of_fails / between], 0.0) * gap
+        slope = np.r_[z.T @ by_score + RIDGE * weights, -by_score.sum(), by_gap.sum()]
+        return float(-np.log(chances).sum() + RIDGE * weights @ weights / 2), slope
+
+    start = np.zeros(len(names) + 2)
+    found = minimize(loss, start, jac=True, method="L-BFGS-B", options={"ftol": 1e-12, "maxiter": 2000}).x
+    weights, first, gap = found[:-2] / scale, found[-2], math.exp(min(found[-1], 5.0))
+    shift = float(mean @ weights)
+    trained = [t for t, one in zip(table.terms, table.cases, strict=True) if one.outcome == TRAINS]
+    return Rule(
+        weights={name: _rounded(weight) for name, weight in zip(names, weights, strict=True)},
+        slow_from=_rounded(first + shift),
+        fails_from=_rounded(first + gap + shift),
+        usual={name: _rounded(float(np.median([t[name] for t in trained]))) for name in names},
+        lowest={name: _rounded(min(t[name] for t in table.terms)) for name in names},
+        highest={name: _rounded(max(t[name] for t in table.terms)) for name in names},
+        unsure=UNSURE,
+        cells=len(table.cases),
+    )
+
+
+def _sigmoid(value: Floats) -> Floats:
+    return np.asarray(1 / (1 + np.exp(-np.clip(value, -40, 40))))
+
+
+def _rounded(value: float) -> float:
+    return round(float(value), 2)
+
+
+def asked(rule: Rule, table: Table) -> Floats:
+    """The probability of failing of every cell."""
+    return np.array([rule.probabilities(rule.score(terms))[FAILS] for terms in table.terms])
+
+
+@dataclass(frozen=True)
+class Told:
+    """What a rule that had not seen a case said of it."""
+
+    chances: Floats
+    """Of failing."""
+    shares: Floats
+    """Of the cases that failed among those that the rule was fitted to: where the two classes have equal say."""
+
+    def of(self, chosen: npt.NDArray[np.bool_]) -> "Told":
+        """Of some cases."""
+        return Told(self.chances[chosen], self.shares[chosen])
+
+
+def balanced(fails: npt.NDArray[np.bool_], said: npt.NDArray[np.bool_]) -> float:
+    """The mean of the shares found of those that fail and of those that do not; nan where there are none of one."""
+    if fails.all() or not fails.any():
+        return math.nan
+    return float((said[fails].mean() + (~said[~fails]).mean()) / 2)
+
+
+def area(fails: npt.NDArray[np.bool_], chances: Floats) -> float:
+    """The probability that a cell which fails has the higher chance of two (AUC)."""
+    bad, good = chances[fails], chances[~fails]
+    if not len(bad) or not len(good):
+        return math.nan
+    pairs = (bad[:, None] > good[None]).mean() + 0.5 * (bad[:, None] == good[None]).mean()
+    return float(pairs)
+
+
+def scored(fails: npt.NDArray[np.bool_], told: Told) -> dict[str, Any]:
+    """How good it is: over all cells, cut where both classes have equal say, and over those that have an answer."""
+    chances, said = told.chances, told.chances > 0.5
+    sure = (chances <= UNSURE[0]) | (chances >= UNSURE[1])
+    return {
+        "cells": len(fails),
+        "fails": int(fails.sum()),
+        "balanced": _short(balanced(fails, chances > told.shares)),
+        "area": _short(area(fails, chances)),
+        "answered": int(sure.sum()),
+        "balanced_answered": _short(balanced(fails[sure], said[sure])),
+        "wrong_answered": int((fails[sure] != said[sure]).sum()),
+    }
+
+
+def _short(value: float) -> float | None:
+    return round(value, 3) if math.isfinite(value) else None
+
+
+def left_out(table: Table, by: str, names: Sequence[str] = tuple(TERMS)) -> Told:
+    """What is said when each value of a field is asked of a rule that has not seen it."""
+    values, chances = [getattr(one, by) for one in table.cases], np.full(len(table.cases), np.nan)
+    shares = chances.copy()
+    for value in dict.fromkeys(values):
+        here = np.array([other == value for other in values])
+        rest = table.where(lambda one, value=value: getattr(one, by) != value)  # type: ignore[misc]
+        chances[here], shares[here] = asked(fitted(rest, names), table)[here], rest.fails.mean()
+    return Told(chances, shares)
+
+
+def seeds() -> dict[str, Any]:
+    """How well a run's end foretells that of another seed: no forecast that does not know the seed can beat it."""
+    groups = _of_seeds()
+    for one in map(_of_campaign, _lines(CELLS)):
+        groups.setdefault(f"{one.kind} {one.variant} {one.depth} {one.rate}", []).append(one.fails)
+    pairs = [(a, b) for many in groups.values() for i, a in enumerate(many) for j, b in enumerate(many) if i != j]
+    one, other = np.array(pairs, dtype=bool).T
+    several = [many for many in groups.values() if len(many) > 1]
+    return {
+        "cells": len(several),
+        "runs": sum(map(len, several)),
+        "agree": sum(len(set(many)) == 1 for many in several),
+        "balanced": _short(balanced(other, one)),
+    }
+
+
+def reliability(fails: npt.NDArray[np.bool_], chances: Floats) -> list[dict[str, Any]]:
+    """Of the cells in each bin of probability: how many, the mean probability, and the share that failed."""
+    found = []
+    for low, high in pairwise(BINS):
+        here = (chances >= low) & ((chances < high) | (high == 1.0))
+        if here.any():
+            mean, share = _short(float(chances[here].mean())), _short(float(fails[here].mean()))
+            found.append({"from": low, "to": high, "cells": int(here.sum()), "said": mean, "failed": share})
+    return found
+
+
+def answers(table: Table, rule_of: Callable[[Case], Rule]) -> dict[str, dict[str, int]]:
+    """How often each answer was given to each outcome that is known."""
+    counted: dict[str, dict[str, int]] = {name: {} for name in OUTCOMES}
+    for one in table.cases:
+        if one.fails or one.slow is not None:
+            said = judged(one.measured, rule_of(one)).outcome
+            counted[one.outcome][said] = counted[one.outcome].get(said, 0) + 1
+    return counted
+
+
+GROUPS = ("depth", "rate", "variant", "kind")
+"""By what is left out."""
+OURS = ("tables", "quick")
+"""Kinds that are networks of Tables 1 and 2 and the like, on the digits."""
+
+
+def accuracy(found: Sequence[Case]) -> tuple[Rule, dict[str, Any]]:
+    """The rule that is shipped, and all that docs/forecast.md prints."""
+    every = Table(found)
+    rule = fitted(every)
+    told = {(by, name): left_out(every, by, names) for by in GROUPS for name, names in RULES.items()}
+    ours = np.array([one.kind in OURS for one in every.cases])
+    decided = np.array([one.decided for one in every.cases])
+
+    def scores(by: str, chosen: npt.NDArray[np.bool_]) -> dict[str, Any]:
+        return {name: scored(every.fails[chosen], told[by, name].of(chosen)) for name in RULES}
+
+    within = {by: scores(by, ours) for by in GROUPS if by != "kind"}
+    within_decided = {by: scores(by, ours & decided) for by in GROUPS if by != "kind"}
+    kinds = [one.kind for one in every.cases]
+    of_kind = {kind: scores("kind", np.array([other == kind for other in kinds])) for kind in dict.fromkeys(kinds)}
+    by_variant = {v: fitted(every.where(lambda one, v=v: one.variant != v)) for v in {o.variant for o in every.cases}}  # type: ignore[misc]
+    by_kind = {k: fitted(every.where(lambda one, k=k: one.kind != k)) for k in dict.fromkeys(kinds)}  # type: ignore[misc]
+    chances, of_kinds = (told[by, "the rule"].chances for by in ("variant", "kind"))
+    return rule, {
+        "cells": len(found),
+        "not_asked": len(found) - len(every.cases),
+        "outcomes": {name: sum(one.outcome == name for one in every.cases) for name in OUTCOMES},
+        "seeds": seeds(),
+        "left_out": within,
+        "kinds": of_kind,
+        "other_kinds": scores("kind", ~ours),
+        "left_out_decided": within_decided,
+        "other_kinds_decided": scores("kind", ~ours & decided),
+        "reliability": reliability(every.fails[ours], chances[ours]),
+        "reliability_kinds": reliability(every.fails[~ours], of_kinds[~ours]),
+        "answers": answers(every.where(lambda one: one.kind in OURS), lambda one: by_variant[one.variant]),
+        "answers_kinds": answers(every.where(lambda one: one.kind not in OURS), lambda one: by_kind[one.kind]),
+        "suggestions": suggestions(every.where(lambda one: one.kind in OURS), lambda one: by_variant[one.variant]),
+        "variants": _each(every, chances, ours),
+        "wrong_kinds": _wrong(every, of_kinds, ~ours),
+    }
+
+
+def suggestions(table: Table, rule_of: Callable[[Case], Rule]) -> dict[str, dict[str, int]]:
+    """Of cells that failed and were said to: what the rule named to change it, and what is recorded of such a change.
+
+    Of a rate, the same network at the highest recorded rate below; of units, the deepest recorded one with no more.
+    """
+    found = {what: dict.fromkeys(("named", "recorded", "did not fail"), 0) for what in ("rate", "depth")}
+    for one in table.cases:
+        answer = judged(one.measured, rule_of(one))
+        for change in answer.changes if one.fails and answer.outcome == FAILS else ():
+            if change.what in found and change.to is not None:
+                counts, lower = found[change.what], _changed(table, one, change.what, change.to)
+                counts["named"] += 1
+                counts["recorded"] += lower is not None
+                counts["did not fail"] += lower is not None and not lower.fails
+    return found
+
+
+def _changed(table: Table, one: Case, what: str, to: float) -> Case | None:
+    same = [
+        other for other in table.cases if (other.variant, other.kind, other.seed) == (one.variant, one.kind, one.seed)
+    ]
+    if what == "rate":
+        lower = [other for other in same if other.depth == one.depth and other.rate <= to * 1.05]
+        return max(lower, key=lambda other: other.rate, default=None)
+    lower = [other for other in same if other.rate == one.rate and other.measured.units <= to]
+    return max(lower, key=lambda other: other.measured.units, default=None)
+
+
+def _each(table: Table, chances: Floats, chosen: npt.NDArray[np.bool_]) -> dict[str, dict[str, int]]:
+    """For each variant: cells, how many failed, on how many there was an answer, how many answers were wrong."""
+    counted: dict[str, dict[str, int]] = {}
+    for one, chance, counts in zip(table.cases, chances, chosen, strict=True):
+        if counts:
+            line = counted.setdefault(one.variant, dict.fromkeys(("cells", "fails", "answered", "wrong"), 0))
+            answered = not UNSURE[0] < chance < UNSURE[1]
+            line["cells"] += 1
+            line["fails"] += one.fails
+            line["answered"] += int(answered)
+            line["wrong"] += int(answered and one.fails != (chance > 0.5))
+    return counted
+
+
+def _wrong(table: Table, chances: Floats, chosen: npt.NDArray[np.bool_]) -> list[dict[str, Any]]:
+    """The answers that were wrong."""
+    return [
+        {
+            **{name: getattr(one, name) for name in ("kind", "variant", "depth", "rate", "seed", "error")},
+            "optimizer": one.measured.optimizer,
+            "said": _short(chance),
+        }
+        for one, chance, counts in zip(table.cases, chances, chosen, strict=True)
+        if counts and not UNSURE[0] < chance < UNSURE[1] and one.fails != (chance > 0.5)
+    ]
+
+
+def main() -> None:
+    """Write both files, or check them."""
+    rule, found = accuracy(cases())
+    texts = {
+        COEFFICIENTS: json.dumps(asdict(rule), indent=1, ensure_ascii=False) + "\n",
+        ACCURACY: json.dumps(found, indent=1, ensure_ascii=False) + "\n",
+    }
+    if "--check" in sys.argv[1:]:
+        stale = [path.name for path, text in texts.items() if path.read_text(encoding="utf-8") != text]
+        sys.exit(f"not what the cells give: {', '.join(stale)}" if stale else 0)
+    for path, text in texts.items():
+        path.write_text(text, encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()

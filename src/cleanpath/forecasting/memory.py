@@ -1,0 +1,96 @@
+"""What the features of a network keep of its inputs: two passes, no gradients.
+
+The features are what goes into the last linear or convolutional layer. With their inner products K and those of the
+inputs K₀, both centred over the images of a batch, their alignment is ⟨K, K₀⟩ / (‖K‖ ‖K₀‖): 1 where images lie to each
+other as they did at the input, near 0 where the layers have scattered them at random. Where two passes differ, as with
+dropout, only a share ρ = 1 − d²/2 of what tells images apart is the images' own; d is the rms of the difference of the
+outputs / the rms of what the images of the batch differ by in them. The memory is alignment · ρ.
+"""
+
+import math
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from cleanpath.auditing.passes import tensors_of
+from cleanpath.auditing.patient import drawing_from
+from cleanpath.auditing.record import tensors_in
+from cleanpath.forecasting.probing import called
+
+_SMALL = 1e-30
+_FEWEST = 8
+"""Images, so that how they lie to each other says something."""
+_MOST_PLACES = 512
+"""Of a text, at its beginning."""
+
+
+def memory_of(model: nn.Module, inputs: Any, *, seed: int) -> tuple[float | None, float | None]:
+    """The memory, and the mean cosine between the features of two images.
+
+    None where there are no images beside each other, in the inputs or in the features.
+    """
+    found, outputs, given = list[Tensor](), list[Tensor](), _first(inputs)
+    with torch.no_grad(), _watched(model, found):
+        for draw in range(2):
+            with drawing_from(seed + draw):
+                outputs.append(next(tensors_of(called(model, inputs))).detach())
+    if given is None or len(found) != 2 or len(found[0]) != len(given) or len(given) < _FEWEST:
+        return None, None
+    features = _rows(found[0].detach())
+    value = alignment(_rows(given), features) * repeated(*outputs)
+    alike = cosine(features)
+    return (value, alike) if math.isfinite(value) and math.isfinite(alike) else (None, None)
+
+
+def repeated(one: Tensor, other: Tensor) -> float:
+    """ρ: the share of what tells images apart that comes again in a second pass; 1 without random numbers."""
+    one, other = one.double(), other.double()
+    spread = _rms(one - one.mean(0))
+    difference = _rms(one - other)
+    return max(1.0 - (difference / max(spread, _SMALL)) ** 2 / 2, 0.0) if difference else 1.0
+
+
+def cosine(rows: Tensor) -> float:
+    """The mean over all pairs of rows."""
+    count = len(rows)
+    unit = rows / rows.norm(dim=1, keepdim=True).clamp(min=_SMALL)
+    return (float(unit.sum(0).pow(2).sum()) - count) / (count * (count - 1))
+
+
+def alignment(inputs: Tensor, features: Tensor) -> float:
+    """⟨K, K₀⟩ / (‖K‖ ‖K₀‖) of the centred inner products of rows."""
+    one, other = (rows - rows.mean(0) for rows in (inputs, features))
+    one, other = one @ one.T, other @ other.T
+    return float((one * other).sum() / (one.norm() * other.norm()).clamp(min=_SMALL))
+
+
+def _rows(values: Tensor) -> Tensor:
+    """A row for each image; of whole numbers, which are names of tokens, one entry for each token at each place."""
+    if values.is_floating_point():
+        return values.flatten(1).double()
+    places = values.flatten(1)[:, :_MOST_PLACES]
+    return torch.cat([(column[:, None] == column.unique()).double() for column in places.T], dim=1)
+
+
+@contextmanager
+def _watched(model: nn.Module, found: list[Tensor]) -> Iterator[None]:
+    """Keep what goes into the last layer; the caller has the model's hooks put back should this be interrupted."""
+    layers = [module for module in model.modules() if isinstance(module, nn.Linear | nn.Conv2d)]
+    handle = layers[-1].register_forward_pre_hook(lambda _, given: found.append(given[0])) if layers else None
+    try:
+        yield
+    finally:
+        if handle is not None:
+            handle.remove()
+
+
+def _first(inputs: Any) -> Tensor | None:
+    """The first tensor among the inputs that has rows of several numbers."""
+    return next((one for one in tensors_in(inputs) if one.dim() > 1 and not one.is_complex()), None)
+
+
+def _rms(values: Tensor) -> float:
+    return float(values.pow(2).mean().sqrt())

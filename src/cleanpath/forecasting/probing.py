@@ -1,0 +1,176 @@
+"""A few steps with the optimizer that will train the model, after which both are as before, bit for bit.
+
+The steps are made on the model itself, whose weights, buffers, gradients, flags, hooks and random generators are put
+back (`auditing/patient.py`), and by a twin of the optimizer, so that its state and its groups are never touched.
+"""
+
+import copy
+import math
+import warnings
+from collections import OrderedDict
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from itertools import cycle, islice
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import cross_entropy
+from torch.optim import Optimizer
+
+from cleanpath.auditing.examine import refusal_of
+from cleanpath.auditing.passes import uncompiled, unwrapped
+from cleanpath.auditing.patient import Parts, Patient, drawing_from
+from cleanpath.devices import exact, of
+from cleanpath.errors import UserError
+from cleanpath.forecasting.values import STEPS, Steps
+from cleanpath.garbage import uncollected
+from cleanpath.kernels import sound
+
+Loss = Callable[[Any, Any], Tensor]
+Batch = tuple[Any, Any]
+_HOOKS = ("_optimizer_step_pre_hooks", "_optimizer_step_post_hooks")
+
+
+def usual_loss(output: Any, target: Any) -> Tensor:
+    """Cross-entropy of the output, or of what it calls its logits."""
+    named = output.get("logits") if isinstance(output, Mapping) else getattr(output, "logits", None)
+    return cross_entropy(output if named is None else named, target)
+
+
+def taken(batches: Iterable[Batch]) -> list[Batch]:
+    """The first pairs of inputs and target, as many as there are steps; fewer are gone through again.
+
+    Raises `UserError` for what is no pair, and where there is none.
+    """
+    if isinstance(batches, Tensor | Mapping) or not isinstance(batches, Iterable):
+        raise UserError(f"batches are pairs (inputs, target) in a list or a loader, this is a {type(batches).__name__}")
+    found = list[Batch]()
+    for one in islice(batches, STEPS):
+        if not isinstance(one, tuple | list) or len(one) != 2:
+            raise UserError(f"a batch is a pair (inputs, target), this is a {type(one).__name__}{_of(one)}")
+        found.append((one[0], one[1]))
+    if not found:
+        raise UserError("there is no batch; give at least one pair (inputs, target)")
+    return list(islice(cycle(found), STEPS))
+
+
+def _of(value: Any) -> str:
+    return f" of {len(value)}" if isinstance(value, tuple | list) else ""
+
+
+@contextmanager
+def undisturbed(model: nn.Module) -> Iterator[Patient]:
+    """The model in training mode for as long as it lasts; all that is done to it and to the generators is undone.
+
+    A model part of which is in eval mode on purpose stays as it is; one that is in eval mode as a whole is put into
+    training mode, since it will be trained in that.
+    """
+    parts = Parts.of(model)
+    if (refusal := refusal_of(parts, None)) is not None:
+        raise UserError(f"{refusal.what}: {refusal.reason}")
+    with (
+        Patient(parts) as patient,
+        warnings.catch_warnings(),
+        uncollected(),
+        sound(model),
+        exact(of(model)),
+        uncompiled(parts),
+        unwrapped(model),
+    ):
+        warnings.simplefilter("ignore")
+        patient.require_gradients(frozen_too=False)  # changes no flag: from here on there is something to put back
+        patient.write_watch()(parts.parameters.values())  # all of them will be written to
+        if not model.training:
+            model.train()
+        yield patient
+
+
+def steps(model: nn.Module, optimizer: Optimizer, batches: Sequence[Batch], loss: Loss, *, seed: int) -> Steps:
+    """What the steps on these batches showed; call it with the model `undisturbed`.
+
+    Raises `UserError` if the loss is no scalar that depends on the model, or the optimizer cannot make a step.
+    """
+    own, stepping, held = twin(optimizer), _stepping(optimizer), {*model.parameters()}
+    for group in own.param_groups:  # of other models' weights nothing would be put back
+        group["params"] = [p for p in group["params"] if p in held]
+    parameters = [p for group in own.param_groups for p in group["params"]]
+    if not parameters:
+        raise UserError("the optimizer holds none of the model's parameters; make it of model.parameters()")
+    start = [p.detach().clone() for p in parameters]
+    losses, norms = list[float](), list[float]()
+    with drawing_from(seed):
+        for inputs, target in batches:
+            for parameter in model.parameters():
+                parameter.grad = None
+            output = called(model, inputs)
+            value = loss(output, target)
+            _check(value)
+            losses.append(float(value.detach()))
+            if math.isfinite(losses[-1]):
+                value.backward()  # type: ignore[no-untyped-call]
+                norms.append(_norm(p.grad for p in parameters))
+            if not (math.isfinite(losses[-1]) and math.isfinite(norms[-1])):
+                break
+            stepping(own)
+    moved = _norm(p.detach() - s for p, s in zip(parameters, start, strict=True)) / max(_norm(start), 1e-30)
+    return Steps(losses=tuple(losses), gradient_norms=tuple(norms), moved=moved)
+
+
+def twin(optimizer: Optimizer) -> Optimizer:
+    """An optimizer in the same state with groups of its own, of the same parameters; it knows nobody's hooks.
+
+    What a scheduler puts into the optimizer to count its steps stays behind: it would count ours.
+    """
+    own = object.__new__(type(optimizer))
+    held = {id(p): p for group in optimizer.param_groups for p in group["params"]}
+    given = {name: value for name, value in vars(optimizer).items() if name not in (*_HOOKS, "step")}
+    own.__dict__.update(copy.deepcopy(given, memo=held), **{name: OrderedDict() for name in _HOOKS})
+    return own
+
+
+def _stepping(optimizer: Optimizer) -> Callable[[Optimizer], object]:
+    """The step of its class: an attribute `step` of the optimizer itself is a scheduler's, and bound to it."""
+    step: Callable[[Optimizer], object] = type(optimizer).step
+
+    def stepped(own: Optimizer) -> object:
+        try:
+            return step(own)
+        except TypeError as error:
+            raise UserError(
+                f"{type(own).__name__} makes no step without a closure ({error}); forecast with one that does, as SGD"
+            ) from error
+
+    return stepped
+
+
+def called(model: nn.Module, inputs: Any) -> Any:
+    """The output for a tensor, a tuple of several inputs, or a dictionary of keyword inputs."""
+    try:
+        if isinstance(inputs, Mapping):
+            return model(**inputs)
+        return model(*inputs) if type(inputs) is tuple else model(inputs)
+    except torch.OutOfMemoryError:
+        raise
+    except Exception as error:
+        raise UserError(
+            f"the model's own forward pass raised {type(error).__name__}: {error}; check that each batch is a pair "
+            "(inputs, target) of what the model expects (a tuple is several inputs, a dictionary keyword inputs)"
+        ) from error
+
+
+def _check(value: Any) -> None:
+    if not isinstance(value, Tensor) or value.numel() != 1:
+        raise UserError(f"the loss must be one number, this is {_said(value)}; give loss=lambda output, target: …")
+    if value.grad_fn is None:
+        raise UserError("the loss does not depend on any weight that is to be trained; are all of them frozen?")
+
+
+def _said(value: Any) -> str:
+    return f"a tensor of {tuple(value.shape)}" if isinstance(value, Tensor) else f"a {type(value).__name__}"
+
+
+def _norm(tensors: Iterable[Tensor | None]) -> float:
+    """Of all together, added up in float64."""
+    squares = [one.detach().double().pow(2).sum().cpu() for one in tensors if one is not None]
+    return math.sqrt(float(torch.stack(squares).sum())) if squares else 0.0
