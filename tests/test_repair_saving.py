@@ -137,6 +137,12 @@ def test_folder_gives_the_network_that_was_mended(fixed: Fixed, tmp_path: Path) 
     assert [path.name for path in tmp_path.iterdir()] == ["out"]
 
 
+def test_layout_stays(fixed: Fixed, tmp_path: Path) -> None:
+    model = nn.Sequential(nn.Conv2d(4, 4, 3), nn.ReLU(), nn.Conv2d(4, 4, 3))
+    loaded = saved(fixed, tmp_path / "out", model.to(memory_format=torch.channels_last), IMAGES)
+    assert loaded.get_parameter("0.weight").stride() == model.get_parameter("0.weight").stride() == (36, 1, 12, 4)
+
+
 class Tied(nn.Module):
     """A head that is the embedding."""
 
@@ -244,6 +250,24 @@ def test_classes_that_the_forward_calls_are_needed_or_refused(
     monkeypatch.setattr(saving, "_SCRIPTS", ("some_nets",))
     with pytest.raises(UserError, match=r"Out is a class of a script, .* and the forward calls it"):
         saving.save_folder(part, tmp_path / "two", VECTORS, title="t.", version="0")
+
+
+def test_weights_of_a_class_of_a_function_are_saved_with_its_graph(fixed: Fixed, tmp_path: Path) -> None:
+    class Local(nn.Linear):
+        def forward(self, x: Tensor) -> Tensor:
+            return torch.relu(super().forward(x))
+
+    class Deciding(Local):
+        def forward(self, x: Tensor) -> Tensor:
+            return x if float(x.sum()) > 1e9 else super().forward(x)
+
+    torch.manual_seed(0)
+    model = nn.Sequential(Local(8, 8), nn.Linear(8, 8))
+    saving.save_folder(replace(fixed, model=model), tmp_path / "out", VECTORS, title="t.", version="0")
+    loaded = runpy.run_path(str(tmp_path / "out" / "model.py"))["network"]()
+    assert torch.equal(loaded(VECTORS), model(VECTORS))
+    with pytest.raises(UserError, match="is a class of a function, which no other process can import"):
+        saving.save_folder(replace(fixed, model=Deciding(8, 8)), tmp_path / "two", VECTORS, title="t.", version="0")
 
 
 def test_network_of_a_script_whose_weights_alone_were_changed_is_saved(

@@ -57,7 +57,7 @@ def network() -> nn.Module:
     model = _built()
     held = load_file(str(Path(__file__).with_name("weights.safetensors")))
     model.load_state_dict({{name: held[SHARED.get(name, name)] for name in model.state_dict()}})
-{declared}    model.train({training})
+{declared}{laid}    model.train({training})
     for name in OTHER_MODE:
         model.get_submodule(name).training = {other}
     return model
@@ -137,12 +137,14 @@ _INSTEAD = "put it into a package, or use `cleanpath.fix` in Python"
 
 
 def _of_scripts(places: Iterable[tuple[str, str]]) -> str:
-    """The first name that stands in a script; empty if none does."""
-    return next((name for module, name in sorted(places) if module.startswith(_SCRIPTS)), "")
+    """The first name that stands in a script or in a function; empty if none does."""
+    there = ((module.startswith(_SCRIPTS) or "<locals>" in name, name) for module, name in sorted(places))
+    return next((name for unreachable, name in there if unreachable), "")
 
 
 def _script(name: str) -> str:
-    return f"{name} is a class of a script, which no other process can import"
+    where = "function" if "<locals>" in name else "script"
+    return f"{name} is a class of a {where}, which no other process can import"
 
 
 def _packages(modules: Iterable[str]) -> tuple[str, ...]:
@@ -166,6 +168,11 @@ def _weights(model: nn.Module) -> tuple[dict[str, Tensor], dict[str, str]]:
 
 def _tail(model: nn.Module, batch: object, shared: dict[str, str], title: str) -> str:
     image = batch[0] if isinstance(batch, tuple) and len(batch) == 1 else batch
+    channels_last = any(
+        one.is_contiguous(memory_format=torch.channels_last) and not one.is_contiguous()
+        for one in model.parameters()
+        if one.dim() == 4
+    )
     size = tuple(image.shape[1:]) if isinstance(image, Tensor) and image.dim() == 4 else ()
     return _TAIL.format(
         title=title,
@@ -175,6 +182,7 @@ def _tail(model: nn.Module, batch: object, shared: dict[str, str], title: str) -
         training=model.training,
         other=not model.training,
         declared=f"    model.default_cfg = {{'input_size': {size}, 'min_input_size': {size}}}\n" if size else "",
+        laid="    model.to(memory_format=torch.channels_last)\n" if channels_last else "",
     )
 
 
