@@ -196,11 +196,15 @@ def test_network_that_torch_cannot_write_is_refused_in_words(fixed: Fixed, tmp_p
     assert list(tmp_path.iterdir()) == []
 
 
-def test_weights_of_one_memory_with_other_strides_are_not_one(fixed: Fixed, tmp_path: Path) -> None:
-    model = nn.Sequential(nn.Linear(8, 8, bias=False), nn.Linear(8, 8, bias=False))
-    model[1].weight = nn.Parameter(model.get_parameter("0.weight").detach().t())
-    loaded = saved(fixed, tmp_path / "out", model, VECTORS)
-    assert torch.equal(loaded.get_parameter("0.weight"), loaded.get_parameter("1.weight").t())
+def test_weights_of_one_memory_that_are_read_otherwise_are_stored_apart() -> None:
+    model = nn.Module()
+    model.one = nn.Parameter(torch.randn(8, 8))
+    model.again = model.one
+    model.turned = nn.Parameter(model.one.detach().t())
+    model.bits = nn.Parameter(model.one.detach().view(torch.int32), requires_grad=False)
+    kept, shared = saving._weights(model)
+    assert (set(kept), shared) == ({"one", "turned", "bits"}, {"again": "one"})
+    assert torch.equal(kept["turned"], model.one.detach().t())
 
 
 NETS = """
@@ -303,6 +307,7 @@ def test_options_that_a_fix_cannot_follow_are_refused_and_all_is_followed(monkey
         ("--fix closed-gat CP102 --unsafe net", "--fix closed-gat --fix CP102 --unsafe net"),
         ("--fix my-net --unsafe", "--fix all my-net --unsafe"),
         ("--input 4x8 --fix CP102 my-net", "--input 4x8 --fix CP102 my-net"),
+        ("--fix my-net CP9999", "my-net --fix CP9999"),
         ("--fix --input 4x8 net", "--fix all --input 4x8 net"),
     ],
 )
