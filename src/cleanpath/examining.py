@@ -18,7 +18,9 @@ if TYPE_CHECKING:
 
 ALL = "all"
 """What `--fix` without a code stands for."""
-_CODE = re.compile(r"CP\d{3}|[a-z0-9]+(?:-[a-z0-9]+)+", re.IGNORECASE)
+_CODE = re.compile(r"CP\w*", re.IGNORECASE)
+_FLAGS = {"--fix", "--unsafe", "--all", "-v", "--json", "--help"}
+"""The options of `audit` that take no value of their own; what follows `--fix` is looked at here."""
 
 
 def spread(arguments: Sequence[str]) -> list[str]:
@@ -28,24 +30,43 @@ def spread(arguments: Sequence[str]) -> list[str]:
     ['audit', 'resnet20', '--fix', 'CP201', '--fix', 'CP202', '--unsafe']
     >>> spread(["audit", "--fix", "--out", "mended"])
     ['audit', '--fix', 'all', '--out', 'mended']
+    >>> spread(["audit", "--fix", "CP201", "resnet20"])
+    ['audit', '--fix', 'CP201', 'resnet20']
     """
-    found, taking = list[str](), False
-    for place, word in enumerate(arguments):
-        following = arguments[place + 1] if place + 1 < len(arguments) else ""
-        if word == "--fix":
-            found += [] if _is_code(following) else [word, ALL]
-            taking = _is_code(following)
-        elif taking and _is_code(word):
-            found += ["--fix", word]
+    asked, loose = _runs(arguments)
+    if not loose:  # the target is one of the words behind --fix: the last that is no code
+        others = [at for run in asked.values() for at in run if not _is_code(arguments[at])]
+        for run in asked.values():
+            run[:] = [at for at in run if at not in others[-1:]]
+    codes = {at for run in asked.values() for at in run}
+    found = list[str]()
+    for at, word in enumerate(arguments):
+        if at in asked:
+            found += [] if asked[at] else [word, ALL]
         else:
-            found.append(word)
-            taking = False
+            found += ["--fix", word] if at in codes else [word]
     return found
 
 
+def _runs(arguments: Sequence[str]) -> tuple[dict[int, list[int]], list[int]]:
+    """The places of the words that follow each `--fix`, and those of the targets that stand elsewhere."""
+    asked, loose, run, valued = dict[int, list[int]](), list[int](), None, False
+    for at, word in enumerate(arguments[1:], start=1):
+        if valued:
+            valued = False
+        elif word.startswith("-") and len(word) > 1:
+            run = asked.setdefault(at, []) if word == "--fix" else None
+            valued = word not in _FLAGS and "=" not in word
+        elif run is not None:
+            run.append(at)
+        else:
+            loose.append(at)
+    return asked, loose
+
+
 def _is_code(word: str) -> bool:
-    """A code or the name of a rule; a target with a dash has no rule's name."""
-    if word.upper().startswith("CP") and _CODE.fullmatch(word):
+    """What can only be a code or the name of a rule, though perhaps a misspelt one; a target looks otherwise."""
+    if _CODE.fullmatch(word):
         return True
     from cleanpath.auditing.judging import every_rule
 
@@ -111,8 +132,13 @@ def audit(
     if fixes:
         if against is not None:
             raise UserError("--fix compares a network with itself, mended: leave --against out")
+        if form is not Form.text:
+            raise UserError(f"--format {form.value} is for audits, and --fix tells its own report: leave it out")
+        if draws != 1:
+            raise UserError("--draws is for audits: --fix measures one draw before and after; leave it out")
         codes = None if ALL in fixes else fixes
-        _mend(target, asked, codes, _Wanted(unsafe=unsafe, out=out, html=html, fail_on=fail_on, as_json=as_json))
+        wanted = _Wanted(unsafe=unsafe, out=out, html=html, fail_on=fail_on, every=every, as_json=as_json)
+        _mend(target, asked, codes, wanted)
         return
     if unsafe:
         raise UserError("--unsafe says which fixes are allowed, and none is asked for: add --fix")
@@ -140,6 +166,7 @@ class _Wanted:
     out: Path | None
     html: Path | None
     fail_on: Severity | None
+    every: bool
     as_json: bool
 
 
@@ -151,7 +178,7 @@ def _mend(target: str, asked: "Asked", codes: Sequence[str] | None, wanted: _Wan
     found = mended.mended(target, asked, codes, unsafe=wanted.unsafe, out=wanted.out)
     if wanted.html is not None:
         audited.write_page(wanted.html, found.here, found.there, command=this_command())
-    options.show(found.data(), wanted.as_json, lambda: mended.show(found))
+    options.show(found.data(), wanted.as_json, lambda: mended.show(found, every=wanted.every))
     if wanted.html is not None:
         typer.echo(f"page: {wanted.html}", err=True)
     failing = wanted.fail_on is not None and found.there.judgement.at_least(wanted.fail_on)

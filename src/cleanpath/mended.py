@@ -65,13 +65,13 @@ def _side(name: str, profile: Profile, note: str, asked: Asked) -> Audited:
     return Audited(name, profile, note, profile.judged(ignore))
 
 
-def show(found: Mended) -> None:
+def show(found: Mended, *, every: bool = False) -> None:
     """The report, then both audits side by side."""
     for line in found.fixed.lines():
         print(line)
     names = (found.here.name, found.there.name)
     print()
-    terminal.print_text(text.renderable_pair(found.fixed.before, found.fixed.after, names, every=False))
+    terminal.print_text(text.renderable_pair(found.fixed.before, found.fixed.after, names, every=every))
     if found.out is not None:
         needs = f"; to load it needs torch, safetensors and {', '.join(found.needs)}" if found.needs else ""
         print(f"saved: {found.out}/model.py:network{needs}")

@@ -82,6 +82,11 @@ class Fixed:
         kept = [parameter for name, parameter in named.items() if name not in self.no_decay]
         return [{"params": kept, "weight_decay": weight_decay}, {"params": free, "weight_decay": 0.0}]
 
+    def still_found(self) -> dict[str, int]:
+        """In how many units that were changed the audit finds the same code again."""
+        found = {(finding.code, unit) for finding in self.after.findings for unit in finding.units}
+        return dict(Counter(code for code, unit in {(one.code, one.unit) for one in self.changes} & found))
+
     def to_data(self) -> dict[str, Any]:
         """Plain dictionaries and lists: the schema of `cleanpath audit TARGET --fix --json`."""
         return {
@@ -106,6 +111,9 @@ class Fixed:
         done = ", ".join(f"{code} in {n} unit{'s' if n > 1 else ''}" for code, n in counts.items())
         yield f"mended: {done}" if done else "nothing was mended"
         yield from (f"  {each.code} {each.unit or '(network)'}: {each.what}" for each in self.changes)
+        if still := self.still_found():
+            told = ", ".join(f"{code} in {n} unit{'s' if n > 1 else ''}" for code, n in still.items())
+            yield f"changed, but still found: {told}"
         if left:
             yield f"left as it was: {', '.join(f'{code} {n} times' if n > 1 else code for code, n in left.items())}"
         for each in self.refused:

@@ -39,7 +39,7 @@ FIXES = MappingProxyType(
         "CP103": _unsafe("takes the dropout off the shortcut"),
         "CP104": _unsafe("sets the gates' biases to ±6, so that the shortcut passes; free them from weight decay"),
         "CP105": _none("an open gate is a choice; with the optimizer, CP601 frees its bias from weight decay"),
-        "CP106": _unsafe("starts each projection as an identity"),
+        "CP106": Fix("unsafe", "starts each projection as an identity, only where named", by_name=True),
         "CP201": _unsafe("routes the shortcut around f: it carries the sum itself, the branch still reads f of it"),
         "CP202": _unsafe("routes the shortcut around the norm, which then stands at the head of the next branch"),
         "CP203": _unsafe("moves the factor from the sum to the branch"),
@@ -56,7 +56,7 @@ FIXES = MappingProxyType(
         "CP401": _none(
             "it is a symptom: what stands on the path has findings of its own, and smaller branches did not cure it"
         ),
-        "CP402": _unsafe("multiplies every branch's last weights by 1/√L"),
+        "CP402": Fix("unsafe", "multiplies every branch's last weights by 1/√L, only where named", by_name=True),
         "CP403": _none("the operation that is named must be looked at"),
         "CP404": _none("what makes the outputs large has findings of its own"),
         "CP501": _unsafe("adds a norm like the branches' own, and their activation, after the last unit"),
