@@ -27,7 +27,8 @@ from cleanpath.auditing.rules.fixes import FIXES, fix_of
 from cleanpath.devices import exact, of
 from cleanpath.errors import SettingError, UserError
 from cleanpath.kernels import sound
-from cleanpath.repair.captured import Captured, Watch, capture, locate, outputs_of
+from cleanpath.repair.captured import Captured, Watch, capture, locate
+from cleanpath.repair.comparing import outputs_of
 from cleanpath.repair.edits import edit_of
 from cleanpath.repair.fixed import Change, Fixed, OutputDifference, Refusal
 from cleanpath.repair.places import Place, RefusedError, places
