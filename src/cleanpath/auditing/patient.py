@@ -246,6 +246,7 @@ def _cuda_runs() -> bool:
 
 
 def restore_generators(states: dict[str, Any]) -> None:
+    """Let them go on from states that were kept."""
     torch.set_rng_state(states["torch"])
     random.setstate(states["python"])
     if "cuda" in states:

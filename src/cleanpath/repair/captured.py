@@ -227,9 +227,7 @@ def _check_names(part: nn.Module) -> None:
     """Two names are taken in what is made."""
     for name in OWN_NAMES:
         if name in {*part._modules, *part._parameters, *part._buffers}:  # noqa: SLF001
-            raise UnreadableError(
-                f"it holds something called {name}, a name that the rewritten network needs; rename it"
-            )
+            raise UnreadableError(f"it holds something called {name}, a name of the rewritten network's own")
 
 
 def _call_of(whole: nn.Module, part: nn.Module, batch: object, seed: int) -> tuple[tuple[Any, ...], dict[str, Any]]:

@@ -42,7 +42,7 @@ class GuardedTracer(Tracer):
         def enter(mode: Any) -> Any:
             if not self.evaluating:
                 raise GuardError("it enters autocast")
-            return entered(mode)
+            return entered(mode)  # type: ignore[no-untyped-call]
 
         def apply(kind: Any, *args: Any, **kwargs: Any) -> Any:
             if not self.evaluating and any(isinstance(one, Proxy) for one in (*args, *kwargs.values())):
@@ -51,12 +51,12 @@ class GuardedTracer(Tracer):
 
         self._drawn = generators()
         torch.amp.autocast.__enter__ = enter  # type: ignore[method-assign]
-        Function.apply = classmethod(apply)  # type: ignore[assignment, method-assign]
+        Function.apply = classmethod(apply)
         try:
             yield
         finally:
             torch.amp.autocast.__enter__ = entered  # type: ignore[method-assign]
-            Function.apply = applied  # type: ignore[method-assign]
+            Function.apply = applied
 
     def check_draws(self) -> None:
         """Fail if random numbers were drawn since the last node: they would be constants."""

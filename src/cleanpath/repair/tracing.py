@@ -18,6 +18,7 @@ from torch.fx import Graph, Node, Proxy
 
 from cleanpath.repair.guards import (
     GuardedTracer,
+    GuardError,
     Kept,
     attributes_of,
     changed_attribute,
@@ -128,11 +129,12 @@ class _Reader(GuardedTracer):
         try:
             found = super().call_module(m, forward, args, kwargs)
             self.check_draws()
-            return found
         except Exception:
             if self.failed is None:
                 self.failed = self._stack[-1]
             raise
+        else:
+            return found
         finally:
             self._stack.pop()
 
@@ -188,7 +190,8 @@ class _Reader(GuardedTracer):
             return super().to_bool(obj)
         if not self.evaluating and obj.node not in self._decided and from_shape(obj.node):
             self._decided.add(obj.node)
-            said = f"a condition on a shape in {self._stack[-1] or 'forward'} was {bool(value)} when this network was rewritten"
+            where = self._stack[-1] or "forward"
+            said = f"a condition on a shape in {where} was {bool(value)} when this network was rewritten"
             condition = obj if value else self.create_proxy("call_function", operator.not_, (obj,), {})
             self.create_proxy("call_function", torch._assert, (condition, said), {})  # noqa: SLF001 (as timm does)
         return bool(value)
@@ -260,7 +263,8 @@ def _read(
             reader.check_draws()
     except Exception as error:
         reason = " ".join(str(error).split())[:160]
-        raise _OwnForwardError(reader.failed or "", f"{type(error).__name__}: {reason}") from error
+        kind = "" if isinstance(error, GuardError) else f"{type(error).__name__}: "
+        raise _OwnForwardError(reader.failed or "", f"{kind}{reason}") from error
     _state_is_in_leaves(scratch, graph, before)
     _nothing_is_lost(scratch, graph, kept)
     for name, value in reader.fixed.items():
