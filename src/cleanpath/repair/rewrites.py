@@ -50,6 +50,8 @@ def _needs_nothing_else_between(place: Place, above: int) -> None:
     passing = kinds.NORMS | kinds.ACTIVATIONS | kinds.SCALES | kinds.DROPOUTS | kinds.LAYOUT
     if met & kinds.SPREADS:  # a norm that is written out by hand
         passing |= kinds.SPREADS | {"pow", "mean", "add", "sub"}
+    if all(parent >= above for vertex in between for parent in graph.live_parents(vertex)):
+        passing |= kinds.SLICES | {"cat"}  # parts of the signal that are put together again
     if met - passing:
         others = ", ".join(kinds.in_words(sorted(met - passing)))
         raise RefusedError(f"a layer or a position stands between the sum and the next unit ({others})")
