@@ -57,7 +57,7 @@ class Patient:
         self._parameters = [_Values(p, p.requires_grad, p.grad) for p in parts.parameters.values()]
         buffers = [*parts.buffers, *_lost_tensors(parts.modules.values())]
         self._buffers = [(tensor, tensor.detach().clone()) for tensor in buffers if not is_lazy(tensor)]
-        self._generators = _generators()
+        self._generators = generators()
         self._dtype = torch.get_default_dtype()
         self._stack = ExitStack()
         self._at_the_door = True
@@ -88,7 +88,7 @@ class Patient:
                 values.restore()
             for tensor, numbers in self._buffers:
                 _write_back(tensor, numbers)
-        _restore_generators(self._generators)
+        restore_generators(self._generators)
         torch.set_default_dtype(self._dtype)
 
     def write_watch(self) -> "WriteWatch":
@@ -227,7 +227,7 @@ def _same_bits(tensor: Tensor, values: Tensor) -> bool:
         return False
 
 
-def _generators() -> dict[str, Any]:
+def generators() -> dict[str, Any]:
     """The states of all random generators that a model may draw from."""
     states: dict[str, Any] = {"torch": torch.get_rng_state(), "python": random.getstate()}
     if _cuda_runs():
@@ -245,7 +245,8 @@ def _cuda_runs() -> bool:
     return bool(torch.cuda.is_initialized())  # type: ignore[no-untyped-call]
 
 
-def _restore_generators(states: dict[str, Any]) -> None:
+def restore_generators(states: dict[str, Any]) -> None:
+    """Let them go on from states that were kept."""
     torch.set_rng_state(states["torch"])
     random.setstate(states["python"])
     if "cuda" in states:

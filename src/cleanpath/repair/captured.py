@@ -1,7 +1,7 @@
 """A model whose forward, or that of the part that holds its units, is a graph that can be changed."""
 
 import copy
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
@@ -11,13 +11,15 @@ from torch import Tensor, nn
 from torch.fx import Graph, Interpreter, Node
 
 from cleanpath.auditing.examine import Structure, structure_of
-from cleanpath.auditing.passes import Observer, Pass, tensors_of
+from cleanpath.auditing.passes import Observer, Pass
 from cleanpath.auditing.patient import Parts, Patient, drawing_from
 from cleanpath.devices import exact, of
 from cleanpath.kernels import sound
+from cleanpath.repair.comparing import call, check_same, outputs_of
+from cleanpath.repair.guards import hooked, kept_generators
 from cleanpath.repair.inplace import out_of_place
-from cleanpath.repair.rewritten import Rewritten, skeleton_of, source_of
-from cleanpath.repair.tracing import Traced, UnreadableError, traced
+from cleanpath.repair.rewritten import OWN_NAMES, Rewritten, skeleton_of, source_of
+from cleanpath.repair.tracing import Traced, UnreadableError, traced, within_any
 
 
 @dataclass
@@ -200,12 +202,14 @@ def _holders(model: nn.Module, homes: Sequence[str]) -> list[str]:
 def _captured(model: nn.Module, path: str, batch: object, seed: int, homes: Sequence[str]) -> Captured:
     whole = copy.deepcopy(model)
     part = whole.get_submodule(path) if path else whole
-    hooked = [name for name, one in part.named_modules() if one._forward_hooks or one._forward_pre_hooks]  # noqa: SLF001
+    _check_names(part)
+    hooks = hooked(part)
     args, kwargs = _call_of(whole, part, batch, seed) if path else call(batch)
     inner = [home.removeprefix(f"{path}.") if path else home for home in homes]
-    trace = traced(part, args, kwargs, inner)
+    with kept_generators(), drawing_from(seed):
+        trace = traced(part, args, kwargs, inner)
     called = {str(node.target) for node in trace.graph.nodes if node.op == "call_module"}
-    lost = [name or "(root)" for name in hooked if name not in called]
+    lost = [name or "(root)" for name in hooks if not within_any(name, called)]
     if lost:
         raise UnreadableError(f"hooks on {lost[0]} would be lost")
     modules = dict(part.named_modules(remove_duplicate=False))
@@ -214,15 +218,16 @@ def _captured(model: nn.Module, path: str, batch: object, seed: int, homes: Sequ
         node.meta.pop("value", None)
     skeleton = skeleton_of(part, called, trace.constants)
     found = Captured(whole, path, skeleton, trace.graph, trace, turned)
-    _check_same(model, found, batch, seed)
+    with kept_generators():
+        check_same(model, found.model(), batch, seed)
     return found
 
 
-def call(batch: object) -> tuple[tuple[Any, ...], dict[str, Any]]:
-    """Positional and keyword inputs of a batch, as the audit takes them."""
-    if isinstance(batch, Mapping):
-        return (), {str(key): value for key, value in batch.items()}
-    return (batch if type(batch) is tuple else (batch,)), {}
+def _check_names(part: nn.Module) -> None:
+    """Two names are taken in what is made."""
+    for name in OWN_NAMES:
+        if name in {*part._modules, *part._parameters, *part._buffers}:  # noqa: SLF001
+            raise UnreadableError(f"it holds something called {name}, a name of the rewritten network's own")
 
 
 def _call_of(whole: nn.Module, part: nn.Module, batch: object, seed: int) -> tuple[tuple[Any, ...], dict[str, Any]]:
@@ -237,46 +242,3 @@ def _call_of(whole: nn.Module, part: nn.Module, batch: object, seed: int) -> tup
     if len(calls) != 1:
         raise UnreadableError(f"it is called {len(calls)} times in a pass")
     return calls[0]
-
-
-def outputs_of(model: nn.Module, batch: object, seed: int) -> list[Tensor]:
-    """The tensors of the output of one pass without gradients; random numbers follow the seed."""
-    return _run(model, batch, seed)[1]
-
-
-def _run(model: nn.Module, batch: object, seed: int) -> tuple[type, list[Tensor]]:
-    args, kwargs = copy.deepcopy(call(batch))
-    with torch.no_grad(), drawing_from(seed), sound(model), exact(of(model)):
-        output = model(*args, **kwargs)
-    return type(output), [one.detach().clone() for one in tensors_of(output)]
-
-
-def _check_same(model: nn.Module, found: Captured, batch: object, seed: int) -> None:
-    compared = 0
-    for training in (True, False):
-        here = copy.deepcopy(model).train(training)
-        there = copy.deepcopy(found.model()).train(training)
-        mode = "training" if training else "evaluation"
-        try:
-            kind, wanted = _run(here, batch, seed)
-        except Exception:  # noqa: BLE001, S112 (a batch of one in training: the other mode is compared)
-            continue
-        try:
-            other_kind, got = _run(there, batch, seed)
-        except Exception as error:
-            raise UnreadableError(f"its graph cannot be run ({type(error).__name__}: {error})") from error
-        compared += 1
-        same = kind is other_kind and len(wanted) == len(got) and all(map(_equal, wanted, got))
-        if not same:
-            raise UnreadableError(f"its graph computes something else in {mode} mode")
-        state, other = here.state_dict(), there.state_dict()
-        if list(state) != list(other) or not all(_equal(state[name], other[name]) for name in state):
-            raise UnreadableError(f"its graph keeps another state in {mode} mode")
-    if not compared:
-        raise UnreadableError("it cannot be run on this batch in either mode, so that its graph cannot be compared")
-
-
-def _equal(here: Any, there: Any) -> bool:
-    if not isinstance(here, Tensor) or not isinstance(there, Tensor):
-        return here is there or type(here) is type(there)
-    return here.shape == there.shape and bool(torch.equal(here.nan_to_num(), there.nan_to_num()))

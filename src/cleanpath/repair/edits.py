@@ -3,6 +3,7 @@
 import ast
 import inspect
 import textwrap
+from collections.abc import Iterator
 from pathlib import Path
 
 from torch import nn
@@ -31,12 +32,38 @@ def edit_of(code: str, module: nn.Module | None) -> str:
     except (OSError, TypeError):
         return ""
     place = "/".join(Path(file).parts[-2:])
-    tree = ast.parse(textwrap.dedent("".join(lines)))
-    sums = [getattr(node, "lineno", 1) for node in ast.walk(tree) if _adds(node)]
-    if not sums:
+    at = _line_of_sum("".join(lines))
+    if at is None:
         return f"{place}:{first}: instead of {before} write {after}"
-    at = sums[-1]
     return f"{place}:{first + at - 1}: {lines[at - 1].strip()}\n  instead of {before} write {after}"
+
+
+def _line_of_sum(source: str) -> int | None:
+    """Where a forward most likely adds its shortcut: the last of its outermost sums, of those that read its input."""
+    try:
+        tree = ast.parse(textwrap.dedent(source))
+    except SyntaxError:  # a comment at the margin
+        return None
+    arguments = next((node.args.args for node in ast.walk(tree) if isinstance(node, ast.FunctionDef)), [])
+    signal = arguments[1].arg if len(arguments) > 1 else ""
+    found = [(not _reads(node, signal), depth, -getattr(node, "lineno", 1)) for node, depth in _sums(tree, 0)]
+    return -min(found)[2] if found else None
+
+
+def _sums(node: ast.AST, depth: int) -> Iterator[tuple[ast.AST, int]]:
+    """All sums with the number of expressions around each; an index is none of a tensor."""
+    if _adds(node):
+        yield node, depth
+    for name, value in ast.iter_fields(node):
+        if isinstance(node, ast.Subscript) and name == "slice":
+            continue
+        for child in value if isinstance(value, list) else [value]:
+            if isinstance(child, ast.AST):
+                yield from _sums(child, depth + isinstance(node, ast.expr))
+
+
+def _reads(node: ast.AST, name: str) -> bool:
+    return any(isinstance(one, ast.Name) and one.id == name for one in ast.walk(node))
 
 
 def _adds(node: ast.AST) -> bool:

@@ -75,6 +75,9 @@ class Fixed:
     called_as_they_are: dict[str, str] = field(default_factory=dict)
     """Modules inside the rewritten part whose forward was not read, with the reason."""
 
+    out_of_place: tuple[str, ...] = ()
+    """Modules that worked in place and make new tensors now, which takes memory."""
+
     def parameter_groups(self, weight_decay: float) -> list[dict[str, Any]]:
         """Groups for an optimizer: all parameters with this weight decay but for those of `no_decay`."""
         named = dict(self.model.named_parameters())
@@ -99,6 +102,7 @@ class Fixed:
             "added": list(self.added),
             "unread": list(self.unread),
             "no_decay": list(self.no_decay),
+            "out_of_place": list(self.out_of_place),
             "called_as_they_are": dict(self.called_as_they_are),
             "before": self.before.to_data(),
             "after": self.after.to_data(),
@@ -124,6 +128,8 @@ class Fixed:
             yield f"new in the state dict: {', '.join(self.added)}"
         if self.unread:
             yield f"kept, but no longer read: {', '.join(self.unread)}"
+        if self.out_of_place:
+            yield f"computed out of place from now on: {', '.join(self.out_of_place)}, which takes memory"
         if self.no_decay:
             yield f"to be freed from weight decay: {', '.join(self.no_decay)}"
         yield f"findings before: {self.before.judged().count()}; after: {self.after.judged().count()}"

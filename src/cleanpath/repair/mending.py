@@ -27,9 +27,11 @@ from cleanpath.auditing.rules.fixes import FIXES, fix_of
 from cleanpath.devices import exact, of
 from cleanpath.errors import SettingError, UserError
 from cleanpath.kernels import sound
-from cleanpath.repair.captured import Captured, Watch, capture, locate, outputs_of
+from cleanpath.repair.captured import Captured, Watch, capture, locate
+from cleanpath.repair.comparing import outputs_of
 from cleanpath.repair.edits import edit_of
 from cleanpath.repair.fixed import Change, Fixed, OutputDifference, Refusal
+from cleanpath.repair.guards import kept_generators
 from cleanpath.repair.places import Place, RefusedError, places
 from cleanpath.repair.rewrites import AT_THE_NEXT, REWRITES
 from cleanpath.repair.starts import OPEN, STARTS, Start, gate_biases
@@ -39,6 +41,7 @@ GATES = "CP104"
 GROUPS = ("CP601", "CP602")
 
 
+@kept_generators()
 def fix(
     model: nn.Module,
     batch: object,
@@ -84,6 +87,13 @@ def _check_fixable(model: nn.Module) -> None:
         )
     if isinstance(model, nn.Module) and any(parameter.is_meta for parameter in model.parameters()):
         raise UserError("the network is on the meta device, where nothing can be compared; give it weights first")
+    try:
+        copy.deepcopy(model)
+    except RuntimeError as error:
+        raise UserError(
+            f"the network cannot be copied ({str(error).split('.')[0]}); with the old torch.nn.utils.weight_norm, use "
+            "torch.nn.utils.parametrizations.weight_norm instead"
+        ) from error
 
 
 def _wanted(codes: Sequence[str] | None, *, unsafe: bool) -> list[str]:
@@ -176,13 +186,15 @@ class _Job:
             try:
                 self.changes.append(Change(code=code, unit=name, what=REWRITES[code](place)))
             except RefusedError as error:
-                self.refuse(code, name, str(error))
+                inside = " called as it is" in str(error)
+                self.refuse(code, name, str(error), self._edit(code, name) if inside else "")
         self.captured.graph.eliminate_dead_code(is_impure_node=is_kept)
         return len(self.changes) > before
 
     def _edit(self, code: str, unit: str) -> str:
-        row = next(row for row in self.before.units if row.name == unit)
-        home = row.sum.partition(" in ")[2]
+        home = next((row.sum.partition(" in ")[2] for row in self.before.units if row.name == unit), None)
+        if home is None:
+            return ""
         modules = dict(self.model.named_modules())
         return edit_of(code, modules.get("" if home == "(root)" else home))
 
@@ -198,7 +210,8 @@ class _Job:
                 self.refuse(code, "", "it is gone with what was mended before")
                 continue
             structure = structure_in(self.mended, self.batch, self.seed)
-            starts = [Start(structure, one, dict(self.mended.named_parameters())) for one in at]
+            parameters, scaled = dict(self.mended.named_parameters()), set[str]()
+            starts = [Start(structure, one, parameters, scaled) for one in at]
             if code == GATES:
                 self._open(starts)
                 continue
@@ -262,6 +275,7 @@ class _Job:
             added=tuple(name for name in new if name not in old),
             unread=tuple(lost),
             no_decay=tuple(dict.fromkeys(self.no_decay)),
+            out_of_place=tuple(self.captured.turned) if rewritten and self.captured else (),
             called_as_they_are=dict(self.captured.trace.leaves) if rewritten and self.captured else {},
         )
 

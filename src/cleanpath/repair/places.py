@@ -111,9 +111,15 @@ def owner(node: Node) -> str:
 
 def bypass(place: Place, node: Node, users: Iterable[Node], among: Iterable[int]) -> None:
     """Let these users read the one of a node's inputs that gives one of the vertices `among`."""
+    source = source_of(place, node, among)
+    for user in users:
+        user.replace_input_with(node, source)
+
+
+def source_of(place: Place, node: Node, among: Iterable[int]) -> Node:
+    """The one of a node's inputs that gives one of the vertices `among`."""
     given = {one for vertex in among for one in place.located.nodes(vertex)}
     sources = [one for one in node.all_input_nodes if one in given]
     if len(sources) != 1:
         raise RefusedError(f"{node.name} has {len(sources)} inputs that carry the signal")
-    for user in users:
-        user.replace_input_with(node, sources[0])
+    return sources[0]

@@ -5,16 +5,18 @@ Each takes a unit's place and returns a sentence for the report, or raises `Refu
 
 import copy
 import operator
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import torch
 from torch import nn
 from torch.fx import Node
 
 from cleanpath.auditing import kinds
-from cleanpath.repair.places import Place, RefusedError, bypass, owner, places
+from cleanpath.repair.places import Place, RefusedError, bypass, owner, places, source_of
 
 _MULTIPLIED = frozenset({operator.mul, operator.truediv, torch.mul, torch.div, "mul", "div"})
+_DIVIDED = frozenset({operator.truediv, torch.div, "div"})
 _SUMS = frozenset({operator.add, torch.add, "add"})
 _RELUS = frozenset({"relu", "clampmin", "threshold"})
 
@@ -31,7 +33,28 @@ def route(place: Place) -> str:
     _needs_bare_shortcut(place)
     if place.shape(place.unit.fork) != before.shape(before.unit.sum):
         raise RefusedError("the signal changes its shape between the sum and the next unit")
+    _needs_nothing_else_between(place, before.unit.sum)
     return _reroute(place, target, f"{'+'.join(before.around.after)} of {before.name}")
+
+
+def _needs_nothing_else_between(place: Place, above: int) -> None:
+    """What the shortcut is routed around leaves the trunk: only f may, not a layer, nor what is added to the signal."""
+    graph = place.located.seen.graph
+    waiting, between = [place.unit.fork], set[int]()
+    while waiting:
+        vertex = waiting.pop()
+        if vertex > above and vertex not in between:
+            between.add(vertex)
+            waiting += graph.live_parents(vertex)
+    met = {graph.kinds[vertex] for vertex in between}
+    passing = kinds.NORMS | kinds.ACTIVATIONS | kinds.SCALES | kinds.DROPOUTS | kinds.LAYOUT
+    if met & kinds.SPREADS:  # a norm that is written out by hand
+        passing |= kinds.SPREADS | {"pow", "mean", "add", "sub"}
+    if all(parent >= above for vertex in between for parent in graph.live_parents(vertex)):
+        passing |= kinds.SLICES | {"cat"}  # parts of the signal that are put together again
+    if met - passing:
+        others = ", ".join(kinds.in_words(sorted(met - passing)))
+        raise RefusedError(f"a layer or a position stands between the sum and the next unit ({others})")
 
 
 def around_overwritten(place: Place) -> str:
@@ -75,9 +98,9 @@ def _reroute(place: Place, target: Node, what: str) -> str:
 def unscale(place: Place) -> str:
     """A shortcut λx becomes x."""
     term = place.unit.operand
-    done = _without(place, kinds.SCALES)
-    if term.scale not in {None, 1.0}:
-        done.append(_without_alpha(place))
+    nodes = _removable(place, kinds.SCALES)
+    last = [_without_alpha(place)] if term.scale not in {None, 1.0} else []
+    done = [*_without(place, nodes), *last]
     if not done:
         raise RefusedError("its factor enters in a way that is not rewritten")
     return f"factor taken off the shortcut ({', '.join(done)})"
@@ -85,7 +108,16 @@ def unscale(place: Place) -> str:
 
 def undrop(place: Place) -> str:
     """A random mask on h goes."""
-    done = _without(place, kinds.DROPOUTS | kinds.SCALES)
+    graph = place.located.seen.graph
+
+    def is_noise(node: Node) -> bool:
+        operations = [(graph.kinds[v], graph.operations[v]) for v in place.vertices_of(node)]
+        return any(kind in kinds.DROPOUTS or (made is not None and made.noise) for kind, made in operations)
+
+    nodes = _removable(place, kinds.DROPOUTS | kinds.SCALES)
+    # A mask that is written out by hand has a factor beside it, in the module that draws it.
+    by_hand = {owner(node) for node in nodes if is_noise(node) and node.target in _MULTIPLIED}
+    done = _without(place, [node for node in nodes if is_noise(node) or owner(node) in by_hand])
     if not done:
         raise RefusedError("its mask enters in a way that is not rewritten")
     return f"dropout taken off the shortcut ({', '.join(done)})"
@@ -100,26 +132,34 @@ def straighten(place: Place) -> str:
         raise RefusedError(
             f"its shortcut holds {kinds.in_words([graph.kinds[others[0]]])[0]}, which cannot be left out"
         )
-    done = _without(place, removable)
+    done = _without(place, _removable(place, removable))
     if not done:
         raise RefusedError("nothing on its shortcut can be left out")
     return f"{', '.join(done)} taken off the shortcut"
 
 
-def _without(place: Place, group: frozenset[str]) -> list[str]:
-    """Leave out the nodes on the shortcut whose operations are all of a group."""
+def _removable(place: Place, group: frozenset[str]) -> list[Node]:
+    """The nodes on the shortcut whose operations are all of a group; refused as a whole before anything is changed."""
+    region = place.unit.shortcut.region
+    adding, _ = place.operand()
+    found = list[Node]()
+    for node in place.region(region):
+        inside = place.vertices_of(node)
+        bare = place.of_kind(inside, group) and len(place.of_kind(inside, group | kinds.LAYOUT)) == len(inside)
+        if bare and node is not adding:
+            source_of(place, node, (place.unit.fork, *region))
+            found.append(node)
+    return found
+
+
+def _without(place: Place, nodes: Sequence[Node]) -> list[str]:
+    """Leave nodes on the shortcut out."""
     region = place.unit.shortcut.region
     adding, _ = place.operand()
     chain = [*place.region(region), adding]
-    done = list[str]()
-    for node in chain[:-1]:
-        inside = place.vertices_of(node)
-        if not place.of_kind(inside, group) or len(place.of_kind(inside, group | kinds.LAYOUT)) < len(inside):
-            continue
-        users = [user for user in node.users if user in chain]
-        bypass(place, node, users, (place.unit.fork, *region))
-        done.append(str(node.target) if node.op == "call_module" else f"{node.name} in {owner(node)}")
-    return done
+    for node in nodes:
+        bypass(place, node, [user for user in node.users if user in chain], (place.unit.fork, *region))
+    return [str(node.target) if node.op == "call_module" else f"{node.name} in {owner(node)}" for node in nodes]
 
 
 def _without_alpha(place: Place) -> str:
@@ -136,7 +176,10 @@ def unscale_sum(place: Place) -> str:
     region = place.around.after_region
     node = place.located.inside(region[0]) if len(region) == 1 else None
     adding, operand = place.operand()
-    if node is None or node.target not in _MULTIPLIED or node.args[:1] != (adding,) or len(node.args) != 2:
+    args: tuple[Any, ...] = node.args if node is not None and node.target in _MULTIPLIED and len(node.args) == 2 else ()
+    if args[1:] == (adding,) and node is not None and node.target not in _DIVIDED:
+        args = args[::-1]
+    if node is None or args[:1] != (adding,):
         raise RefusedError("the factor on its sum is not one plain multiplication")
     if list(adding.users) != [node]:
         raise RefusedError("its sum is also read without the factor")
@@ -144,8 +187,9 @@ def unscale_sum(place: Place) -> str:
     if len(branch) != 1:
         raise RefusedError("its sum has more than two operands")
     graph = place.located.captured.graph
+    node.prepend(adding)  # nobody else reads it, and the factor may be read from its module only after it
     with graph.inserting_before(adding):
-        scaled = graph.create_node(node.op, node.target, (branch[0], node.args[1]), name="scaled_branch")
+        scaled = graph.create_node(node.op, node.target, (branch[0], args[1]), name="scaled_branch")
     scaled.meta.update(owner=node.meta.get("owner", ""))
     adding.replace_input_with(branch[0], scaled)
     node.replace_all_uses_with(adding)
@@ -176,6 +220,10 @@ def add_final_norm(place: Place) -> str:
     head = located.inside(norms[0]) if norms else None
     if head is None or head.op != "call_module":
         raise RefusedError("its branch has no norm that is a module of its own")
+    seen, kind = located.seen.graph, located.seen.graph.kinds[norms[0]]
+    at = -1 if "layernorm" in kind or "rmsnorm" in kind else 1
+    if place.shape(place.around.end)[at] != seen.shapes[norms[0]][at]:
+        raise RefusedError("the last unit changes the width, which its own norm does not have")
     made = copy.deepcopy(located.captured.skeleton.get_submodule(str(head.target)))
     reset = getattr(made, "reset_parameters", None)
     if reset is None:

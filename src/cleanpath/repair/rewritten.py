@@ -3,11 +3,14 @@
 import importlib
 import keyword
 import linecache
+import math
+import re
 import types
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 from torch.fx import Graph
 
@@ -15,6 +18,10 @@ from cleanpath.errors import UserError
 
 CONTAINERS = (nn.Sequential, nn.ModuleList, nn.ModuleDict)
 """What holds modules keeps its class if it is one of these, so that it can be indexed as before."""
+
+
+OWN_NAMES = ("source", "_run")
+"""Attributes of a rewritten network, which no child may have."""
 
 
 @dataclass(frozen=True)
@@ -57,9 +64,23 @@ def source_of(graph: Graph, fixed: Mapping[str, Any]) -> Source:
     code = graph.python_code(root_module="self")
     names = {name: _place(name, value) for name, value in code.globals.items()}
     used = {name: place for name, place in names.items() if name in code.src}
-    text = code.src[code.src.index("def forward") :]
+    text = _without_keywords(code.src[code.src.index("def forward") :], graph)
     head, _, body = text.partition("\n")
     return Source("\n".join([head, *_checks(graph, fixed), body]), used)
+
+
+def _without_keywords(text: str, graph: Graph) -> str:
+    """A module or parameter whose name is a word of Python's own is read by getattr, which torch.fx forgets."""
+    for target in {str(node.target) for node in graph.nodes if node.op in {"call_module", "get_attr"}}:
+        parts = target.split(".")
+        if any(map(keyword.iskeyword, parts)):
+            wrong = right = "self"
+            for part in parts:
+                wrong = f"{wrong}.{part}" if part.isidentifier() else f'getattr({wrong}, "{part}")'
+                plain = part.isidentifier() and not keyword.iskeyword(part)
+                right = f"{right}.{part}" if plain else f'getattr({right}, "{part}")'
+            text = re.sub(re.escape(wrong) + r"(?!\w)", right, text)
+    return text
 
 
 class Rewritten(nn.Module):
@@ -153,13 +174,26 @@ def _checks(graph: Graph, fixed: Mapping[str, Any]) -> list[str]:
         target = str(node.target)
         if node.op != "placeholder" or target not in fixed:
             continue
-        name, value = node.name, fixed[target]
-        plain = value is None or isinstance(value, bool | int | float | str)
-        if target.startswith("*"):
-            wrong = f"if {target.lstrip('*')}:" if not value else None
-        else:
-            wrong = f"if {name} is not {value!r}:" if value is None else f"if {name} != {value!r}:" if plain else None
+        name, value = target.lstrip("*") if target.startswith("*") else node.name, fixed[target]
+        wrong = f"{name} is not {value!r}" if value is None else f"{name} != {_shown(value)}"
+        if isinstance(value, torch.dtype | torch.device):
+            wrong = f"str({name}) != {str(value)!r}"
+        if target.startswith("*") and not value:
+            wrong = name
         if wrong and not keyword.iskeyword(name):
-            said = f"{target.lstrip('*')} must be {value!r}, as when this network was rewritten"
-            lines += [f"    {wrong}", f"        raise ValueError({said!r})"]
+            said = f"{name} must be {value!r}, as when this network was rewritten"
+            lines += [f"    if {wrong}:", f"        raise ValueError({said!r})"]
     return lines
+
+
+def _shown(value: Any) -> str:
+    """A plain value as Python, also where its own text is none."""
+    if isinstance(value, float) and not math.isfinite(value):
+        return f"float({str(value)!r})"
+    if isinstance(value, torch.Size | tuple):
+        return f"({''.join(f'{_shown(one)}, ' for one in value)})"
+    if isinstance(value, list):
+        return f"[{', '.join(map(_shown, value))}]"
+    if isinstance(value, Mapping):
+        return f"{{{', '.join(f'{key!r}: {_shown(one)}' for key, one in value.items())}}}"
+    return repr(value)

@@ -5,7 +5,7 @@ They need no graph of the forward, only the audit's: which parameters enter wher
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 from torch import nn
@@ -26,6 +26,8 @@ class Start:
     structure: Structure
     index: int
     parameters: dict[str, nn.Parameter]
+    scaled: set[str] = field(default_factory=set)
+    """Parameters that were multiplied already, in another unit that shares them."""
 
     @property
     def name(self) -> str:
@@ -77,21 +79,42 @@ def gate_biases(start: Start) -> list[str]:
 
     Raises `RefusedError` for a gate without one.
     """
-    unit = start.structure.traced.units[start.index]
-    names = [name for _, names in start.weights(unit.shortcut.region) for name in names]
+    unit, graph = start.structure.traced.units[start.index], start.structure.graph
     gates = [start.parameters[name] for name in unit.operand.weights if name in start.parameters]
-    names += [name for factor in unit.operand.factors for name in start.structure.graph.weights(factor)]
-    biases = [name for name in dict.fromkeys(names) if start.parameters[name].dim() == 1]
-    layers = [name for name in dict.fromkeys(names) if start.parameters[name].dim() > 1]
-    if not biases or not layers or gates or len(biases) > len(layers):
+    entering = sorted(start.weights(list({*unit.shortcut.region, *unit.operand.factors})))
+    layers = [name for _, names in entering for name in names if start.parameters[name].dim() > 1]
+    vertex, last = entering[-1] if entering else (unit.sum, ())
+    biases = [name for name in last if start.parameters[name].dim() == 1]
+    if len(biases) != 1 or not layers or gates or graph.kinds[vertex] in kinds.SCALES:
         raise RefusedError("its gate has no bias of its own to set")
+    if _feeds_branch(start, vertex):
+        raise RefusedError("the layer of its gate also gives the branch, whose bias is not to be set")
     return biases
+
+
+def _feeds_branch(start: Start, vertex: int) -> bool:
+    """Whether the last layer of a gate reaches the sum otherwise than through the gate."""
+    unit, graph = start.structure.traced.units[start.index], start.structure.graph
+    gate = {*unit.shortcut.region, *unit.operand.factors}
+    waiting, met = [vertex], set[int]()
+    while waiting:
+        one = waiting.pop()
+        for child in graph.children[one]:
+            if child == unit.sum and one not in gate:
+                return True
+            if child < unit.sum and child not in met and not (child in gate and graph.kinds[child] in kinds.GATES):
+                met.add(child)
+                waiting.append(child)
+    return False
 
 
 def small_branch(start: Start) -> str:
     """F starts as F/√L: its last weights and their bias are multiplied."""
     factor = 1 / math.sqrt(_depth(start.structure))
-    names = _last(start)
+    names = [name for name in _last(start) if name not in start.scaled]
+    if not names:
+        raise RefusedError("its last weights are shared with another unit, where they were multiplied")
+    start.scaled.update(names)
     with torch.no_grad():
         for name in names:
             start.parameters[name].mul_(factor)

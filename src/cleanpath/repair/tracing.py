@@ -14,7 +14,18 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.fx import Graph, Node, Proxy, Tracer
+from torch.fx import Graph, Node, Proxy
+
+from cleanpath.repair.guards import (
+    GuardedTracer,
+    GuardError,
+    Kept,
+    attributes_of,
+    changed_attribute,
+    from_shape,
+    loads_in_its_own_way,
+    uncheckable,
+)
 
 MOST_TRIES = 40
 """How often a submodule more is left unread before the whole is given up."""
@@ -54,9 +65,12 @@ def traced(module: nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, Any], 
             evaluation = _read(module, args, kwargs, leaves, training=False)
             _join(training.graph, evaluation.graph)
         except _OwnForwardError as error:
-            if not error.path:
+            path = error.path
+            while path in leaves:  # what is wrong with it comes from outside: it is used in another way than called
+                path = path.rpartition(".")[0]
+            if not path:
                 raise UnreadableError(error.reason) from error
-            leaves |= dict.fromkeys(_alike_ones(module, error.path, homes), error.reason)
+            leaves |= dict.fromkeys(_alike_ones(module, path, homes), error.reason)
             continue
         training.leaves = {name: leaves[name] for name in leaves if _is_called(training.graph, name)}
         return training
@@ -67,7 +81,7 @@ def _alike_ones(module: nn.Module, path: str, homes: Sequence[str]) -> list[str]
     """A module and those of its class, as what cannot be read in one cannot in others; not those that hold a sum."""
     kind = type(module.get_submodule(path))
     every = [name for name, one in module.named_modules(remove_duplicate=False) if type(one) is kind]
-    return [path, *(name for name in every if not any(_within_any(home, {name}) for home in homes))]
+    return [path, *(name for name in every if not any(within_any(home, {name}) for home in homes))]
 
 
 class _OwnForwardError(Exception):
@@ -88,14 +102,14 @@ class _Symbol(Proxy):
         raise TypeError("the length of a tensor is not known before it is there")
 
 
-class _Reader(Tracer):
+class _Reader(GuardedTracer):
     """Traces one mode; every symbol carries the value that it has in the example."""
 
     def __init__(self, leaves: Mapping[str, str], examples: Mapping[str, Any]) -> None:
         super().__init__()
         self._leaves, self._examples = leaves, examples
         self._stack = [""]
-        self._evaluating = False
+        self._decided = set[Node]()
         self.failed: str | None = None
         self.fixed: dict[str, Any] = {}
 
@@ -109,15 +123,18 @@ class _Reader(Tracer):
         self, m: nn.Module, forward: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
     ) -> Any:
         """Follow which module's forward runs; the innermost that fails is noted."""
-        if self._evaluating:
+        if self.evaluating:
             return forward(*args, **kwargs)
         self._stack.append(self.path_of_module(m))
         try:
-            return super().call_module(m, forward, args, kwargs)
+            found = super().call_module(m, forward, args, kwargs)
+            self.check_draws()
         except Exception:
             if self.failed is None:
                 self.failed = self._stack[-1]
             raise
+        else:
+            return found
         finally:
             self._stack.pop()
 
@@ -131,7 +148,7 @@ class _Reader(Tracer):
 
     def getattr(self, attr: str, attr_val: Any, parameter_proxy_cache: dict[str, Any]) -> Any:
         """A parameter as a symbol, but not while a value is computed."""
-        return attr_val if self._evaluating else super().getattr(attr, attr_val, parameter_proxy_cache)
+        return attr_val if self.evaluating else super().getattr(attr, attr_val, parameter_proxy_cache)
 
     def proxy(self, node: Node) -> Proxy:
         """Our kind of symbol."""
@@ -139,19 +156,22 @@ class _Reader(Tracer):
 
     def create_proxy(self, kind: str, target: Any, args: Any, kwargs: Any, *more: Any, **keywords: Any) -> Any:
         """A symbol and its value."""
+        if not self.evaluating:
+            self.check_draws()
         found = super().create_proxy(kind, target, args, kwargs, *more, **keywords)
         node = found.node
         node.meta["owner"] = self._stack[-1] if kind != "call_module" else self._stack[-2]
         if kind == "placeholder":
             node.meta["value"] = self._examples.get(str(target).lstrip("*"))
             return found
-        self._evaluating = True  # torch.fx has put itself before every call of a module
+        self.evaluating = True  # torch.fx has put itself before every call of a module
         try:
             _evaluate(node, self.root)
         except Exception:  # noqa: BLE001, S110 (a batch of one in training mode: the other mode gives the values)
             pass
         finally:
-            self._evaluating = False
+            self.evaluating = False
+        self.check_mode(node)
         return found
 
     def create_arg(self, a: Any) -> Any:
@@ -164,10 +184,16 @@ class _Reader(Tracer):
         return super().create_arg(a)
 
     def to_bool(self, obj: Proxy) -> bool:
-        """What shapes and constants decide is decided as in the example."""
+        """What shapes and constants decide is decided as in the example; other shapes fail where they would differ."""
         value = obj.node.meta.get("value")
         if "value" not in obj.node.meta or isinstance(value, Tensor):
             return super().to_bool(obj)
+        if not self.evaluating and obj.node not in self._decided and from_shape(obj.node):
+            self._decided.add(obj.node)
+            where = self._stack[-1] or "forward"
+            said = f"a condition on a shape in {where} was {bool(value)} when this network was rewritten"
+            condition = obj if value else self.create_proxy("call_function", operator.not_, (obj,), {})
+            self.create_proxy("call_function", torch._assert, (condition, said), {})  # noqa: SLF001 (as timm does)
         return bool(value)
 
     def iter(self, obj: Proxy) -> Iterator[Any]:
@@ -230,14 +256,20 @@ def _read(
     bound.apply_defaults()
     reader = _Reader(leaves, bound.arguments)
     before = {name: buffer.clone() for name, buffer in scratch.named_buffers()}
-    known = {*vars(scratch)}
+    known, kept = {*vars(scratch)}, attributes_of(scratch)
     try:
-        with _quiet_autocast():
+        with _quiet_autocast(), reader.guarding():
             graph = reader.trace(scratch)
+            reader.check_draws()
     except Exception as error:
         reason = " ".join(str(error).split())[:160]
-        raise _OwnForwardError(reader.failed or "", f"{type(error).__name__}: {reason}") from error
+        kind = "" if isinstance(error, GuardError) else f"{type(error).__name__}: "
+        raise _OwnForwardError(reader.failed or "", f"{kind}{reason}") from error
     _state_is_in_leaves(scratch, graph, before)
+    _nothing_is_lost(scratch, graph, kept)
+    for name, value in reader.fixed.items():
+        if uncheckable(value):
+            raise _OwnForwardError("", f"its input {name.lstrip('*')} is a {type(value).__name__}, not compared later")
     graph.eliminate_dead_code(is_impure_node=is_kept)
     constants = {
         name: value for name, value in vars(scratch).items() if name not in known and isinstance(value, Tensor)
@@ -257,11 +289,25 @@ def _state_is_in_leaves(scratch: nn.Module, graph: Graph, before: Mapping[str, T
     called = {str(node.target) for node in graph.nodes if node.op == "call_module"}
     for name, buffer in scratch.named_buffers():
         owner = name.rpartition(".")[0]
-        if name in before and not torch.equal(buffer, before[name]) and not _within_any(owner, called):
+        if name in before and not torch.equal(buffer, before[name]) and not within_any(owner, called):
             raise _OwnForwardError(owner, "it writes to buffers of its own")
 
 
-def _within_any(name: str, called: set[str]) -> bool:
+def _nothing_is_lost(scratch: nn.Module, graph: Graph, kept: Kept) -> None:
+    """Nor are plain attributes set in a graph, nor does what replaces a module load checkpoints as its class does."""
+    called = {str(node.target) for node in graph.nodes if node.op == "call_module"}
+    now = {name: one for name, one in attributes_of(scratch).items() if not within_any(name, called)}
+    changed = changed_attribute(kept, now)
+    if changed is not None:
+        raise _OwnForwardError(changed[0], f"it keeps state of its own ({changed[1]})")
+    for name in now:
+        own = loads_in_its_own_way(scratch.get_submodule(name))
+        if own is not None:
+            raise _OwnForwardError(name, f"its class has a {own} of its own")
+
+
+def within_any(name: str, called: set[str]) -> bool:
+    """Whether a module is one of these, or lies inside one."""
     return any(name == one or name.startswith(f"{one}.") for one in called)
 
 
