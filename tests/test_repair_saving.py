@@ -17,7 +17,8 @@ from cleanpath.auditing.rules.fixes import FIXES, fix_of
 from cleanpath.errors import UserError
 from cleanpath.examining import spread
 from cleanpath.repair import saving
-from cleanpath.repair.captured import capture, outputs_of
+from cleanpath.repair.captured import capture
+from cleanpath.repair.comparing import outputs_of
 from cleanpath.repair.fixed import Change, Fixed
 from cleanpath.repair.rebuilt import OtherKindError, called
 from tests.helpers import here

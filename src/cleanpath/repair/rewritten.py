@@ -123,7 +123,8 @@ def _bare(module: nn.Module, path: str, called: set[str], met: dict[int, nn.Modu
     if path in called or (path and unread):
         met[id(module)] = module
         return module
-    bare: nn.Module = next((kind() for kind in CONTAINERS if type(module) is kind), None) or nn.Module()
+    # Not by its truth: an empty container is false.
+    bare = next((kind for kind in CONTAINERS if type(module) is kind), nn.Module)()
     met[id(module)] = bare
     bare.training = module.training
     unsaved = module._non_persistent_buffers_set  # noqa: SLF001

@@ -27,7 +27,8 @@ from torch import Tensor, nn
 
 from cleanpath.devices import of
 from cleanpath.errors import UserError
-from cleanpath.repair.captured import capture, outputs_of
+from cleanpath.repair.captured import capture
+from cleanpath.repair.comparing import outputs_of
 from cleanpath.repair.fixed import Fixed
 from cleanpath.repair.rebuilt import lines_of
 from cleanpath.repair.rewritten import Rewritten
