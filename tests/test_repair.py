@@ -26,10 +26,14 @@ def network(name: str, *settings: str) -> nn.Module:
 
 
 def fixed(model: nn.Module, batch: object, code: str) -> Fixed:
-    """Mend one code; checkpoints of the original must load, and the original must be as before."""
-    before = copy.deepcopy(model.state_dict())
+    """Mend one code; checkpoints of the original must load, and the original and the generators must be as before."""
+    before, drawn = copy.deepcopy(model.state_dict()), torch.get_rng_state()
+    modes = [(one.training, len(one._forward_hooks), len(one._forward_pre_hooks)) for one in model.modules()]
     found = cleanpath.fix(model, batch, [code], unsafe=True)
     assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
+    assert torch.equal(drawn, torch.get_rng_state())
+    assert modes == [(m.training, len(m._forward_hooks), len(m._forward_pre_hooks)) for m in model.modules()]
+    assert all(parameter.grad is None for parameter in model.parameters())
     if not found.added:
         copy.deepcopy(found.model).load_state_dict(model.state_dict(), strict=True)
     return found

@@ -41,6 +41,10 @@ class Captured:
         part = Rewritten(self.skeleton, source_of(self.graph, self.trace.fixed))
         return placed(self.whole, self.path, part)
 
+    def turned_in_whole(self) -> tuple[str, ...]:
+        """The same by their names in the whole."""
+        return tuple(f"{self.path}.{name}" if self.path else name for name in self.turned)
+
     @contextmanager
     def watched(self, watch: "Watch") -> Iterator[nn.Module]:
         """The model with its graph run node by node, each as an operation of the module that it came from."""

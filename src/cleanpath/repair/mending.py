@@ -275,7 +275,7 @@ class _Job:
             added=tuple(name for name in new if name not in old),
             unread=tuple(lost),
             no_decay=tuple(dict.fromkeys(self.no_decay)),
-            out_of_place=tuple(self.captured.turned) if rewritten and self.captured else (),
+            out_of_place=self.captured.turned_in_whole() if rewritten and self.captured else (),
             called_as_they_are=dict(self.captured.trace.leaves) if rewritten and self.captured else {},
         )
 
