@@ -370,3 +370,58 @@ def test_report_tells_what_is_computed_out_of_place() -> None:
     found = fixed(model, VECTORS, "CP102")
     assert found.out_of_place == tuple(f"{index}.act" for index in range(4))
     assert "computed out of place from now on: 0.act" in str(found)
+
+
+class Placed(nn.Module):
+    """An encoder with a norm after each addition and a table of places, cut to the length of its input."""
+
+    def __init__(self, *, learned: bool) -> None:
+        super().__init__()
+        self.words, self.head = nn.Embedding(20, 8), nn.Linear(8, 3)
+        places = torch.randn(12, 8)
+        if learned:
+            self.places = nn.Parameter(places)
+        else:
+            self.register_buffer("places", places)
+        self.branches = nn.ModuleList(nn.Sequential(nn.Linear(8, 8), nn.ReLU(), nn.Linear(8, 8)) for _ in range(4))
+        self.norms = nn.ModuleList(nn.LayerNorm(8) for _ in range(4))
+
+    def forward(self, words: Tensor) -> Tensor:
+        x = self.words(words) + self.places[: words.shape[1]]
+        for branch, norm in zip(self.branches, self.norms, strict=True):
+            x = norm(x + branch(x))
+        scores: Tensor = self.head(x.mean(1))
+        return scores
+
+
+@pytest.mark.parametrize("learned", [True, False])
+def test_a_table_may_be_cut_to_the_length_of_the_input(learned: bool) -> None:  # noqa: FBT001
+    model = Placed(learned=learned).eval()
+    found = cleanpath.fix(model, torch.randint(20, (4, 10)), ["CP202"], unsafe=True)
+    assert len(found.changes) == 3
+    words = torch.randint(20, (3, 7))
+    with torch.no_grad():
+        x = model.words(words) + model.places[:7]
+        x = x + model.branches[0](x)
+        for branch, before in zip(list(model.branches)[1:], model.norms, strict=False):
+            x = x + branch(before(x))
+        torch.testing.assert_close(found.model(words), model.head(model.norms[-1](x).mean(1)))
+
+
+def test_a_scripted_network_is_refused_with_a_reason() -> None:
+    class Post(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.layers = nn.ModuleList(nn.Linear(8, 8) for _ in range(3))
+
+        def forward(self, x: Tensor) -> Tensor:
+            for layer in self.layers:
+                x = torch.relu(x + layer(x))
+            return x
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        scripted = torch.jit.script(Post())
+        found = cleanpath.fix(scripted, torch.randn(4, 8), ["CP201"], unsafe=True)
+    assert not found.changes
+    assert all(one.reason for one in found.refused)

@@ -29,7 +29,7 @@ def edit_of(code: str, module: nn.Module | None) -> str:
     try:
         file = inspect.getsourcefile(type(module)) or ""
         lines, first = inspect.getsourcelines(type(module).forward)
-    except (OSError, TypeError):
+    except (OSError, TypeError, AttributeError):  # of a script of TorchScript there is none
         return ""
     place = "/".join(Path(file).parts[-2:])
     at = _line_of_sum("".join(lines))

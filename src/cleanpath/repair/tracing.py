@@ -105,6 +105,8 @@ class _Symbol(Proxy):
 class _Reader(GuardedTracer):
     """Traces one mode; every symbol carries the value that it has in the example."""
 
+    proxy_buffer_attributes = True  # a table of places may be sliced by a length that is a symbol, as a parameter is
+
     def __init__(self, leaves: Mapping[str, str], examples: Mapping[str, Any]) -> None:
         super().__init__()
         self._leaves, self._examples = leaves, examples
@@ -355,6 +357,9 @@ def _merged(node: Node, here: Any, there: Any, same: Mapping[Node, Node]) -> Any
         parts = [_merged(node, a, b, same) for a, b in zip(here, there, strict=True)]
         kind: Any = type(here)
         return kind(parts) if not hasattr(here, "_fields") else kind(*parts)
+    if isinstance(here, slice) and isinstance(there, slice):
+        ends = ((here.start, there.start), (here.stop, there.stop), (here.step, there.step))
+        return slice(*(_merged(node, a, b, same) for a, b in ends))
     if isinstance(here, Mapping) and isinstance(there, Mapping) and here.keys() == there.keys():
         return {key: _merged(node, here[key], there[key], same) for key in here}
     if type(here) is type(there) and (here is there or _alike(here, there)):

@@ -66,6 +66,10 @@ def optimizer_of(network: nn.Module, training: Training) -> torch.optim.Optimize
         for part, factor in parts
     ]
     groups = [group for group in groups if group["params"]]
+    if not groups:
+        raise SettingError(
+            "all weights of the network are frozen; unfreeze some with requires_grad_()"
+        )
     if training.optimizer == "caffe_sgd":
         return CaffeSGD(groups, lr=training.lr, momentum=training.momentum)
     fused = training.fused or None  # None: as torch chooses
