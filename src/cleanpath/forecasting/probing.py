@@ -209,7 +209,7 @@ def _stepping(optimizer: Optimizer) -> Callable[[Optimizer], object]:
 @contextmanager
 def _without_global_hooks() -> Iterator[None]:
     """Hooks of the user's on the steps of all optimizers are not called."""
-    every = (_global_optimizer_pre_hooks, _global_optimizer_post_hooks)
+    every: tuple[Any, ...] = (_global_optimizer_pre_hooks, _global_optimizer_post_hooks)
     kept = [dict(hooks) for hooks in every]
     for hooks in every:
         hooks.clear()
