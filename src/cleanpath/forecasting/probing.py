@@ -222,7 +222,8 @@ def _without_global_hooks() -> Iterator[None]:
 
 def called(model: nn.Module, inputs: Any) -> Any:
     """The output for copies of a tensor, of a tuple of several inputs, or of a dictionary of keyword inputs."""
-    inputs = mapped(inputs, lambda tensor: tensor.clone())  # a model may write into them
+    # A model may write into them, and a backward pass into their gradients.
+    inputs = mapped(inputs, lambda tensor: tensor.detach().clone().requires_grad_(tensor.requires_grad))
     try:
         if isinstance(inputs, Mapping):
             return model(**inputs)
