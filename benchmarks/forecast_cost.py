@@ -2,8 +2,7 @@
 
     python -m benchmarks.forecast_cost      print it, and write results/forecast-cost.json
 
-Each network has its forecast and its steps in turn, three times over; the median of each is taken. Memory is the growth
-of the process's peak beyond that of the steps.
+Each network has its forecast and its steps in turn, three times over; the median of each is taken.
 """
 
 import json

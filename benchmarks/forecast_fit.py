@@ -23,7 +23,7 @@ import numpy as np
 import numpy.typing as npt
 from scipy.optimize import minimize
 
-from benchmarks.forecast_kinds import ROWS
+from benchmarks.forecast_kinds import ROWS, Cell
 from benchmarks.forecast_recorded import ends, variant_of
 from cleanpath.auditing.profile import NON_FINITE
 from cleanpath.forecasting.judging import judged
@@ -58,6 +58,8 @@ class Case:
     """`tables`, `quick`, or in what it differs from them."""
     variant: str
     """Placement and shortcut, or the network's name."""
+    network: str
+    """All that the cell is but its depth, rate and seed."""
     depth: int
     rate: float
     seed: int
@@ -107,6 +109,7 @@ def _of_campaign(row: Mapping[str, Any]) -> Case:
     return Case(
         kind=row["kind"],
         variant=variant if row["normalisation"] == "batch" else f"{variant} {row['normalisation']}",
+        network=_network_of(row),
         depth=row["depth"],
         rate=row["rate"],
         seed=row["seed"],
@@ -118,6 +121,10 @@ def _of_campaign(row: Mapping[str, Any]) -> Case:
     )
 
 
+def _network_of(row: Mapping[str, Any]) -> str:
+    return " ".join(str(row[name]) for name in Cell.__dataclass_fields__ if name not in ("depth", "rate", "seed"))
+
+
 def _of_quick(row: Mapping[str, Any], *, decided: bool) -> Case:
     found: dict[str, Any] = {name: _plain_number(value) for name, value in row["measured"].items()}
     steps: dict[str, Any] = {name: _plain_number(value) for name, value in found.pop("steps").items()}
@@ -125,6 +132,7 @@ def _of_quick(row: Mapping[str, Any], *, decided: bool) -> Case:
     return Case(
         kind="quick",
         variant=row["variant"],
+        network=f"quick {row['variant']} {found['optimizer']}",
         depth=row["depth"],
         rate=row["rate"],
         seed=row["seed"],
@@ -320,7 +328,7 @@ def seeds() -> dict[str, Any]:
     """How well a run's end foretells that of another seed: no forecast that does not know the seed can beat it."""
     groups = _of_seeds()
     for one in map(_of_campaign, _lines(CELLS)):
-        groups.setdefault(f"{one.kind} {one.variant} {one.depth} {one.rate}", []).append(one.fails)
+        groups.setdefault(f"{one.network} {one.depth} {one.rate}", []).append(one.fails)
     pairs = [(a, b) for many in groups.values() for i, a in enumerate(many) for j, b in enumerate(many) if i != j]
     one, other = np.array(pairs, dtype=bool).T
     several = [many for many in groups.values() if len(many) > 1]
@@ -415,9 +423,7 @@ def suggestions(table: Table, rule_of: Callable[[Case], Rule]) -> dict[str, dict
 
 
 def _changed(table: Table, one: Case, what: str, to: float) -> Case | None:
-    same = [
-        other for other in table.cases if (other.variant, other.kind, other.seed) == (one.variant, one.kind, one.seed)
-    ]
+    same = [other for other in table.cases if (other.network, other.seed) == (one.network, one.seed)]
     if what == "rate":
         lower = [other for other in same if other.depth == one.depth and other.rate <= to * 1.05]
         return max(lower, key=lambda other: other.rate, default=None)

@@ -257,7 +257,8 @@ def test_forecast_is_the_same_twice(batches: Batches) -> None:
 def test_one_batch_is_enough(batches: Batches) -> None:
     model = built("cifar-resnet8-2layer")
     found = cleanpath.forecast(model, batches[:1], optimizer=sgd(model))
-    assert found.outcome in (*OUTCOMES, CANNOT_SAY)
+    assert found.measured is not None
+    assert found.measured.steps.losses[-1] < found.measured.steps.losses[0]  # the one batch, ten times
     assert len(taken(iter(batches[:3]))) == STEPS
 
 
@@ -292,7 +293,8 @@ def test_a_network_without_units_gets_an_answer(batches: Batches) -> None:
     found = cleanpath.forecast(model, batches, optimizer=sgd(model))
     assert found.measured is not None
     assert found.measured.units == 0
-    assert found.outcome in (*OUTCOMES, CANNOT_SAY)
+    assert sum(found.probabilities.values()) == pytest.approx(1.0)
+    assert "depth" not in {change.what for change in found.changes}
 
 
 class Texts(nn.Module):
@@ -395,7 +397,7 @@ def test_the_rate_that_is_named_is_the_highest_at_which_the_answer_changes() -> 
     assert rate is not None
     # 4 log10(10 rate / 0.1) = log(0.3 / 0.7), rounded to one figure.
     assert rate == pytest.approx(0.0061, rel=0.2)
-    assert judged(at(10.0 * rate / 0.1, rate), rule).probabilities[FAILS] <= 0.35
+    assert judged(at(10.0 * rate / 0.1, rate), rule).probabilities[FAILS] <= 0.3
     assert f"{rate:g} in place of 0.1" in str(found)
     # Where no rate among those that are known would do, none is named.
     assert "rate" not in [

@@ -26,11 +26,12 @@ ACCURACY: dict[str, Any] = json.loads(forecast_fit.ACCURACY.read_text(encoding="
 
 def test_the_rule_fitted_again_is_the_file() -> None:
     again, shipped = fitted(Table(cases())), the_rule()
-    assert again.cells == shipped.cells
+    assert (again.cells, again.unsure) == (shipped.cells, shipped.unsure)
     for one, other in (
         (again.weights, shipped.weights),
         (again.usual, shipped.usual),
         (again.highest, shipped.highest),
+        (again.lowest, shipped.lowest),
     ):
         assert one == pytest.approx(other, abs=0.011)  # a last digit may be another library's
     assert again.fails_from == pytest.approx(shipped.fails_from, abs=0.011)
@@ -54,7 +55,15 @@ def case(score: float, *, fails: bool, slow: bool | None = False) -> Case:
     steps = Steps(losses=(2.0,) * STEPS, gradient_norms=(5.0,) * STEPS, moved=10**score)
     given: dict[str, Any] = {"rate": 0.1, "optimizer": "SGD", "classes": 10, "units": 9, "gradient_ratio": 1.0}
     found = Measured(**given, gradient_norm=5.0, memory=0.5, alike=0.5, steps=steps)
-    usual: dict[str, Any] = {"kind": "tables", "variant": "original", "depth": 20, "rate": 0.1, "seed": 0, "error": 0.0}
+    usual: dict[str, Any] = {
+        "kind": "tables",
+        "variant": "original",
+        "network": "",
+        "depth": 20,
+        "rate": 0.1,
+        "seed": 0,
+        "error": 0.0,
+    }
     return Case(**usual, measured=found, fails=fails, slow=slow, decided=True)
 
 
@@ -127,6 +136,13 @@ def test_the_claimed_hit_rates_are_recorded() -> None:
     for by, scores in ACCURACY["left_out"].items():
         others = [one["balanced"] for name, one in scores.items() if name.startswith(("gradient ratio", "loss after"))]
         assert scores["the rule"]["balanced"] > max(others), by
+
+
+def test_only_seeds_of_one_cell_are_seeds_of_it() -> None:
+    assert len({forecast_kinds.Cell.key_of({**row, "seed": 0}) for row in CELLS}) == len(CELLS)
+    # No cell of the campaign has a second seed: all pairs are runs of scale quick.
+    several = [many for many in forecast_fit._of_seeds().values() if len(many) > 1]
+    assert (ACCURACY["seeds"]["cells"], ACCURACY["seeds"]["runs"]) == (len(several), sum(map(len, several)))
 
 
 def test_blocks_of_the_campaign_have_every_row_and_every_pair() -> None:

@@ -8,9 +8,11 @@ import pytest
 import torch
 
 from cleanpath import costs, forecasted, planning
+from cleanpath import reproduction as reproductions
+from cleanpath.errors import UserError
 from cleanpath.estimate import Tried
 from cleanpath.experiment import Data, Experiment, Training
-from cleanpath.forecasting.values import CANNOT_SAY, FAILS, OUTCOMES, Forecast, is_long
+from cleanpath.forecasting.values import FAILS, OUTCOMES, TRAINS, Forecast, is_long
 from cleanpath.grid import local
 from cleanpath.nn import catalog
 from cleanpath.reproduction import reproduction
@@ -33,7 +35,7 @@ def test_the_verb_answers_in_words_and_as_json() -> None:
     assert data["schema"] == "cleanpath.forecast"
     assert data["words"] == found.out.rstrip("\n")
     assert data["experiment"]["training"]["lr"] == data["measured"]["rate"] == 0.05
-    assert data["outcome"] in (*OUTCOMES, CANNOT_SAY)
+    assert data["outcome"] == TRAINS
 
 
 def test_what_a_user_can_mend_is_told() -> None:
@@ -48,7 +50,7 @@ def test_a_forecast_draws_from_nobody_and_is_the_runs_own() -> None:
     assert torch.equal(torch.get_rng_state(), before)
     assert torch.get_num_threads() == threads
     assert found == forecasted.of_experiment(experiment(), threads=1)
-    # It is asked at the rate behind the warm-up, on micro-batches.
+    # It is asked at the rate behind the warm-up.
     assert found.measured is not None
     slow = forecasted.of_experiment(experiment(warmup=5, warmup_factor=0.01), threads=1)
     assert slow.measured == found.measured
@@ -95,12 +97,38 @@ def test_a_dry_run_contains_the_forecast(monkeypatch: pytest.MonkeyPatch) -> Non
     assert json.loads(here(*words, "--dry-run", "--json", "--no-forecast").out)["forecast"] is None
 
 
-def test_a_run_does_not_fail_for_its_forecast(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(
+    "error",
+    [torch.OutOfMemoryError("none left"), RuntimeError("DefaultCPUAllocator: none left"), UserError("none left")],
+)
+def test_a_run_does_not_fail_for_its_forecast(
+    error: Exception, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     def broken(*_: Any, **__: Any) -> Any:
-        raise torch.OutOfMemoryError
+        raise error
 
     monkeypatch.setattr(forecasted, "measured_of", broken)
     assert forecasted.if_possible(experiment(), threads=1, device=torch.device("cpu")) is None
+    assert "none left" in capsys.readouterr().err
+
+
+def test_steps_are_clipped_as_the_runs_are_and_what_differs_is_doubted() -> None:
+    free, held = (forecasted.measured_of(experiment(lr=0.5, clip=clip), threads=1).steps for clip in (None, 1e-3))
+    assert held.moved < free.moved / 10
+    assert held.gradient_norms[0] == free.gradient_norms[0]
+    assert forecasted.of_experiment(experiment(), threads=1).doubts == ()
+    (doubt,) = forecasted.of_experiment(experiment(bn_group=8, accumulation=2), threads=1).doubts
+    assert "training.accumulation, training.bn_group" in doubt
+
+
+def test_cells_whose_forecast_died_are_left_out_of_the_line(
+    job: Any, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(reproductions, "is_long", lambda *_: True)
+    monkeypatch.setattr(local, "forecast_cells", lambda _, **__: {job.cells()[0].folder.name: {"outcome": FAILS}})
+    reproductions._foretell(job.cells(), 1, ("cpu",))
+    told = capsys.readouterr().err
+    assert f"forecast of 1 kinds of cells: fails 1: {job.cells()[0].label}" in told.replace("\n", " ")
 
 
 @pytest.fixture

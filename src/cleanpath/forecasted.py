@@ -1,5 +1,6 @@
 """A forecast of an experiment: its network, its first batches and its optimizer, as its run would have them."""
 
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,7 @@ from cleanpath.forecasting.values import STEPS, Forecast, Measured, is_long
 from cleanpath.training.losses import Loss
 from cleanpath.training.optimizers import optimizer_of
 from cleanpath.training.schedule import length
+from cleanpath.watch import say
 
 
 def of_experiment(
@@ -25,9 +27,24 @@ def of_experiment(
 ) -> Forecast:
     """Whether its run will train; torch's random state and threads are as before afterwards.
 
-    Asked at the rate behind the warm-up, on the micro-batches that the run begins with.
+    Asked at the rate behind the warm-up, on the batches that the run begins with.
     """
-    return judged(measured_of(experiment, threads=threads, device=device, init=init))
+    found = judged(measured_of(experiment, threads=threads, device=device, init=init))
+    unlike = tuple(_unlike(experiment.training))
+    doubts = (f"its steps differ from the run's, not imitated: {', '.join(unlike)}",) if unlike else ()
+    return replace(found, doubts=(*found.doubts, *doubts))
+
+
+def _unlike(training: Training) -> Iterator[str]:
+    """The settings in which the steps of a forecast are not those of the run."""
+    if training.accumulation > 1:
+        yield "training.accumulation"  # the same sums; BN sees whole batches here
+    if training.bn_group not in (None, training.batch_size):
+        yield "training.bn_group"
+    if training.precision != "fp32":
+        yield "training.precision"
+    if training.mixup:
+        yield "training.mixup"
 
 
 def measured_of(
@@ -35,8 +52,7 @@ def measured_of(
 ) -> Measured:
     """What the rule is given of it."""
     training, images = experiment.training, load(experiment.data)
-    size = training.batch_size // training.accumulation
-    stream = batches(images.train, size, seed=experiment.seed, start=1, end=STEPS, loaders=0)
+    stream = batches(images.train, training.batch_size, seed=experiment.seed, start=1, end=STEPS, loaders=0)
     with assemble.threads_of_torch(threads), torch.random.fork_rng(devices=[]):
         torch.manual_seed(experiment.seed)
         network = networks.build(experiment.network, seed=experiment.seed)
@@ -47,12 +63,13 @@ def measured_of(
         optimizer = optimizer_of(network, training)
         for group in optimizer.param_groups:
             group["lr"] = training.lr * group["factor"]
-        return measured(network, given, optimizer=optimizer, loss=_loss(training, images.train.labels))
+        loss = _loss(training, images.train.labels)
+        return measured(network, given, optimizer=optimizer, loss=loss, clip=training.clip)
 
 
 def _loss(training: Training, labels: Tensor) -> Any:
     """The loss that the run minimises, but for mixed pairs."""
-    of = Loss(replace(training, accumulation=1, batch_size=training.batch_size // training.accumulation), labels)
+    of = Loss(replace(training, accumulation=1), labels)
     return lambda logits, target: of(logits, target, target, 1.0)
 
 
@@ -64,10 +81,11 @@ def is_worth(experiment: Experiment) -> bool:
 def if_possible(
     experiment: Experiment, *, threads: int, device: torch.device, init: Path | None = None
 ) -> Forecast | None:
-    """The forecast, or None where none can be made: a run is not to fail for it."""
+    """The forecast, or None where none can be made, which is said: a run is not to fail for it."""
     try:
         return of_experiment(experiment, threads=threads, device=device, init=init)
-    except (CleanpathError, torch.OutOfMemoryError):
+    except (CleanpathError, RuntimeError) as error:  # memory of a processor that is used up is a plain RuntimeError
+        say(f"no forecast: {(str(error) or type(error).__name__).splitlines()[0]}")
         return None
 
 

@@ -307,9 +307,10 @@ def _foretell(todo: Sequence[Cell], workers: int, devices: Sequence[str]) -> Non
     if not long:
         return
     found = local.forecast_cells(long, workers=workers, devices=devices)
-    said = {cell.experiment.source: one for cell in long if (one := found[cell.folder.name]) is not None}
-    counted = Counter(one["outcome"] for one in said.values())
-    bad = [name for name, one in said.items() if one["outcome"] == FAILS]
+    # A process that died has left nothing; two kinds may have one source.
+    said = [(cell.label, one) for cell in long if (one := found.get(cell.folder.name)) is not None]
+    counted = Counter(one["outcome"] for _, one in said)
+    bad = [name for name, one in said if one["outcome"] == FAILS]
     names = f": {', '.join(bad[:_NAMED])}{', …' if len(bad) > _NAMED else ''}" if bad else ""
     counts = ", ".join(f"{name} {counted[name]}" for name in (*OUTCOMES, CANNOT_SAY) if counted[name])
     say(f"forecast of {len(said)} kinds of cells: {counts}{names} (docs/forecast.md; --no-forecast leaves it out)")

@@ -111,10 +111,10 @@ class _Inputs:
 
     def through_a_copy(self, value: Any) -> Any:
         """The leaves' copies: those may be written to, and their nodes belong to the graph."""
-        return _mapped(value, lambda tensor: tensor.clone() if tensor.requires_grad else tensor)
+        return mapped(value, lambda tensor: tensor.clone() if tensor.requires_grad else tensor)
 
     def _copy(self, value: Any) -> Any:
-        return _mapped(value, self._leaf)
+        return mapped(value, self._leaf)
 
     def _leaf(self, tensor: Tensor) -> Tensor:
         copy = tensor.detach().to("meta") if self._meta else tensor.detach().clone()
@@ -124,22 +124,23 @@ class _Inputs:
         return copy
 
 
-def _mapped(value: Any, change: Callable[[Tensor], Tensor]) -> Any:
+def mapped(value: Any, change: Callable[[Tensor], Tensor]) -> Any:
+    """The same structure with every tensor in it changed."""
     if isinstance(value, Tensor):
         return change(value)
     if isinstance(value, tuple):
-        items = [_mapped(item, change) for item in value]
+        items = [mapped(item, change) for item in value]
         return type(value)(*items) if hasattr(value, "_fields") else tuple(items)
     if isinstance(value, list):
-        return [_mapped(item, change) for item in value]
+        return [mapped(item, change) for item in value]
     if isinstance(value, MutableMapping):
         mapping = copy.copy(value)
-        mapping.update({key: _mapped(item, change) for key, item in value.items()})
+        mapping.update({key: mapped(item, change) for key, item in value.items()})
         return mapping
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
         structure = copy.copy(value)
         for field in dataclasses.fields(value):
-            object.__setattr__(structure, field.name, _mapped(getattr(value, field.name), change))
+            object.__setattr__(structure, field.name, mapped(getattr(value, field.name), change))
         return structure
     return value
 

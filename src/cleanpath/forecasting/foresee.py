@@ -19,7 +19,7 @@ from cleanpath.auditing.standing import check_optimizer
 from cleanpath.errors import UserError
 from cleanpath.forecasting.judging import judged
 from cleanpath.forecasting.memory import memory_of
-from cleanpath.forecasting.probing import Batch, Loss, steps, taken, undisturbed, usual_loss
+from cleanpath.forecasting.probing import Batch, Loss, lost, rewound, steps, taken, undisturbed, usual_loss
 from cleanpath.forecasting.values import Forecast, Measured
 
 
@@ -43,18 +43,25 @@ def forecast(
 
 
 def measured(
-    model: nn.Module, batches: Iterable[Batch], *, optimizer: Optimizer, loss: Loss = usual_loss, seed: int = 0
+    model: nn.Module,
+    batches: Iterable[Batch],
+    *,
+    optimizer: Optimizer,
+    loss: Loss = usual_loss,
+    seed: int = 0,
+    clip: float | None = None,
 ) -> Measured:
-    """What the rule is given; `forecast` without its answer."""
+    """What the rule is given, `forecast` without its answer; steps `clip` the norm of the gradient."""
     if not isinstance(model, nn.Module):
         raise UserError(f"forecast needs a torch.nn.Module, this is a {type(model).__name__}")
     check_optimizer(optimizer, model)
     with undisturbed(model):
         chosen = taken(batches)
         inputs, target = chosen[0]
-        profile = audit(model, inputs, loss=lambda output: loss(output, target), seed=seed)
-        memory, alike = memory_of(model, inputs, seed=seed)
-        made = steps(model, optimizer, chosen, loss, seed=seed)
+        profile = audit(model, inputs, loss=lambda output: lost(loss, output, target), seed=seed)
+        with rewound(model):  # so that the steps begin where training would
+            memory, alike = memory_of(model, inputs, seed=seed)
+        made = steps(model, optimizer, chosen, loss, seed=seed, clip=clip)
     return Measured(
         rate=max(float(group["lr"]) for group in optimizer.param_groups),
         optimizer=type(optimizer).__name__,

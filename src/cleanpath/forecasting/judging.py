@@ -7,6 +7,7 @@ from cleanpath.forecasting.rule import Rule, deciding, terms_of, the_rule
 from cleanpath.forecasting.values import (
     CANNOT_SAY,
     FAILS,
+    FEWEST,
     STARTS_SLOWLY,
     TRAINS,
     Change,
@@ -23,6 +24,13 @@ _SMALLEST_RATE = 1e-3
 """As a share of the rate that was given."""
 _NAMED = 2
 """Findings that are named as changes."""
+_UNMEASURED = {
+    "forgotten": f"inputs and features of the last layer must have a row for each of at least {FEWEST} images",
+    "moved": "the weights are not finite after the steps",
+    "unlearnt": "there is no finite loss to compare with",
+    "vanished": "there is no finite gradient at the start",
+}
+"""Why a term is missing."""
 
 
 def judged(measured: Measured, rule: Rule | None = None) -> Forecast:
@@ -33,8 +41,8 @@ def judged(measured: Measured, rule: Rule | None = None) -> Forecast:
         return Forecast(outcome=FAILS, reasons=(stop,), changes=changes, measured=measured)
     terms = terms_of(measured)
     if missing := [name for name in rule.weights if terms[name] is None]:
-        reason = f"not measured: {', '.join(missing)}; inputs and features must have a row for each of some images"
-        return Forecast(outcome=CANNOT_SAY, reasons=(reason,), measured=measured)
+        reasons = tuple(f"'{name}' was not measured: {_UNMEASURED[name]}" for name in missing)
+        return Forecast(outcome=CANNOT_SAY, reasons=reasons, measured=measured)
     known = {name: value for name, value in terms.items() if value is not None}
     score = rule.score(known)
     chances = rule.probabilities(score)
@@ -89,11 +97,11 @@ def _doubts(rule: Rule, terms: Mapping[str, float], measured: Measured) -> Itera
 
 
 def _changes(rule: Rule, terms: Mapping[str, float], measured: Measured) -> Iterator[Change]:
-    """What brings the probability of failing below where the rule is sure, each alone."""
-    if (share := _lower_rate(rule, terms)) is not None:
-        rate = float(f"{measured.rate * share:.1g}")
+    """What brings the probability of failing below where the rule is sure, each alone; nothing where it is there."""
+    is_well = _is_well(rule, terms)
+    if not is_well and (rate := _lower_rate(rule, terms, measured.rate)) is not None:
         yield Change(what="rate", to=rate, sentence=f"a rate of {rate:g} in place of {measured.rate:g}")
-    if (units := _fewer_units(rule, terms, measured)) is not None:
+    if not is_well and (units := _fewer_units(rule, terms, measured)) is not None:
         words = f"about {units} units in place of {measured.units}, if each adds as much to the harm as the others"
         yield Change(what="depth", to=float(units), sentence=words)
     yield from _of_findings(measured)
@@ -108,20 +116,31 @@ def _is_well(rule: Rule, terms: Mapping[str, float]) -> bool:
     return rule.probabilities(rule.score(terms))[FAILS] <= rule.unsure[0]
 
 
-def _lower_rate(rule: Rule, terms: Mapping[str, float]) -> float | None:
-    """The share of the rate at which it would not fail.
+def _lower_rate(rule: Rule, terms: Mapping[str, float], rate: float) -> float | None:
+    """The highest rate of one digit, or nearly, at which it would not fail.
 
     Steps move the weights in proportion to it; what they would have learnt is not known, and taken for nothing.
     """
     share = 1.0
     while share > _SMALLEST_RATE:
         share *= 0.9
-        there = {**terms, "moved": terms["moved"] + math.log10(share), "unlearnt": rule.highest["unlearnt"]}
+        there = _at_rate(rule, terms, share)
         if there["moved"] < rule.lowest["moved"]:
             return None
         if _is_well(rule, there):
-            return share
+            lower = _rounded_down(rate * share)
+            return lower if 0 < lower < rate and _is_well(rule, _at_rate(rule, terms, lower / rate)) else None
     return None
+
+
+def _at_rate(rule: Rule, terms: Mapping[str, float], share: float) -> dict[str, float]:
+    return {**terms, "moved": terms["moved"] + math.log10(share), "unlearnt": rule.highest["unlearnt"]}
+
+
+def _rounded_down(value: float) -> float:
+    """To one digit, never up: the next rate above may be one that fails."""
+    digits, _, exponent = f"{value:.9e}".partition("e")
+    return float(f"{digits[0]}e{exponent}")
 
 
 def _fewer_units(rule: Rule, terms: Mapping[str, float], measured: Measured) -> int | None:

@@ -10,6 +10,7 @@ outputs / the rms of what the images of the batch differ by in them. The memory 
 import math
 from collections.abc import Iterator
 from contextlib import contextmanager
+from itertools import islice
 from typing import Any
 
 import torch
@@ -18,11 +19,11 @@ from torch import Tensor, nn
 from cleanpath.auditing.passes import tensors_of
 from cleanpath.auditing.patient import drawing_from
 from cleanpath.auditing.record import tensors_in
-from cleanpath.forecasting.probing import called
+from cleanpath.forecasting.probing import called, logits_of, real
+from cleanpath.forecasting.values import FEWEST
 
 _SMALL = 1e-30
-_FEWEST = 8
-"""Images, so that how they lie to each other says something."""
+_LAYERS = (nn.Linear, nn.Conv1d, nn.Conv2d)
 _MOST_PLACES = 512
 """Of a text, at its beginning."""
 
@@ -32,22 +33,22 @@ def memory_of(model: nn.Module, inputs: Any, *, seed: int) -> tuple[float | None
 
     None where there are no images beside each other, in the inputs or in the features.
     """
-    found, outputs, given = list[Tensor](), list[Tensor](), _first(inputs)
-    with torch.no_grad(), _watched(model, found):
-        for draw in range(2):
-            with drawing_from(seed + draw):
-                outputs.append(next(tensors_of(called(model, inputs))).detach())
-    if given is None or len(found) != 2 or len(found[0]) != len(given) or len(given) < _FEWEST:
+    found, outputs, given = list[Tensor | None](), list[Tensor](), _telling(inputs)
+    for draw in range(2):
+        with torch.no_grad(), drawing_from(seed + draw), _watched(model) as last:
+            outputs += [one.detach() for one in islice(tensors_of(logits_of(called(model, inputs))), 1)]
+        found.append(last[0] if last else None)
+    if given is None or found[0] is None or len(outputs) != 2 or len(found[0]) != len(given):
         return None, None
-    features = _rows(found[0].detach())
-    value = alignment(_rows(given), features) * repeated(*outputs)
+    features = _rows(found[0])
+    value = alignment(given, features) * repeated(*outputs)
     alike = cosine(features)
     return (value, alike) if math.isfinite(value) and math.isfinite(alike) else (None, None)
 
 
 def repeated(one: Tensor, other: Tensor) -> float:
     """ρ: the share of what tells images apart that comes again in a second pass; 1 without random numbers."""
-    one, other = one.double(), other.double()
+    one, other = real(one).double(), real(other).double()
     spread = _rms(one - one.mean(0))
     difference = _rms(one - other)
     return max(1.0 - (difference / max(spread, _SMALL)) ** 2 / 2, 0.0) if difference else 1.0
@@ -69,6 +70,7 @@ def alignment(inputs: Tensor, features: Tensor) -> float:
 
 def _rows(values: Tensor) -> Tensor:
     """A row for each image; of whole numbers, which are names of tokens, one entry for each token at each place."""
+    values = real(values)
     if values.is_floating_point():
         return values.flatten(1).double()
     places = values.flatten(1)[:, :_MOST_PLACES]
@@ -76,20 +78,28 @@ def _rows(values: Tensor) -> Tensor:
 
 
 @contextmanager
-def _watched(model: nn.Module, found: list[Tensor]) -> Iterator[None]:
-    """Keep what goes into the last layer; the caller has the model's hooks put back should this be interrupted."""
-    layers = [module for module in model.modules() if isinstance(module, nn.Linear | nn.Conv2d)]
-    handle = layers[-1].register_forward_pre_hook(lambda _, given: found.append(given[0])) if layers else None
+def _watched(model: nn.Module) -> Iterator[list[Tensor]]:
+    """Keep what goes into the layer that is called last, wherever it is registered; hooks are gone afterwards."""
+    last = list[Tensor]()
+
+    def keep(_: nn.Module, args: tuple[Any, ...], named: dict[str, Any]) -> None:
+        given = args[0] if args else named.get("input")
+        if isinstance(given, Tensor) and given.dim() > 1:
+            last[:] = [given.detach()]
+
+    layers = [module for module in model.modules() if isinstance(module, _LAYERS)]
+    handles = [layer.register_forward_pre_hook(keep, with_kwargs=True) for layer in layers]
     try:
-        yield
+        yield last
     finally:
-        if handle is not None:
+        for handle in handles:
             handle.remove()
 
 
-def _first(inputs: Any) -> Tensor | None:
-    """The first tensor among the inputs that has rows of several numbers."""
-    return next((one for one in tensors_in(inputs) if one.dim() > 1 and not one.is_complex()), None)
+def _telling(inputs: Any) -> Tensor | None:
+    """The rows of the first tensor among the inputs that tells its rows apart, as a mask of ones does not."""
+    every = (_rows(one) for one in tensors_in(inputs) if one.dim() > 1 and len(one) >= FEWEST)
+    return next((rows for rows in every if (rows - rows.mean(0)).any()), None)
 
 
 def _rms(values: Tensor) -> float:

@@ -5,6 +5,7 @@ back (`auditing/patient.py`), and by a twin of the optimizer, so that its state 
 """
 
 import copy
+import inspect
 import math
 import warnings
 from collections import OrderedDict
@@ -17,9 +18,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 from torch.optim import Optimizer
+from torch.optim.optimizer import _global_optimizer_post_hooks, _global_optimizer_pre_hooks
 
 from cleanpath.auditing.examine import refusal_of
-from cleanpath.auditing.passes import uncompiled, unwrapped
+from cleanpath.auditing.passes import mapped, uncompiled, unwrapped
 from cleanpath.auditing.patient import Parts, Patient, drawing_from
 from cleanpath.devices import exact, of
 from cleanpath.errors import UserError
@@ -32,10 +34,28 @@ Batch = tuple[Any, Any]
 _HOOKS = ("_optimizer_step_pre_hooks", "_optimizer_step_post_hooks")
 
 
+def logits_of(output: Any) -> Any:
+    """What the output calls its logits, else the output."""
+    named = output.get("logits") if isinstance(output, Mapping) else getattr(output, "logits", None)
+    return output if named is None else named
+
+
 def usual_loss(output: Any, target: Any) -> Tensor:
     """Cross-entropy of the output, or of what it calls its logits."""
-    named = output.get("logits") if isinstance(output, Mapping) else getattr(output, "logits", None)
-    return cross_entropy(output if named is None else named, target)
+    return cross_entropy(logits_of(output), target)
+
+
+def lost(loss: Loss, output: Any, target: Any) -> Tensor:
+    """The loss; raises `UserError` with what it raised."""
+    try:
+        return loss(output, target)
+    except torch.OutOfMemoryError:
+        raise
+    except Exception as error:
+        raise UserError(
+            f"the loss raised {type(error).__name__}: {error}; give loss=lambda output, target: … for what the model "
+            "returns and the batches hold"
+        ) from error
 
 
 def taken(batches: Iterable[Batch]) -> list[Batch]:
@@ -46,13 +66,28 @@ def taken(batches: Iterable[Batch]) -> list[Batch]:
     if isinstance(batches, Tensor | Mapping) or not isinstance(batches, Iterable):
         raise UserError(f"batches are pairs (inputs, target) in a list or a loader, this is a {type(batches).__name__}")
     found = list[Batch]()
-    for one in islice(batches, STEPS):
-        if not isinstance(one, tuple | list) or len(one) != 2:
-            raise UserError(f"a batch is a pair (inputs, target), this is a {type(one).__name__}{_of(one)}")
-        found.append((one[0], one[1]))
+    with _own_generators_kept(batches):
+        for one in islice(batches, STEPS):
+            if not isinstance(one, tuple | list) or len(one) != 2:
+                raise UserError(f"a batch is a pair (inputs, target), this is a {type(one).__name__}{_of(one)}")
+            found.append((one[0], one[1]))
     if not found:
         raise UserError("there is no batch; give at least one pair (inputs, target)")
     return list(islice(cycle(found), STEPS))
+
+
+@contextmanager
+def _own_generators_kept(batches: Any) -> Iterator[None]:
+    """Put back the generators of its own that a loader and its samplers draw from."""
+    sampler, inner = (getattr(batches, name, None) for name in ("sampler", "batch_sampler"))
+    holders = (batches, sampler, inner, getattr(inner, "sampler", None))
+    held = [getattr(holder, "generator", None) for holder in holders]
+    states = [(one, one.get_state()) for one in held if isinstance(one, torch.Generator)]
+    try:
+        yield
+    finally:
+        for one, state in states:
+            one.set_state(state)
 
 
 def _of(value: Any) -> str:
@@ -86,8 +121,26 @@ def undisturbed(model: nn.Module) -> Iterator[Patient]:
         yield patient
 
 
-def steps(model: nn.Module, optimizer: Optimizer, batches: Sequence[Batch], loss: Loss, *, seed: int) -> Steps:
+@contextmanager
+def rewound(model: nn.Module) -> Iterator[None]:
+    """Passes that leave no trace in buffers and attributes, within `undisturbed`, which keeps the weights."""
+    with Patient(Parts.of(model)) as patient:
+        patient.require_gradients(frozen_too=False)  # changes no flag: from here on there is something to put back
+        yield
+
+
+def steps(
+    model: nn.Module,
+    optimizer: Optimizer,
+    batches: Sequence[Batch],
+    loss: Loss,
+    *,
+    seed: int,
+    clip: float | None = None,
+) -> Steps:
     """What the steps on these batches showed; call it with the model `undisturbed`.
+
+    The norm of a gradient is that before it is scaled down to `clip`.
 
     Raises `UserError` if the loss is no scalar that depends on the model, or the optimizer cannot make a step.
     """
@@ -104,7 +157,7 @@ def steps(model: nn.Module, optimizer: Optimizer, batches: Sequence[Batch], loss
             for parameter in model.parameters():
                 parameter.grad = None
             output = called(model, inputs)
-            value = loss(output, target)
+            value = lost(loss, output, target)
             _check(value)
             losses.append(float(value.detach()))
             if math.isfinite(losses[-1]):
@@ -112,6 +165,8 @@ def steps(model: nn.Module, optimizer: Optimizer, batches: Sequence[Batch], loss
                 norms.append(_norm(p.grad for p in parameters))
             if not (math.isfinite(losses[-1]) and math.isfinite(norms[-1])):
                 break
+            if clip is not None:
+                nn.utils.clip_grad_norm_(model.parameters(), clip)
             stepping(own)
     moved = _norm(p.detach() - s for p, s in zip(parameters, start, strict=True)) / max(_norm(start), 1e-30)
     return Steps(losses=tuple(losses), gradient_norms=tuple(norms), moved=moved)
@@ -131,21 +186,44 @@ def twin(optimizer: Optimizer) -> Optimizer:
 
 def _stepping(optimizer: Optimizer) -> Callable[[Optimizer], object]:
     """The step of its class: an attribute `step` of the optimizer itself is a scheduler's, and bound to it."""
-    step: Callable[[Optimizer], object] = type(optimizer).step
+    step, name = type(optimizer).step, type(optimizer).__name__
+    closure = inspect.signature(step).parameters.get("closure")
+    if closure is not None and closure.default is inspect.Parameter.empty:
+        raise UserError(f"{name} makes no step without a closure; forecast with one that does, as SGD")
 
     def stepped(own: Optimizer) -> object:
         try:
-            return step(own)
-        except TypeError as error:
+            with _without_global_hooks():
+                return step(own)
+        except torch.OutOfMemoryError:
+            raise
+        except Exception as error:
             raise UserError(
-                f"{type(own).__name__} makes no step without a closure ({error}); forecast with one that does, as SGD"
+                f"a step of {name} raised {type(error).__name__}: {error}; forecast with an optimizer that makes one "
+                "without a closure, as SGD"
             ) from error
 
     return stepped
 
 
+@contextmanager
+def _without_global_hooks() -> Iterator[None]:
+    """Hooks of the user's on the steps of all optimizers are not called."""
+    every: tuple[Any, ...] = (_global_optimizer_pre_hooks, _global_optimizer_post_hooks)
+    kept = [dict(hooks) for hooks in every]
+    for hooks in every:
+        hooks.clear()
+    try:
+        yield
+    finally:
+        for hooks, before in zip(every, kept, strict=True):
+            hooks.update(before)
+
+
 def called(model: nn.Module, inputs: Any) -> Any:
-    """The output for a tensor, a tuple of several inputs, or a dictionary of keyword inputs."""
+    """The output for copies of a tensor, of a tuple of several inputs, or of a dictionary of keyword inputs."""
+    # A model may write into them, and a backward pass into their gradients.
+    inputs = mapped(inputs, lambda tensor: tensor.detach().clone().requires_grad_(tensor.requires_grad))
     try:
         if isinstance(inputs, Mapping):
             return model(**inputs)
@@ -170,7 +248,12 @@ def _said(value: Any) -> str:
     return f"a tensor of {tuple(value.shape)}" if isinstance(value, Tensor) else f"a {type(value).__name__}"
 
 
+def real(values: Tensor) -> Tensor:
+    """Real and imaginary parts beside each other."""
+    return torch.view_as_real(values.resolve_conj()) if values.is_complex() else values
+
+
 def _norm(tensors: Iterable[Tensor | None]) -> float:
     """Of all together, added up in float64."""
-    squares = [one.detach().double().pow(2).sum().cpu() for one in tensors if one is not None]
+    squares = [real(one.detach()).double().pow(2).sum().cpu() for one in tensors if one is not None]
     return math.sqrt(float(torch.stack(squares).sum())) if squares else 0.0

@@ -16,6 +16,8 @@ from cleanpath.auditing.profile import plain
 SCHEMA, VERSION = "cleanpath.forecast", 1
 STEPS = 10
 """So many steps are made."""
+FEWEST = 8
+"""Images, so that how they lie to each other says something."""
 TRAINS, STARTS_SLOWLY, FAILS, CANNOT_SAY = "trains", "starts slowly", "fails", "cannot say"
 OUTCOMES = (TRAINS, STARTS_SLOWLY, FAILS)
 """In the order of the rule, the best first."""
@@ -73,7 +75,7 @@ class Change:
     """Something that would change the answer."""
 
     what: str
-    """`rate`, `depth`, `warm-up` or the code of a finding."""
+    """`rate`, `depth` or the code of a finding."""
     to: float | None
     """The rate, or the number of units; None where it is no number."""
     sentence: str
