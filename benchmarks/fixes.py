@@ -3,8 +3,9 @@
     nice -n 5 python -m benchmarks.fixes run        # adds the rows that are missing to results/fixes.jsonl
     python -m benchmarks.fixes                      # prints the table of docs/fixes.md
 
-The digits of scikit-learn, one thread. Seeds are the outer loop, so that whatever is there covers every fix;
-the deepest network comes last. A run whose loss is not finite ends with an error of 90%.
+The digits of scikit-learn, one thread; where it says so, 5,000 images of CIFAR-10 (`CLEANPATH_DATA`). Seeds are the
+outer loop, so that whatever is there covers every fix; the longest come last. A run whose loss is not finite ends with
+an error of 90%.
 """
 
 import argparse
@@ -13,6 +14,7 @@ import math
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cache
 from itertools import product
 from pathlib import Path
 from statistics import median
@@ -23,11 +25,13 @@ from torch.nn import functional
 
 import cleanpath
 from cleanpath.changed import changed
+from cleanpath.data.sources import load
+from cleanpath.experiment import Data
 from cleanpath.nn import resnet
 from cleanpath.paper.exact import interval, p_below
 
 RESULTS = Path(__file__).resolve().parent.parent / "results" / "fixes.jsonl"
-BATCH, SEEDS, HELD_OUT = 32, 6, 500
+HELD_OUT, IMAGES, TESTED = 500, 5000, 1000
 SGD, ADAM = "SGD", "Adam"
 
 
@@ -92,9 +96,10 @@ class Encoder(nn.Module):
         return scores
 
 
-def _paper(name: str, *settings: str) -> Callable[[], nn.Module]:
-    """A network of the catalog on digits."""
-    return lambda: resnet.build(changed(name, ["network.in_channels=1", *(f"network.{one}" for one in settings)]))
+def _paper(name: str, *settings: str, channels: int = 1) -> Callable[[], nn.Module]:
+    """A network of the catalog on digits, or on images of three channels."""
+    changes = [f"network.in_channels={channels}", *(f"network.{one}" for one in settings)]
+    return lambda: resnet.build(changed(name, changes))
 
 
 _GATES = ("shortcut.kind=shortcut_only_gating", "shortcut.bias=0")
@@ -110,6 +115,9 @@ class Trial:
     optimizer: str = SGD
     rate: float = 0.1
     iterations: int = 120
+    batch: int = 32
+    data: str = "digits"
+    seeds: int = 6
 
 
 TRIALS = (
@@ -126,10 +134,64 @@ TRIALS = (
     Trial("CP501", "18 units, no final norm", lambda: Small(18, "no final norm")),
     Trial("CP402", "36 units without norm, He's start", lambda: Small(36, "no norm"), SGD, 0.02),
     Trial("CP101", "18 units, tanh on h", lambda: Small(18, "tanh")),
+    Trial("CP201", "ResNet-20, ReLU after addition", _paper("resnet20")),
+    Trial("CP201", "ResNet-74, ReLU after addition", _paper("resnet74")),
+    Trial("CP202", "ResNet-74, BN after addition", _paper("resnet74", "placement=bn_after_addition")),
+    Trial("CP102", "ResNet-20, λ = 0.5", _paper("resnet20", "shortcut.kind=scaling", "shortcut.scale=0.5")),
+    Trial("CP103", "ResNet-20, dropout 0.5 on h", _paper("resnet20", "shortcut.kind=dropout", "shortcut.rate=0.5")),
+    Trial("CP104", "ResNet-20, gates on h, b = 0", _paper("resnet20", *_GATES)),
+    Trial("CP106", "ResNet-20, 1×1 on h", _paper("resnet20", "shortcut.kind=conv_1x1")),
+    Trial("CP301", "ResNet-74, ReLU before addition", _paper("resnet74", "placement=relu_before_addition")),
+    Trial("CP203", "6 units, sum / √2", lambda: Small(6, "scaled sum")),
+    Trial("CP101", "6 units, tanh on h", lambda: Small(6, "tanh")),
+    Trial("CP501", "6 units, no final norm", lambda: Small(6, "no final norm")),
     Trial("CP201", "ResNet-110, ReLU after addition", _paper("resnet110"), iterations=150),
+    Trial("CP201", "ResNet-110, ReLU after addition", _paper("resnet110"), iterations=150, batch=100),
+    Trial(
+        "CP201",
+        "ResNet-38, ReLU after addition",
+        _paper("resnet38", channels=3),
+        iterations=200,
+        batch=64,
+        data="cifar10",
+        seeds=1,
+    ),
+    Trial(
+        "CP102",
+        "ResNet-38, λ = 0.5",
+        _paper("resnet38", "shortcut.kind=scaling", "shortcut.scale=0.5", channels=3),
+        iterations=200,
+        batch=64,
+        data="cifar10",
+        seeds=1,
+    ),
+    Trial(
+        "CP202",
+        "ResNet-38, BN after addition",
+        _paper("resnet38", "placement=bn_after_addition", channels=3),
+        iterations=200,
+        batch=64,
+        data="cifar10",
+        seeds=1,
+    ),
 )
 
 
+def images_of(data: str) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Of a data set: images and labels to train on, and those held out."""
+    return digits() if data == "digits" else cifar()
+
+
+@cache
+def cifar() -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """A part of CIFAR-10, as it is made ready for a test."""
+    found = load(Data(name="cifar10"))
+    parts = ((found.train, torch.arange(IMAGES)), (found.held_out, torch.arange(TESTED)))
+    (x, y), (held_out, truth) = ((split.plain(chosen), split.labels[chosen]) for split, chosen in parts)
+    return x, y, held_out, truth
+
+
+@cache
 def digits() -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """Images and labels to train on, and the last ones held out."""
     from sklearn.datasets import load_digits
@@ -144,7 +206,7 @@ def digits() -> tuple[Tensor, Tensor, Tensor, Tensor]:
 
 def trained(model: nn.Module, trial: Trial, seed: int) -> tuple[float, float]:
     """Test error in percent and the last training loss; a loss that is not finite ends it."""
-    images, labels, held_out, truth = digits()
+    images, labels, held_out, truth = images_of(trial.data)
     order = torch.Generator().manual_seed(seed)
     torch.manual_seed(seed)
     if trial.optimizer == ADAM:
@@ -154,7 +216,7 @@ def trained(model: nn.Module, trial: Trial, seed: int) -> tuple[float, float]:
     model.train()
     value = math.inf
     for _ in range(trial.iterations):
-        batch = torch.randint(len(labels), (BATCH,), generator=order)
+        batch = torch.randint(len(labels), (trial.batch,), generator=order)
         loss = functional.cross_entropy(model(images[batch]), labels[batch])
         value = float(loss.detach())
         if not math.isfinite(value):
@@ -173,7 +235,7 @@ def run(trial: Trial, seed: int) -> dict[str, object]:
     begun = time.perf_counter()
     torch.manual_seed(seed)
     model = trial.build().train()
-    batch = digits()[0][:8]
+    batch = images_of(trial.data)[0][:8]
     fixed = cleanpath.fix(model, batch, [trial.code], unsafe=True)
     made = [change for change in fixed.changes if change.code == trial.code]
     before, after = trained(model, trial, seed), trained(fixed.model, trial, seed)
@@ -188,7 +250,8 @@ def run(trial: Trial, seed: int) -> dict[str, object]:
         "loss_after": after[1] if math.isfinite(after[1]) else None,
         "rate": trial.rate,
         "iterations": trial.iterations,
-        "batch": BATCH,
+        "batch": trial.batch,
+        "data": trial.data,
         "seconds": round(time.perf_counter() - begun, 1),
         "torch": torch.__version__,
     }
@@ -209,7 +272,7 @@ def table() -> str:
     ]
     recorded = rows()
     for trial in TRIALS:
-        own = [row for row in recorded if (row["code"], row["network"]) == (trial.code, trial.network)]
+        own = [row for row in recorded if _key(row) == (trial.code, trial.network, trial.batch, trial.data)]
         if not own:
             continue
         before = [float(str(row["error_before"])) for row in own]
@@ -217,11 +280,22 @@ def table() -> str:
         differences = [b - a for a, b in zip(before, after, strict=True)]
         low, high = interval(differences)
         told = f"{low:+.1f} to {high:+.1f}" if math.isfinite(low + high) else f"too few pairs; {_range(differences)}"
+        network = f"{trial.network}{_told(trial)}"
         lines.append(
-            f"| {trial.code} | {trial.network} | {len(own)} | {own[0]['changed']} | {median(before):.1f} | "
+            f"| {trial.code} | {network} | {len(own)} | {own[0]['changed']} | {median(before):.1f} | "
             f"{median(after):.1f} | {told} | {p_below(differences):.3g} |"
         )
     return "\n".join(lines)
+
+
+def _told(trial: Trial) -> str:
+    """What of a trial is not as in the others."""
+    data = "" if trial.data == "digits" else ", CIFAR-10"
+    return f"{data}, batch {trial.batch}" if trial.batch != Trial.batch else data
+
+
+def _key(row: dict[str, object]) -> tuple[object, ...]:
+    return row["code"], row["network"], row["batch"], row.get("data", "digits")
 
 
 def _range(values: list[float]) -> str:
@@ -232,7 +306,6 @@ def main() -> None:
     """Run what is missing, or print the table."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("what", nargs="?", choices=["run", "table"], default="table")
-    parser.add_argument("--seeds", type=int, default=SEEDS)
     parser.add_argument("--only", default="", help="a code")
     asked = parser.parse_args()
     if asked.what == "table":
@@ -241,10 +314,12 @@ def main() -> None:
     torch.set_num_threads(1)
     long = [trial for trial in TRIALS if trial.iterations > 120]
     short = [trial for trial in TRIALS if trial not in long]
-    pairs = [*product(range(asked.seeds), short), *product(range(asked.seeds), long)]
+    most = max(trial.seeds for trial in TRIALS)
+    pairs = [*product(range(most), short), *product(range(most), long)]
     for seed, trial in pairs:
-        done = {(row["code"], row["network"], row["seed"]) for row in rows()}
-        if (trial.code, trial.network, seed) in done or asked.only not in trial.code:
+        done = {(*_key(row), row["seed"]) for row in rows()}
+        key = trial.code, trial.network, trial.batch, trial.data, seed
+        if key in done or seed >= trial.seeds or asked.only not in trial.code:
             continue
         row = run(trial, seed)
         with RESULTS.open("a", encoding="utf-8") as out:

@@ -439,3 +439,25 @@ def test_the_answer_in_words_names_measurements_and_units() -> None:
     told = str(judged(given(memory=0.02, gradient_norm=1e5)))
     assert "features keep" in told
     assert "usually" in told
+
+
+def test_a_lower_rate_is_named_only_where_steps_are_long() -> None:
+    """A small network that learnt slowly failed at the rate that was named for it, and trained at the given one."""
+
+    def named(moved: float) -> set[str]:
+        steps = Steps(losses=(2.3,) * STEPS, gradient_norms=(5.0,) * STEPS, moved=moved)
+        return {change.what for change in judged(given(memory=0.1, steps=steps)).changes}
+
+    assert "rate" in named(0.2)
+    assert "rate" not in named(0.04)
+
+
+def test_attention_is_a_doubt() -> None:
+    network = nn.Sequential(nn.Flatten(1), nn.Linear(64, 10))
+    network.SelfAttention = type("SelfAttention", (nn.Identity,), {})()
+    batches = [(torch.randn(16, 64), torch.randint(10, (16,)))]
+    optimizer = torch.optim.SGD(network.parameters(), lr=0.1)
+    assert any(
+        "it has attention" in doubt for doubt in cleanpath.forecast(network, batches, optimizer=optimizer).doubts
+    )
+    assert not any("attention" in doubt for doubt in judged(given()).doubts)

@@ -72,6 +72,7 @@ def measured(
         memory=memory,
         alike=alike,
         steps=made,
+        attention=any("Attention" in type(module).__name__ for module in model.modules()),
         findings=tuple((one.code, one.remedy) for one in profile.judged().at_least("error")),
     )
 

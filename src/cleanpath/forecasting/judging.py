@@ -88,6 +88,8 @@ def _is_parallel(rule: Rule, terms: Mapping[str, float], measured: Measured) -> 
 def _doubts(rule: Rule, terms: Mapping[str, float], measured: Measured) -> Iterator[str]:
     if measured.classes is None:
         yield "the rule was calibrated on classifiers with a cross-entropy, and the audit knows this as none"
+    if measured.attention:
+        yield "it has attention: of the recorded transformers the rule foretold no better than chance"
     if _is_parallel(rule, terms, measured):
         yield f"the features of different inputs are nearly parallel (cosine {measured.alike:.2f}), nothing learnt yet"
     for name in rule.weights:
@@ -99,8 +101,11 @@ def _doubts(rule: Rule, terms: Mapping[str, float], measured: Measured) -> Itera
 def _changes(rule: Rule, terms: Mapping[str, float], measured: Measured) -> Iterator[Change]:
     """What brings the probability of failing below where the rule is sure, each alone; nothing where it is there."""
     is_well = _is_well(rule, terms)
-    if not is_well and (rate := _lower_rate(rule, terms, measured.rate)) is not None:
-        yield Change(what="rate", to=rate, sentence=f"a rate of {rate:g} in place of {measured.rate:g}")
+    # Where steps are no longer than usual a lower rate was seen to make a small network fail that trained.
+    is_far = terms["moved"] > rule.usual["moved"]
+    if not is_well and is_far and (rate := _lower_rate(rule, terms, measured.rate)) is not None:
+        words = f"a rate of {rate:g} in place of {measured.rate:g}, if long steps are the harm"
+        yield Change(what="rate", to=rate, sentence=words)
     if not is_well and (units := _fewer_units(rule, terms, measured)) is not None:
         words = f"about {units} units in place of {measured.units}, if each adds as much to the harm as the others"
         yield Change(what="depth", to=float(units), sentence=words)

@@ -66,6 +66,8 @@ class Measured:
     """The mean cosine between the features of two images."""
     steps: Steps
     """The first steps."""
+    attention: bool = False
+    """Whether a module of it is called an attention."""
     findings: tuple[tuple[str, str], ...] = ()
     """Codes and remedies of what the audit calls an error."""
 

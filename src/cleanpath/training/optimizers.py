@@ -67,9 +67,7 @@ def optimizer_of(network: nn.Module, training: Training) -> torch.optim.Optimize
     ]
     groups = [group for group in groups if group["params"]]
     if not groups:
-        raise SettingError(
-            "all weights of the network are frozen; unfreeze some with requires_grad_()"
-        )
+        raise SettingError("all weights of the network are frozen; unfreeze some with requires_grad_()")
     if training.optimizer == "caffe_sgd":
         return CaffeSGD(groups, lr=training.lr, momentum=training.momentum)
     fused = training.fused or None  # None: as torch chooses
