@@ -57,8 +57,8 @@ class Trained:
         """
         path = kernels(asked, Training(epochs=1), device, threads=torch.get_num_threads())
         network = self.network.to(device)
-        if path != PLAIN:
-            network.to(memory_format=torch.channels_last)  # as it was trained, and as ours want it
+        if path != PLAIN and not Fused(network).groups:
+            path = PLAIN
         return replace(self, network=network, kernels=path)
 
 
