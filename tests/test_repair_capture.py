@@ -13,12 +13,14 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 import cleanpath
+from cleanpath import audited, mended
 from cleanpath.errors import UserError
 from cleanpath.repair.captured import capture
 from cleanpath.repair.comparing import outputs_of
 from cleanpath.repair.rewritten import Rewritten
 from cleanpath.repair.tracing import UnreadableError
 from tests.helpers import here
+from tests.test_findings_cli import FACTORY
 from tests.test_repair import VECTORS, Net, fixed, network, units_of
 
 IMAGES = torch.randn(4, 3, 16, 16, generator=torch.Generator().manual_seed(1))
@@ -240,26 +242,6 @@ def test_network_whose_numbers_decide_is_mended_inside_and_told_by_a_line_where_
     assert "test_repair.py" in first.edit
 
 
-FACTORY = """
-import torch
-from torch import nn
-
-
-class Unit(nn.Module):
-    def __init__(self):
-        super().__init__()
-        self.norm, self.fc = nn.LayerNorm(8), nn.Linear(8, 8)
-
-    def forward(self, x):
-        return 0.5 * x + self.fc(torch.relu(self.norm(x)))
-
-
-def broken():
-    torch.manual_seed(0)
-    return nn.Sequential(*(Unit() for _ in range(6)), nn.LayerNorm(8), nn.Linear(8, 3)), torch.randn(4, 8)
-"""
-
-
 @pytest.fixture
 def work(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.chdir(tmp_path)
@@ -326,3 +308,11 @@ def test_bert_like_networks_of_both_libraries_are_routed_around_their_norms() ->
     bert = fixed(transformers.BertModel(config).eval(), {"input_ids": torch.arange(16).view(2, 8)}, "CP202")
     assert (len(units_of(bert, "CP202")), bert.read) == (5, "encoder")
     assert bert.after.findings == ()
+
+
+def test_a_finding_left_out_by_its_name_is_left_out_beside_a_fix_too(tmp_path: Path) -> None:
+    (tmp_path / "nets.py").write_text(FACTORY, encoding="utf-8")
+    asked = audited.Asked(ignore=("scaled-shortcut=meant so",))
+    found = mended.mended(f"{tmp_path / 'nets.py'}:broken", asked, ["CP102"], unsafe=True, out=None)
+    assert [one.finding.code for one in found.here.judgement.ignored] == ["CP102"]
+    assert not found.there.judgement.ignored

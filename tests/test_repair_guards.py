@@ -20,7 +20,7 @@ from cleanpath.repair.edits import edit_of
 from cleanpath.repair.fixed import Fixed
 from cleanpath.repair.rewritten import Rewritten
 from cleanpath.repair.tracing import UnreadableError
-from tests.test_repair import VECTORS, fixed
+from tests.test_repair import VECTORS, Loud, fixed
 
 
 class Unit(nn.Module):
@@ -294,19 +294,8 @@ def test_gate_has_only_its_last_bias_set_and_none_that_the_branch_shares() -> No
 
 
 def test_shared_branch_is_made_smaller_once() -> None:
-    class Shared(nn.Module):
-        def __init__(self) -> None:
-            super().__init__()
-            self.one, self.two = nn.Linear(8, 32), nn.Linear(32, 8)
-            for layer in (self.one, self.two):
-                nn.init.kaiming_normal_(layer.weight)
-
-        def forward(self, x: Tensor) -> Tensor:
-            y: Tensor = x + 2 * self.two(torch.relu(self.one(x)))
-            return y
-
     torch.manual_seed(0)
-    model = nn.Sequential(*([Shared()] * 12), nn.Linear(8, 3))
+    model = nn.Sequential(*([Loud()] * 12), nn.Linear(8, 3))
     found = fixed(model, VECTORS, "CP402")
     assert len(found.changes) == 1
     here, there = found.model.get_parameter("0.two.weight"), model.get_parameter("0.two.weight")

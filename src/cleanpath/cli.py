@@ -21,6 +21,7 @@ from cleanpath.options import (
     ClusterAddress,
     ColumnChoice,
     Columns,
+    DataName,
     Device,
     DryRun,
     Fresh,
@@ -35,6 +36,7 @@ from cleanpath.options import (
     Settings,
     Strict,
     Things,
+    ToTrain,
     Whats,
 )
 from cleanpath.usage import reworded, speak_any_encoding, stop_requests, stoppable, this_command
@@ -97,14 +99,8 @@ app.command()(showing.show)
 
 @app.command()
 def train(
-    network: Annotated[
-        str,
-        typer.Argument(
-            help="A network, timm:NAME, torchvision:NAME, file.py:factory, or an experiment in a .toml or .json file.",
-            autocompletion=options.networks,
-        ),
-    ],
-    data: Annotated[str | None, typer.Option(help="The data set; `list data` names them. Default: digits.")] = None,
+    network: ToTrain,
+    data: DataName = None,
     recipe: Annotated[
         str | None, typer.Option(help="How it is trained: `list recipes`.", autocompletion=options.recipes)
     ] = None,

@@ -6,18 +6,12 @@ from typing import Annotated
 import typer
 
 from cleanpath import options
-from cleanpath.options import AsJson, Device, Settings
+from cleanpath.options import AsJson, DataName, Device, Settings, ToTrain
 
 
 def forecast(
-    target: Annotated[
-        str,
-        typer.Argument(
-            help="A network, timm:NAME, torchvision:NAME, file.py:factory, or an experiment in a .toml or .json file.",
-            autocompletion=options.networks,
-        ),
-    ],
-    data: Annotated[str | None, typer.Option(help="The data set; `list data` names them. Default: digits.")] = None,
+    target: ToTrain,
+    data: DataName = None,
     recipe: Annotated[
         str | None, typer.Option(help="How it would be trained: `list recipes`.", autocompletion=options.recipes)
     ] = None,

@@ -60,9 +60,7 @@ def mended(target: str, asked: Asked, codes: Sequence[str] | None, *, unsafe: bo
 
 
 def _side(name: str, profile: Profile, note: str, asked: Asked) -> Audited:
-    codes = {finding.code for finding in profile.findings}
-    ignore = tuple(one for one in asked.ignore if one[:5].upper() in codes)
-    return Audited(name, profile, note, profile.judged(ignore))
+    return Audited(name, profile, note, profile.judged(asked.ignore))
 
 
 def show(found: Mended, *, every: bool = False) -> None:

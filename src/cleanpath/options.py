@@ -117,6 +117,14 @@ Settings = Annotated[
     list[str] | None,
     typer.Option("--set", metavar="KEY=VALUE", help="Replace a setting (`list settings`); may be repeated."),
 ]
+ToTrain = Annotated[
+    str,
+    typer.Argument(
+        help="A network, timm:NAME, torchvision:NAME, file.py:factory, or an experiment in a .toml or .json file.",
+        autocompletion=networks,
+    ),
+]
+DataName = Annotated[str | None, typer.Option("--data", help="The data set; `list data` names them. Default: digits.")]
 Device = Annotated[
     str,
     typer.Option("--device", metavar="auto|cpu|cuda|cuda:N", help="Where it computes; auto: a GPU if there is one."),

@@ -91,7 +91,7 @@ def drive(todo: Sequence[Cell], engine: Engine, tell: Callable[[News], None]) ->
             elif isinstance(message, Ended) and message.reason and cell.status not in DONE:
                 # What the run itself noted of this try says more; what stood there before is of another.
                 noted = cell.run.failure
-                reason = message.reason if noted in (None, before.get(cell)) else noted or message.reason
+                reason = noted if noted and noted != before[cell] else message.reason
             if reason:
                 with suppress(RunError):  # a full disk takes no note; it is told all the same
                     record_failure(cell.folder, reason)
