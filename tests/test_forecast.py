@@ -449,7 +449,7 @@ def test_a_lower_rate_is_named_only_where_steps_are_long() -> None:
         return {change.what for change in judged(given(memory=0.1, steps=steps)).changes}
 
     assert "rate" in named(0.2)
-    assert "rate" not in named(0.04)
+    assert "rate" not in named(0.05)
 
 
 def test_attention_is_a_doubt() -> None:
