@@ -43,7 +43,7 @@ def alternated(sides: Mapping[str, Callable[[], object]], rounds: int, *, warm: 
     """Seconds of each side, round by round: the first `warm` are not counted, every other one goes the other way."""
     took: dict[str, list[float]] = {name: [] for name in sides}
     for number in range(rounds + warm):
-        names = list(sides) if number % 2 else list(reversed(sides))
+        names = list(sides) if number % 2 else list(sides)[::-1]
         for name in names:
             began = time.perf_counter()
             sides[name]()

@@ -27,7 +27,7 @@ from benchmarks.measuring import seconds
 from cleanpath import devices
 from cleanpath.experiment import Training
 from cleanpath.grid.local import cores
-from cleanpath.training.fused import PLAIN, kernels
+from cleanpath.training.fused import AUTO, chosen
 from cleanpath.training.gradients import Gradients
 from cleanpath.training.loop import _step
 from cleanpath.training.losses import Batch, Loss
@@ -82,8 +82,8 @@ def measured(name: str) -> dict[str, float]:
 def _our_step(network: nn.Module, images: torch.Tensor, labels: torch.Tensor) -> Callable[[], None]:
     training = Training(epochs=1, batch_size=BATCH)
     network = network.to(memory_format=torch.channels_last)
-    path = kernels("auto", training, devices.CPU, threads=cores())
-    gradients = Gradients(Passes(network, training, fused=path != PLAIN), Loss(training, labels), training)
+    kernels = chosen(AUTO, training, devices.CPU, threads=cores())
+    gradients = Gradients(Passes(network, training, kernels=kernels), Loss(training, labels), training)
     learner = Learner(network, training)
     batch = Batch(images.contiguous(memory_format=torch.channels_last), labels, labels, 1.0)
 

@@ -63,8 +63,7 @@ def _of_bench() -> dict[str, Measured]:
             key = row["target"]
             if key is None or (key in found and not _worse(TARGETS[key], row["value"], found[key].value)):
                 continue
-            numbers = (row[name] for name in ("value", "low", "high", "n"))
-            found[key] = Measured(*numbers, where=on(one), script=script)
+            found[key] = Measured(row["value"], row["low"], row["high"], row["n"], on(one), script)
     return found
 
 

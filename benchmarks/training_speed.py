@@ -32,7 +32,7 @@ from cleanpath import devices
 from cleanpath.assemble import environment
 from cleanpath.experiment import Training
 from cleanpath.machine import peak_memory, resident_memory
-from cleanpath.training.fused import kernels
+from cleanpath.training.fused import chosen
 from cleanpath.training.gradients import Gradients
 from cleanpath.training.loop import _step
 from cleanpath.training.losses import Batch, Loss
@@ -145,9 +145,9 @@ def _plain_step(network: nn.Module, images: torch.Tensor, labels: torch.Tensor) 
 def _our_step(network: nn.Module, way: str, images: torch.Tensor, labels: torch.Tensor) -> Callable[[], None]:
     path, memory = WAYS[way]
     training = Training(epochs=1, batch_size=BATCH, memory=memory)
-    kernels(path, training, devices.CPU, threads=torch.get_num_threads())  # there, or refused
+    kernels = chosen(path, training, devices.CPU, threads=torch.get_num_threads())
     network = network.to(memory_format=torch.channels_last).train()
-    passes = Passes(network, training, fused=path == "fused")
+    passes = Passes(network, training, kernels=kernels)
     gradients, learner = Gradients(passes, Loss(training, labels), training), Learner(network, training)
     images = images.contiguous(memory_format=torch.channels_last)
 
