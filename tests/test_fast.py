@@ -704,6 +704,34 @@ def test_without_compiler_or_folder_a_run_is_plain(tmp_path: Path) -> None:
         assert words in found
 
 
+THREADS = """
+from cleanpath import devices
+from cleanpath.experiment import Training
+from cleanpath.fast.library import library
+from cleanpath.training.fused import chosen
+for asked, threads in (("auto", 1), ("auto", 2), ("fused", 1), ("fused", 2)):
+    try:
+        print(chosen(asked, Training(iterations=1), devices.CPU, threads=threads))
+    except Exception as error:
+        print(error)
+print(library().threaded)
+"""
+
+
+def test_a_build_without_openmp_is_for_one_thread_and_says_so(tmp_path: Path) -> None:
+    compiler = tmp_path / "cc"
+    compiler.write_text('#!/bin/sh\nfor word; do [ "$word" = -fopenmp ] && exit 1; done\nexec cc "$@"\n')
+    compiler.chmod(0o755)
+    (said,) = ended([elsewhere(THREADS, tmp_path / "cache", CC=str(compiler))])
+    alone, several, asked, refused, threaded = said.splitlines()
+    assert alone == asked
+    assert alone.startswith("fused ")
+    assert several == "plain"
+    assert refused.startswith("no fused kernels: they share no threads with this torch, and 2 are asked for;")
+    assert "--threads 1; or take --kernels plain" in refused
+    assert threaded == "False"
+
+
 def test_the_command_says_what_is_missing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def missing(threads: int = 1) -> library.Library:  # noqa: ARG001
         raise library.NoLibraryError("there is no C compiler here; install one, or set CC")

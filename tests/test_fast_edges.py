@@ -133,10 +133,11 @@ class Case:
     autocast: bool = False
 
 
+CASE_ODD: list[dict[str, Any]] = [{"dtype": torch.float64}, {"dtype": torch.bfloat16}, {"autocast": True}]
 cases = st.sampled_from(
     [
         *[{}] * 12,
-        *({"dtype": torch.float64}, {"dtype": torch.bfloat16}, {"autocast": True}),
+        *CASE_ODD,
         *({"layout": name} for name in LAYOUTS),
     ]
 ).flatmap(
@@ -152,10 +153,8 @@ cases = st.sampled_from(
 )
 
 
-@given(case=cases)
-@examples
-def test_any_row_gives_what_it_gives_on_torchs_kernels(case: Case) -> None:
-    """In fp32 as near to double precision; in another precision our kernels are not called."""
+def assert_same_on_both(case: Case) -> None:
+    """In fp32 as near to double precision as torch; in another precision our kernels are not called."""
     in_fp32 = case.dtype == torch.float32 and not case.autocast
     generator = torch.Generator().manual_seed(case.seed)
     x = LAYOUTS[case.layout](torch.randn(case.images, 16, *case.side, generator=generator))
@@ -181,6 +180,25 @@ def test_any_row_gives_what_it_gives_on_torchs_kernels(case: Case) -> None:
         # ReLUs near 0 and norms of few values turn rounding into more: both sides are as far from the exact one.
         limit = 10 * apart(theirs[name], exact[name]) + 1e-4 + 1e-5 / max(float(exact[name].double().norm()), 1e-12)
         assert apart(value, exact[name]) <= limit, (name, apart(value, exact[name]), limit)
+
+
+@given(case=cases)
+@examples
+def test_any_row_gives_what_it_gives_on_torchs_kernels(case: Case) -> None:
+    assert_same_on_both(case)
+
+
+@pytest.mark.parametrize("training", [True, False])
+@pytest.mark.parametrize("odd", [{}, *ODD, *CASE_ODD, *({"layout": name} for name in LAYOUTS)], ids=str)
+def test_every_oddity_alone_gives_what_it_gives_on_torchs_kernels(
+    odd: dict[str, Any],
+    training: bool,  # noqa: FBT001
+) -> None:
+    usual = {"channels": 16, "kernel": 3, "stride": 1, "padding": 1}
+    of_layer = {name: value for name, value in odd.items() if name in Layer.__dataclass_fields__}
+    of_case = {name: value for name, value in odd.items() if name not in of_layer}
+    part = Layer(**{**usual, **of_layer})
+    assert_same_on_both(Case([part, Layer(**usual)], images=3, side=(8, 8), training=training, seed=0, **of_case))
 
 
 def row(channels: int = 16) -> nn.Sequential:

@@ -138,7 +138,7 @@ INLINE void weight_tile(int ROWS, int COLS, const float *z, const float *dy, flo
 
 INLINE void weight_columns(int COLS, const float *z, const float *dy, float *dw, const int32_t *inputs,
                            const int32_t *outputs, int64_t count, int64_t ci, int64_t co, int64_t stride) {
-    /* Rows come in multiples of four. */
+    /* Rows come in multiples of four; a tall tile is not to leave two of them. */
     for (int64_t r = 0; r < co;) {
         if (co - r >= TALL && co - r - TALL != 2) {
             weight_tile(TALL, COLS, z, dy + r, dw + r * stride, inputs, outputs, count, ci, co, stride);

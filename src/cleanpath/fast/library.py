@@ -53,7 +53,7 @@ def library(threads: int = 1) -> Library:
     if isinstance(found, str):
         raise NoLibraryError(found)
     if threads > 1 and not found.threaded:
-        raise NoLibraryError(f"they share no threads with this torch, and {threads} threads are asked for")
+        raise NoLibraryError(f"they share no threads with this torch, and {threads} are asked for; give --threads 1")
     return found
 
 
