@@ -18,6 +18,7 @@ from torch.nn.utils import parametrize
 
 from cleanpath import assemble
 from cleanpath.fast import joined
+from cleanpath.nn.branch import PLACEMENTS
 from cleanpath.training.fused import Fused
 from cleanpath.training.recompute import Recompute
 from tests.helpers import examples
@@ -415,3 +416,38 @@ def test_a_second_derivative_of_what_is_computed_again_is_refused() -> None:
         y = network(x)
         with pytest.raises(RuntimeError, match="no second derivative"):
             torch.autograd.grad(y.sum(), x, create_graph=True)
+
+
+@pytest.mark.parametrize("branch", ["two_layer", "bottleneck"])
+@pytest.mark.parametrize("placement", PLACEMENTS)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_a_step_of_a_network_is_as_near_to_double_precision_as_torchs(
+    placement: str, branch: str, dtype: torch.dtype
+) -> None:
+    """Loss, every gradient and every running statistic."""
+    torch.manual_seed(0)
+    settings: dict[str, Any] = {"depth": 8 if branch == "two_layer" else 11, "branch": branch, "placement": placement}
+    network = assemble.build("preresnet20", in_channels=1, **settings).to(memory_format=LAST)
+    images, labels = torch.randn(5, 1, 8, 8), torch.arange(5)
+
+    def step(of: nn.Module, x: Tensor, *, fused: bool) -> dict[str, Tensor]:
+        of = copy.deepcopy(of).to(memory_format=LAST)
+        way = Fused(of) if fused else nullcontext
+        with way():
+            loss = nn.functional.cross_entropy(of(x.contiguous(memory_format=LAST)), labels)
+            loss.backward()  # type: ignore[no-untyped-call]
+        found = {name: p.grad for name, p in of.named_parameters() if p.grad is not None}
+        return {"loss": loss.detach(), **found, **dict(of.named_buffers())}
+
+    exact = step(network.double(), images.double(), fused=False)
+    network, images = network.to(dtype), images.to(dtype)
+    theirs, ours = (step(network, images, fused=fused) for fused in (False, True))
+    assert Fused(network.float()).groups > 0
+    assert ours.keys() == theirs.keys() == exact.keys()
+    for name, value in ours.items():
+        if dtype == torch.float64:
+            assert torch.equal(value, theirs[name]), name
+            continue
+        size = max(float(exact[name].double().norm()), 1e-6)
+        limit = 10 * apart(theirs[name], exact[name]) + 1e-4 + 1e-7 / size
+        assert apart(value, exact[name]) <= limit, (name, apart(value, exact[name]), limit)
