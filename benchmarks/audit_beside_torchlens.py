@@ -1,7 +1,7 @@
 """The audit beside torchlens on the same models: time in alternation in one process, peak memory each in its own.
 
     pip install --target /tmp/torchlens torchlens
-    PYTHONPATH=/tmp/torchlens python -m benchmarks.audit_beside_torchlens
+    PYTHONPATH=/tmp/torchlens python -m benchmarks.audit_beside_torchlens    rewrites results/torchlens.json
 
 The two answer different questions. torchlens records every operation, with its activation and, asked for, its gradient,
 draws the graph, and lets the network be changed as it runs; it knows neither residual units nor gains. The audit keeps
@@ -24,7 +24,7 @@ from typing import Any
 
 import torch
 
-from benchmarks.machine import machine
+from benchmarks.figures import keep
 from benchmarks.measuring import peak, seconds, training_step
 from cleanpath import audit
 from cleanpath.targets import Target, resolve
@@ -45,7 +45,7 @@ Ways = dict[str, Callable[[], Any]]
 
 
 def main() -> None:
-    """Print one line per model: medians, and the range of the ratios of neighbours."""
+    """Compare on each model; print, write."""
     if find_spec("torchlens") is None:
         sys.exit("torchlens is not installed; pip install --target /tmp/torchlens torchlens, and put it on PYTHONPATH")
     torch.set_num_threads(1)
@@ -53,10 +53,13 @@ def main() -> None:
     if sys.argv[1:2] == ["--peak"]:
         print(json.dumps(_peak(*sys.argv[2:4])))
         return
-    print(f"python -m benchmarks.audit_beside_torchlens\n{machine()}, {_versions()}, one thread")
-    print(f"medians of {ROUNDS} after one to warm up; in brackets, times those of the training step\n")
+    rows = list[dict[str, Any]]()
     for target in sys.argv[1:] or TARGETS:
-        print(f"{target}: {_compared(target)}", flush=True)
+        rows.append({"network": target, **_compared(target)})
+        print(json.dumps(rows[-1]), flush=True)
+    if not sys.argv[1:]:
+        versions = {name: import_module(name).__version__ for name in ("torchlens", "timm", "transformers")}
+        keep("torchlens", 1, {"rows": rows, "rounds": ROUNDS, "versions": versions})
 
 
 def _ways(target: Target) -> Ways:
@@ -82,7 +85,8 @@ def _torchlens(target: Target, *, gradients: bool) -> Any:
     return log
 
 
-def _compared(target: str) -> str:
+def _compared(target: str) -> dict[str, Any]:
+    """Of each way the median milliseconds, the median of the ratios to a training step beside it, and its memory."""
     ways = _ways(resolve(target))
     refused = {name: why for name, way in ways.items() if (why := _refusal(name, way))}
     times: dict[str, list[float]] = {name: [] for name in ways if name not in refused}
@@ -93,14 +97,15 @@ def _compared(target: str) -> str:
                 taken.append(seconds(ways[name]))
     step = times["training step"]
     peaks = {name: _peak_elsewhere(target, name) for name in times}
-    parts = []
-    for name, taken in times.items():
-        ratio = statistics.median(a / b for a, b in zip(taken, step, strict=True))
-        least = peaks[name] / max(peaks["training step"], 1)
-        parts.append(
-            f"{name} {1000 * statistics.median(taken):.0f} ms [{ratio:.1f}] {peaks[name] / 2**20:.0f} MiB [{least:.1f}]"
-        )
-    return "; ".join([*parts, *(f"{name} refuses ({why})" for name, why in refused.items())])
+    found = {
+        name: {
+            "milliseconds": 1000 * statistics.median(taken),
+            "ratio": statistics.median(a / b for a, b in zip(taken, step, strict=True)),
+            "memory": peaks[name],
+        }
+        for name, taken in times.items()
+    }
+    return {"ways": found, "refused": refused}
 
 
 @contextmanager
@@ -140,10 +145,6 @@ def _peak(target: str, way: str) -> int:
     built = resolve(target)
     training_step(built.module, built.keywords or built.arguments)
     return peak(built.module, _ways(built)[way])
-
-
-def _versions() -> str:
-    return ", ".join(f"{name} {import_module(name).__version__}" for name in ("torchlens", "timm", "transformers"))
 
 
 if __name__ == "__main__":

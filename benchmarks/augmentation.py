@@ -39,7 +39,14 @@ def measure() -> list[Figure]:
 
     took = alternated({"draw": draw, "step": step}, ROUNDS)
     drawn, stepped = ([seconds / count for seconds in took[name]] for name, count in (("draw", DRAWN), ("step", STEPS)))
-    return [ratio("CIFAR's augmentation, beside what training ResNet-20 takes (a batch of 128)", drawn, stepped, 20)]
+    return [
+        ratio(
+            "CIFAR's augmentation, beside what training ResNet-20 takes (a batch of 128)",
+            drawn,
+            stepped,
+            "augmentation",
+        )
+    ]
 
 
 if __name__ == "__main__":

@@ -3,8 +3,9 @@
     python -m benchmarks.bench            all of them
     python -m benchmarks.bench grid       some
 
-Writes results/bench.json, from which `python docs/generate.py` makes the first table of benchmarks/README.md. A script
-that is not asked for keeps its figures, each with the machine and the day that they are of.
+Writes results/bench.json, and what each script writes itself; from that `python docs/generate.py` makes the tables of
+benchmarks/README.md. A script that is not asked for keeps its figures, each with the machine and the day that they are
+of, and the seconds that the script took.
 """
 
 import argparse
@@ -25,6 +26,10 @@ SCRIPTS = (
     "imagenet50",
     "inference",
     "plain_beside_timm",
+    "training_speed",
+    "audit_cost",
+    "monitor_cost",
+    "table_time",
 )
 
 
@@ -37,14 +42,16 @@ def main() -> None:
         sys.exit(f"no benchmark '{strange[0]}'; choose of {', '.join(SCRIPTS)}")
     found: dict[str, Any] = json.loads(RESULTS.read_text(encoding="utf-8")) if RESULTS.is_file() else {}
     for name in asked:
-        command = [sys.executable, "-m", f"benchmarks.{name}", "--json"]
+        command, began = [sys.executable, "-m", f"benchmarks.{name}", "--json"], time.monotonic()
         print("python -m", *command[2:-1], flush=True)
         done = subprocess.run(command, stdout=subprocess.PIPE, check=True, encoding="utf-8")
-        found[name] = {**json.loads(done.stdout), "date": time.strftime("%Y-%m-%d")}
+        took = round(time.monotonic() - began)
+        found[name] = {**json.loads(done.stdout), "date": time.strftime("%Y-%m-%d"), "seconds": took}
         for one in found[name]["figures"]:
             print(f"  {one['what']}: {one['value']:.3g} {one['unit']}", flush=True)
         text = json.dumps({key: found[key] for key in SCRIPTS if key in found}, ensure_ascii=False, indent=1)
         RESULTS.write_text(f"{text}\n", encoding="utf-8")
+    print(f"{sum(found[name]['seconds'] for name in asked) / 60:.0f} min")
 
 
 if __name__ == "__main__":

@@ -27,9 +27,11 @@ from torch.nn.functional import cross_entropy
 
 from benchmarks.forecast_kinds import Cell, Task, build, cells, task
 from benchmarks.forecast_measures import at_the_start, distance
+from cleanpath import devices
 from cleanpath.assemble import environment
 from cleanpath.data.images import batch
 from cleanpath.experiment import Training
+from cleanpath.training import fused
 from cleanpath.training.optimizers import optimizer_of
 from cleanpath.training.passes import Passes
 
@@ -71,7 +73,8 @@ def _batch(given: Task, seed: int, iteration: int) -> tuple[torch.Tensor, torch.
 
 def _trained(network: nn.Module, given: Task, training: Training, cell: Cell) -> dict[str, Any]:
     """Losses, norms of the gradient and errors of the batches, in their order; the training error in eval mode."""
-    passes, optimizer = Passes(network, training, fused=True), optimizer_of(network, training)
+    kernels = fused.chosen(fused.FUSED, training, devices.CPU, threads=torch.get_num_threads())
+    passes, optimizer = Passes(network, training, kernels=kernels), optimizer_of(network, training)
     start = [p.detach().clone() for p in network.parameters()]
     losses, norms, errors, moved = list[float](), list[float](), list[float](), math.nan
     status = "finished"

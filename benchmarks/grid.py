@@ -26,7 +26,7 @@ def measure() -> list[Figure]:
     took = alternated(
         {"side by side": _in_new_folders(_side_by_side), "one by one": _in_new_folders(_one_by_one)}, ROUNDS
     )
-    return [ratio("a grid of small cells on all cores, beside one after another", *took.values(), 1.4)]
+    return [ratio("a grid of small cells on all cores, beside one after another", *took.values(), "grid")]
 
 
 def _in_new_folders(train: Callable[[tuple[Cell, ...]], None]) -> Callable[[], None]:

@@ -1,29 +1,27 @@
 """What a grid adds to each cell: trivial cells, which train nothing and are finished at once, on two workers.
 
-    python -m benchmarks.grid_overhead --cells 10000
+    python -m benchmarks.grid_overhead    rewrites results/grid-overhead.json
 
 A cell makes its folder and writes a result, so that the driver reads what it reads of any cell, and shows it.
 """
 
 import argparse
-import os
-import platform
 import resource
 import tempfile
 import time
 from pathlib import Path
 
+from benchmarks.figures import keep
 from benchmarks.grid_cells import finished_at_once, trivial
 from cleanpath.grid import plan
 from cleanpath.grid.local import run_cells
-from cleanpath.machine import processor
 from cleanpath.watch import Watch
 
 
 def main() -> None:
-    """Run, and print milliseconds of each cell."""
+    """Run, print milliseconds of each cell, write."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--cells", type=int, default=1000)
+    parser.add_argument("--cells", type=int, default=10_000)
     parser.add_argument("--workers", type=int, default=2)
     asked = parser.parse_args()
     with tempfile.TemporaryDirectory() as root:
@@ -36,11 +34,10 @@ def main() -> None:
             run_cells(todo, workers=asked.workers, tell=watch.tell, work=finished_at_once)
         took, used = time.monotonic() - began, _processor() - used
         assert all(cell.status == "finished" for cell in cells)
-    print(f"{processor()}, {os.cpu_count()} cores, Python {platform.python_version()}")
-    print(
-        f"{len(todo):,} cells, {asked.workers} workers: {1000 * took / len(todo):.1f} ms each, of which the driver's "
-        f"processor {1000 * used / len(todo):.1f} ms"
-    )
+    each = {"milliseconds": 1000 * took / len(todo), "driver": 1000 * used / len(todo)}
+    found = {"cells": len(todo), "workers": asked.workers, **each}
+    print(found)
+    keep("grid-overhead", 1, found)
 
 
 def _processor() -> float:

@@ -19,8 +19,8 @@ from cleanpath.data.photographs import MEAN, STD, USUAL
 from cleanpath.experiment import Data
 
 ROUNDS = 5
-SIZES = ((500, 375, 64, 1.0), (4000, 3000, 6, None))
-"""Width, height, how many files, and what is claimed."""
+SIZES = ((500, 375, 64, "folders"), (4000, 3000, 6, None))
+"""Width, height, how many files, and the key of what is claimed."""
 
 
 def measure() -> list[Figure]:
@@ -29,7 +29,7 @@ def measure() -> list[Figure]:
     return [_of(*size) for size in SIZES]
 
 
-def _of(width: int, height: int, count: int, at_least: float | None) -> Figure:
+def _of(width: int, height: int, count: int, target: str | None) -> Figure:
     usual = transforms.Compose(
         [
             transforms.RandomResizedCrop(USUAL),
@@ -58,7 +58,7 @@ def _of(width: int, height: int, count: int, at_least: float | None) -> Figure:
 
         took = alternated({"ours": drawn, "theirs": loaded}, ROUNDS)
     return ratio(
-        f"a folder of photographs of {width}×{height}, beside torchvision's", took["ours"], took["theirs"], at_least
+        f"a folder of photographs of {width}×{height}, beside torchvision's", took["ours"], took["theirs"], target
     )
 
 

@@ -41,7 +41,7 @@ def measure() -> list[Figure]:
         assert apart < _AGREES, f"other logits, {apart:.1e} apart"
         took = alternated({"ours": quick, "plain": usual}, ROUNDS)
         what = f"ResNet-110 tested, {images} image{'s' if images > 1 else ''} at a time ({times} times)"
-        found.append(ratio(f"{what}, beside the plain network", took["ours"], took["plain"], 1.3))
+        found.append(ratio(f"{what}, beside the plain network", took["ours"], took["plain"], f"test-{images}"))
     return found
 
 

@@ -1,6 +1,6 @@
 """The driver's memory over many cells; and ten thousand run folders: how long they take to list, report and plan.
 
-    python -m benchmarks.many_runs --runs 10000 --cells 100000
+    python -m benchmarks.many_runs    rewrites results/many-runs.json
 
 The folders are those of table1 with that many seeds, half of them without a result, none with weights. The cells of the
 first part are simulated: no process, no folder, every cell ends at once; what is shown of them goes to stderr.
@@ -9,7 +9,6 @@ first part are simulated: no process, no folder, every cell ends at once; what i
 import argparse
 import json
 import os
-import platform
 import resource
 import subprocess
 import sys
@@ -19,13 +18,14 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from benchmarks.figures import keep
 from benchmarks.grid_cells import trivial
 from cleanpath import settings
 from cleanpath.grid import plan
 from cleanpath.grid.driver import drive
 from cleanpath.grid.plan import Cell
 from cleanpath.grid.pool import Ended
-from cleanpath.machine import peak_memory, processor, resident_memory
+from cleanpath.machine import peak_memory, resident_memory
 from cleanpath.reproduction import Reproduction, reproduction
 from cleanpath.watch import Watch
 
@@ -34,12 +34,11 @@ _REPORTS, _SECONDS_AT_REST = 4, 6
 
 
 def main() -> None:
-    """Make, measure, print."""
+    """Make, measure, print, write."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--runs", type=int, default=1000)
-    parser.add_argument("--cells", type=int, default=10_000)
+    parser.add_argument("--runs", type=int, default=10_000)
+    parser.add_argument("--cells", type=int, default=100_000)
     asked = parser.parse_args()
-    print(f"{processor()}, {os.cpu_count()} cores, Python {platform.python_version()}")
     before = resident_memory()
     many = plan.cells(trivial(asked.cells), Path("nowhere"))
     began = time.monotonic()
@@ -47,8 +46,9 @@ def main() -> None:
         drive(many, AtOnce(), watch.tell)
     took = time.monotonic() - began
     memory = peak_memory() - before
-    each = f"{memory / len(many):,.0f} bytes and {1000 * took / len(many):.2f} ms each"
-    print(f"a driver of {len(many):,} cells: {memory / 1e6:.0f} MB more than before, {each}")
+    driver = {"cells": len(many), "bytes": memory, "seconds": took}
+    print(driver, flush=True)
+    commands = list[dict[str, Any]]()
     with tempfile.TemporaryDirectory() as place:
         root, page = Path(place) / "runs", str(Path(place) / "page.html")
         count = len(_job(root, 1).cells())
@@ -57,29 +57,33 @@ def main() -> None:
         for at, cell in enumerate(job.cells()):
             _write(cell, finished=at % 2 == 0)
         again = ("--runs", str(root), "--json")
-        _timed("list", "runs", "--runs", str(root))
-        _timed("list", "runs", *again)
+        for _ in range(2):  # the first reads all, and the second what the first has left
+            commands.append(_timed("list", "runs", *again))
         time.sleep(_SECONDS_AT_REST)  # what was written a moment ago is not indexed
         os.environ["CLEANPATH_CACHE"] = str(Path(place) / "cache")
         for _ in range(_REPORTS):  # the first of them makes the index
-            _timed("report", "table1", "--seeds", str(seeds), "--page", page, *again)
+            commands.append(_timed("report", "table1", "--seeds", str(seeds), "--page", page, *again))
         began, used = time.monotonic(), time.process_time()
         todo = plan.to_do(_job(root, seeds).cells())
         took, used = time.monotonic() - began, time.process_time() - used
-        print(f"planned, {len(todo):,} of {count * seeds:,} to do: {took:.2f} s, {used:.2f} of a processor")
+    plan_of = {"runs": count * seeds, "to do": len(todo), "seconds": took, "processor": used}
+    print(plan_of)
+    keep("many-runs", 1, {"driver": driver, "commands": commands, "plan": plan_of, "lines": _LINES})
 
 
 def _job(root: Path, seeds: int) -> Reproduction:
     return reproduction(["table1"], scale="quick", seeds=seeds, all_columns=True, changes=[], root=root)
 
 
-def _timed(*words: str) -> None:
+def _timed(*words: str) -> dict[str, Any]:
     """A command in a process of its own: how long it takes, with the start of Python."""
     began, before = time.monotonic(), resource.getrusage(resource.RUSAGE_CHILDREN)
     done = subprocess.run([sys.executable, "-m", "cleanpath", *words], check=True, capture_output=True)
     took, after = time.monotonic() - began, resource.getrusage(resource.RUSAGE_CHILDREN)
     used = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
-    print(f"{' '.join(words[:2])}: {took:.2f} s, {used:.2f} of a processor, {len(done.stdout):,} bytes", flush=True)
+    found = {"command": " ".join(words[:2]), "seconds": took, "processor": used, "bytes": len(done.stdout)}
+    print(found, flush=True)
+    return found
 
 
 def _write(cell: Cell, *, finished: bool) -> None:

@@ -1,37 +1,88 @@
 """What the monitor costs: a recorded step and an unrecorded one over a plain training step.
 
-python benchmarks/monitor_cost.py
-python benchmarks/monitor_cost.py preresnet110:32 --rounds 15
+    python -m benchmarks.monitor_cost                    rewrites results/monitor-cost.json
+    python -m benchmarks.monitor_cost preresnet110:32    one, and writes nothing
 
-A target is a name and a batch size. A step is forward, cross-entropy, backward and SGD with momentum, on random images.
-Plain, recorded and unrecorded steps take turns in one process; the figures are medians of the ratios to the plain step
-of the same turn. What a recorded step takes beyond a plain one is spread over every=100 steps.
+A target is a name and a batch size. A step is forward, cross-entropy, backward and SGD with momentum, on random images
+of 32×32, or 224×224 for a network whose name ends so; all cores. In a round a recorded step follows a plain one, and
+unrecorded steps and plain ones alternate. What both kinds take beyond the plain ones is the cost of every=100: of a
+hundred steps one is recorded. `make bench` has a network with a ReLU behind each sum and one without, fewer rounds.
 """
 
 import argparse
+import json
 import statistics
-import sys
-import time
 import warnings
 from collections.abc import Callable
-from dataclasses import dataclass
+from typing import Any
 
 import torch
-from machine import machine
 from torch import Tensor, nn
+from torch.nn import functional
 
 import cleanpath
+from benchmarks.figures import Figure, keep, number, show
+from benchmarks.measuring import seconds
 from cleanpath.auditing.monitoring import Monitor
+from cleanpath.grid.local import cores
 from cleanpath.targets import resolve
 
 TARGETS = (
     *("resnet110:128", "resnet110:32", "preresnet110:128", "preresnet110:32"),
     "timm:vit_tiny_patch16_224:8",
 )
-EVERY = 100
+FEW = ("resnet110:32", "preresnet110:32")
+EVERY, NEVER = 100, 10**9
+ROUNDS, FEW_ROUNDS, STEPS = 9, 7, 4
 
 
-def steps(target: str) -> tuple[nn.Module, Callable[[], None]]:
+def main() -> None:
+    """Measure each network; print, and write or give the figures."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("targets", nargs="*")
+    parser.add_argument("--json", action="store_true")
+    asked = parser.parse_args()
+    warnings.simplefilter("ignore")  # what other libraries have to say
+    torch.set_num_threads(cores())
+    rows = list[dict[str, Any]]()
+    for target in asked.targets or (FEW if asked.json else TARGETS):
+        rows.append({"target": target, "rounds": measured(target, FEW_ROUNDS if asked.json else ROUNDS)})
+        if not asked.json:
+            print(json.dumps(rows[-1]), flush=True)
+    if not asked.json and not asked.targets:
+        keep("monitor-cost", cores(), {"rows": rows})
+    show([figure(row) for row in rows], as_json=asked.json)
+
+
+def measured(target: str, rounds: int) -> list[dict[str, float]]:
+    """By round: seconds of a plain step, and the other kinds as ratios to plain ones beside them."""
+    model, step = _steps(target)
+    often, rarely = cleanpath.monitor(model, every=1), cleanpath.monitor(model, every=NEVER)
+    found = list[dict[str, float]]()
+    for monitor in (often, rarely):
+        _under(monitor, step)  # the step that finds the units
+    for _ in range(rounds):
+        plain = seconds(step)
+        first = _under(cleanpath.monitor(model, every=1), step)
+        between = seconds(step)
+        recorded = _under(often, step)
+        pairs = [(_under(rarely, step), seconds(step)) for _ in range(STEPS)]
+        unrecorded = statistics.median(one / other for one, other in pairs)
+        ratios = {"first": first / plain, "recorded": recorded / between, "unrecorded": unrecorded}
+        found.append({"step": plain, **ratios})
+    assert len(often.profiles) == rounds + 1
+    assert len(rarely.profiles) == 1
+    return found
+
+
+def figure(row: dict[str, Any]) -> Figure:
+    """What is paid for a profile every hundred steps, in percent of the training."""
+    shares = [100 * (one["recorded"] - 1 + (EVERY - 1) * (one["unrecorded"] - 1)) / EVERY for one in row["rounds"]]
+    name, _, batch = row["target"].rpartition(":")
+    return number(f"the monitor at every={EVERY}, {name}, a batch of {batch}", shares, "monitor")
+
+
+def _steps(target: str) -> tuple[nn.Module, Callable[[], None]]:
     """A network and one step of its training."""
     name, _, size = target.rpartition(":")
     model = resolve(name).module.train()
@@ -42,78 +93,16 @@ def steps(target: str) -> tuple[nn.Module, Callable[[], None]]:
         optimizer.zero_grad()
         scores: Tensor = model(images)
         labels = torch.randint(scores.shape[1], (len(scores),))
-        nn.functional.cross_entropy(scores, labels).backward()  # type: ignore[no-untyped-call]
+        functional.cross_entropy(scores, labels).backward()  # type: ignore[no-untyped-call]
         optimizer.step()
 
     return model, step
 
 
-def seconds(step: Callable[[], None]) -> float:
-    """The time of one step."""
-    began = time.perf_counter()
-    step()
-    return time.perf_counter() - began
-
-
-@dataclass(frozen=True)
-class Cost:
-    """Seconds of plain steps, and what the steps beside each took, as ratios to it."""
-
-    plain: list[float]
-    first: list[float]
-    recorded: list[float]
-    unrecorded: list[float]
-
-
-def cost(target: str, rounds: int) -> Cost:
-    """Four kinds of step in turn; the order changes, so that none always follows the same other."""
-    model, step = steps(target)
-    often, rarely = (cleanpath.monitor(model, every=every) for every in (1, 10**9))
-    taken = Cost([], [], [], [])
-    for monitor in (often, rarely):
-        under(monitor, step)  # the one that finds the units
-    for turn in range(rounds):
-        taken.plain.append(seconds(step))
-        kinds = [
-            (cleanpath.monitor(model, every=1), taken.first),
-            (often, taken.recorded),
-            (rarely, taken.unrecorded),
-        ]
-        for monitor, found in kinds[turn % 3 :] + kinds[: turn % 3]:
-            found.append(under(monitor, step) / taken.plain[-1])
-    assert len(often.profiles) == rounds + 1
-    assert len(rarely.profiles) == 1
-    return taken
-
-
-def under(monitor: Monitor, step: Callable[[], None]) -> float:
+def _under(monitor: Monitor, step: Callable[[], None]) -> float:
     """The time of one step under a monitor."""
     with monitor:
         return seconds(step)
-
-
-def spread(ratios: list[float]) -> str:
-    """Median and range."""
-    return f"{statistics.median(ratios):.2f} ({min(ratios):.2f} to {max(ratios):.2f})"
-
-
-def main() -> None:
-    """One row per target."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("targets", nargs="*", default=TARGETS)
-    parser.add_argument("--rounds", type=int, default=9)
-    parser.add_argument("--threads", type=int, default=2)
-    chosen = parser.parse_args()
-    warnings.simplefilter("ignore")
-    torch.set_num_threads(chosen.threads)
-    heads = ("first", "recorded", "unrecorded")
-    print(f"{'target':30} {'step ms':>8}  " + "".join(f"{head:22}" for head in heads) + f"cost at {EVERY}")
-    for target in chosen.targets:
-        taken = cost(target, chosen.rounds)
-        told = "".join(f"{spread(found):22}" for found in (taken.first, taken.recorded, taken.unrecorded))
-        share = 100 * (statistics.median(taken.recorded) - 1) / EVERY
-        print(f"{target:30} {1e3 * statistics.median(taken.plain):8.0f}  {told}{share:.2f} %", flush=True)
-    print(f"{machine()}, {torch.get_num_threads()} thread(s); python {' '.join(sys.argv)}")
 
 
 if __name__ == "__main__":

@@ -1,6 +1,6 @@
 """How many photographs a second one process makes ready: read, cut, coloured, normalised.
 
-    python -m benchmarks.photo_preparation
+    python -m benchmarks.photo_preparation    rewrites results/photo-preparation.json
 
 JPEGs of 500×375 pixels, as ImageNet's are at the median, and of 4000×3000, as a telephone's, made of noise over slow
 waves; each way of training and the test's middle, to 224×224. "Whole" decodes every pixel of the file first, as a
@@ -8,17 +8,19 @@ loader without JPEG's scaled decoding does; the ratio is what that saves. Altern
 """
 
 import argparse
+import json
 import statistics
 import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 from PIL import Image
 
-from cleanpath.assemble import environment
+from benchmarks.figures import keep
 from cleanpath.data import photographs
 from cleanpath.data.decode import decoded
 from cleanpath.data.photographs import BORDER, MEAN, STD, USUAL, WAYS, OnDisk
@@ -33,26 +35,30 @@ def main() -> None:
     """Measure, print."""
     argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter).parse_args()
     torch.set_num_threads(1)
-    where = environment(1)
-    print(f"torch {where['torch']}, {where['processor']} ({where['instructions']}), one thread, JPEG to 224×224")
+    rows = list[dict[str, Any]]()
     for width, height, count in SIZES:
         with tempfile.TemporaryDirectory() as name:
             paths = tuple(photograph(Path(name) / f"{at}.jpg", at, width, height) for at in range(count))
-            _measured(f"{width}×{height}", paths)
+            rows += _measured(f"{width}×{height}", paths)
+    keep("photo-preparation", 1, {"rows": rows, "rounds": ROUNDS})
 
 
-def _measured(size: str, paths: tuple[str, ...]) -> None:
+def _measured(size: str, paths: tuple[str, ...]) -> list[dict[str, Any]]:
+    """Images a second, whole and not, and the ratio."""
     speeds: dict[tuple[str | None, bool], list[float]] = {}
     for _ in range(ROUNDS):
         for way in (*WAYS, None):
             for whole in (False, True):
                 photographs.decoded = _whole if whole else decoded  # type: ignore[attr-defined]
                 speeds.setdefault((way, whole), []).append(_speed(paths, way))
+    rows = list[dict[str, Any]]()
     for way in (*WAYS, None):
         ratios = [one / other for one, other in zip(speeds[way, False], speeds[way, True], strict=True)]
         ours, others = (statistics.median(speeds[way, whole]) for whole in (False, True))
-        label = way or "the middle, as tested"
-        print(f"{size:10} {label:22} {ours:6.0f} images/s, whole {others:6.0f}: {statistics.median(ratios):.2f} times")
+        one = {"size": size, "way": way or "the middle, as tested", "speed": ours, "whole": others}
+        rows.append({**one, "ratio": statistics.median(ratios)})
+        print(json.dumps(rows[-1], ensure_ascii=False), flush=True)
+    return rows
 
 
 def _whole(path: Path, side: int | None = None) -> Image.Image:  # noqa: ARG001

@@ -38,9 +38,9 @@ def measure() -> list[Figure]:
             ROUNDS,
         )
     return [
-        number("`cleanpath --help`", took["help"], 0.4, unit="s"),
-        number("`import cleanpath`, beyond an empty Python", _beyond(took["import"], took["nothing"]), 0.3, unit="s"),
-        number("`cleanpath train preresnet20`, a run of one step on the digits", took["step"], 8.0, unit="s"),
+        number("`cleanpath --help`", took["help"], "help"),
+        number("`import cleanpath`, beyond an empty Python", _beyond(took["import"], took["nothing"]), "import"),
+        number("`cleanpath train preresnet20`, a run of one step on the digits", took["step"], "first-step"),
     ]
 
 

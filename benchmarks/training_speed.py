@@ -4,10 +4,11 @@
     python -m benchmarks.training_speed preresnet110    one of them
     python -m benchmarks.training_speed --rounds 5      more processes of each
 
-Appends to results/training-speed.jsonl. Each side is a process of its own, in turn, so that peaks of memory can be told
-apart: a process has a median of its steps after the first, a round a ratio of each side to the plain one in it. Memory
-is the process's peak above what it had when all was imported. Ours is the loop's own step, with its look at every loss
-and gradient; the plain one (benchmarks/plain_networks.py) is forward, backward, torch's SGD. Images are random.
+Appends to results/training-speed.jsonl, with `--json` too. Each side is a process of its own, in turn, so that peaks
+of memory can be told apart: a process has a median of its steps after the first, a round a ratio of each side to the
+plain one in it. Memory is the process's peak above what it had when all was imported. Ours is the loop's own step, with
+its look at every loss and gradient; the plain one (benchmarks/plain_networks.py) is forward, backward, torch's SGD.
+Images are random.
 """
 
 import argparse
@@ -24,13 +25,14 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from benchmarks.machine import machine
+from benchmarks.figures import Figure, show
 from benchmarks.plain_networks import twin
+from benchmarks.training_figures import figures
 from cleanpath import devices
 from cleanpath.assemble import environment
 from cleanpath.experiment import Training
 from cleanpath.machine import peak_memory, resident_memory
-from cleanpath.training.fused import kernels
+from cleanpath.training.fused import chosen
 from cleanpath.training.gradients import Gradients
 from cleanpath.training.loop import _step
 from cleanpath.training.losses import Batch, Loss
@@ -60,27 +62,24 @@ def main() -> None:
     parser.add_argument("networks", nargs="*", default=CASES)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--one", nargs=2, metavar=("NETWORK", "WAY"))
+    parser.add_argument("--json", action="store_true")
     asked = parser.parse_args()
     if asked.one:
         print(json.dumps(measured(*asked.one)))
         return
-    print(machine())
-    print("python -m benchmarks.training_speed", *sys.argv[1:])
+    found = list[Figure]()
     for name in asked.networks:
         _, side, threads, _ = CASES[name]
         rounds = [{way: _process(name, way) for way in WAYS} for _ in range(asked.rounds)]
         rows = [_row(way, rounds) for way in WAYS]
-        for row in rows:
-            low, middle, high = row["times the plain one"]
-            print(
-                f"{name} {side}×{side}, {threads} threads, {row['way']}: {row['images_per_second']:.0f} images/s, "
-                f"{middle:.2f} times ({low:.2f} to {high:.2f}, n = {asked.rounds}), {row['memory'] / 1e9:.2f} GB "
-                f"({row['share of its memory']:.2f})",
-                flush=True,
-            )
         told = {"environment": environment(threads), "date": time.strftime("%Y-%m-%d")}
+        record = {"network": name, "side": side, "batch": BATCH, "rows": rows, **told}
         with RESULTS.open("a", encoding="utf-8") as out:
-            out.write(json.dumps({"network": name, "side": side, "batch": BATCH, "rows": rows, **told}) + "\n")
+            out.write(json.dumps(record) + "\n")
+        found += figures(record)
+        if not asked.json:
+            print(name, *map(json.dumps, rows), sep="\n", flush=True)
+    show(found, as_json=asked.json)
 
 
 def _process(name: str, way: str) -> dict[str, Any]:
@@ -93,14 +92,15 @@ def _process(name: str, way: str) -> dict[str, Any]:
 def _row(way: str, rounds: list[dict[str, dict[str, Any]]]) -> dict[str, Any]:
     seconds = [each[way]["seconds"] for each in rounds]
     ratios = sorted(each["eager NCHW"]["seconds"] / each[way]["seconds"] for each in rounds)
-    memory, base = (statistics.median(each[one]["memory"] for each in rounds) for one in (way, "eager NCHW"))
+    memories, base = ([each[one]["memory"] for each in rounds] for one in (way, "eager NCHW"))
     return {
         "way": way,
         "seconds": seconds,
         "images_per_second": BATCH / statistics.median(seconds),
         "times the plain one": [ratios[0], statistics.median(ratios), ratios[-1]],
-        "memory": memory,
-        "share of its memory": memory / base,
+        "memories": memories,
+        "memory": statistics.median(memories),
+        "share of its memory": statistics.median(memories) / statistics.median(base),
     }
 
 
@@ -145,9 +145,9 @@ def _plain_step(network: nn.Module, images: torch.Tensor, labels: torch.Tensor) 
 def _our_step(network: nn.Module, way: str, images: torch.Tensor, labels: torch.Tensor) -> Callable[[], None]:
     path, memory = WAYS[way]
     training = Training(epochs=1, batch_size=BATCH, memory=memory)
-    kernels(path, training, devices.CPU, threads=torch.get_num_threads())  # there, or refused
+    kernels = chosen(path, training, devices.CPU, threads=torch.get_num_threads())
     network = network.to(memory_format=torch.channels_last).train()
-    passes = Passes(network, training, fused=path == "fused")
+    passes = Passes(network, training, kernels=kernels)
     gradients, learner = Gradients(passes, Loss(training, labels), training), Learner(network, training)
     images = images.contiguous(memory_format=torch.channels_last)
 

@@ -15,6 +15,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -169,6 +170,12 @@ def _fields(row: type) -> list[tuple[str, str]]:
 def sweep(*arguments: str) -> str:
     """What the results of the sweep say."""
     asked = [sys.executable, "-m", "benchmarks.sweep_summary", *arguments]
+    return subprocess.run(asked, check=True, capture_output=True, encoding="utf-8", cwd=ROOT).stdout
+
+
+def speed(*arguments: str) -> str:
+    """What was recorded of speed and memory."""
+    asked = [sys.executable, "-m", *arguments]
     return subprocess.run(asked, check=True, capture_output=True, encoding="utf-8", cwd=ROOT).stdout
 
 
@@ -659,101 +666,6 @@ def _rates() -> list[dict[str, Any]]:
     return _lines("finding-rates")
 
 
-def bench() -> str:
-    """What `make bench` came to: each figure beside what it was to be at least, or at most."""
-    data = json.loads((ROOT / "results" / "bench.json").read_text(encoding="utf-8"))
-    machines = list(dict.fromkeys(_bench_machine(one) for one in data.values()))
-    lines = ["| figure | median (least to most) | n | wanted | | each side |", "| --- | --: | --: | --: | --- | --- |"]
-    for script, one in data.items():
-        mark = "" if len(machines) == 1 else f" [{machines.index(_bench_machine(one)) + 1}]"
-        for row in one["figures"]:
-            wanted = "–" if row["at_least"] is None else f"{row['at_least']:g}"
-            word = {None: "", True: "yes", False: "**no**"}[row["reached"]]
-            value = f"{row['value']:.3g} ({row['low']:.3g} to {row['high']:.3g}) {row['unit']}"
-            cells = (f"{row['what']} (`{script}`){mark}", value, row["n"], wanted, word, row["more"] or "–")
-            lines.append(f"| {' | '.join(map(str, cells))} |")
-    told = "; ".join(f"[{at}] {where}" if len(machines) > 1 else where for at, where in enumerate(machines, start=1))
-    return f"{told}.\n\n" + "\n".join(lines) + "\n"
-
-
-def training_speed() -> str:
-    """A training step of each network on each way, the newest record of each."""
-    newest = {one["network"]: one for one in _lines("training-speed")}
-    lines = [
-        "| network, images, threads | way | images/s | times the plain (least to most) | n | memory above import |",
-        "| --- | --- | --: | --: | --: | --: |",
-    ]
-    for name, one in newest.items():
-        for row in one["rows"]:
-            low, middle, high = row["times the plain one"]
-            cells = (
-                f"{name}, {one['side']}×{one['side']}, {one['environment']['threads']}",
-                {"plain": "ours on torch's kernels", "eager NCHW": "plain, eager NCHW"}.get(row["way"], row["way"]),
-                f"{row['images_per_second']:.0f}",
-                "1" if row["way"] == "eager NCHW" else f"{middle:.2f} ({low:.2f} to {high:.2f})",
-                len(row["seconds"]),
-                f"{row['memory'] / 1e9:.2f} GB ({row['share of its memory']:.2f})",
-            )
-            lines.append(f"| {' | '.join(map(str, cells))} |")
-    return f"{_recorded_on(next(iter(newest.values())))}, batch 128.\n\n" + "\n".join(lines) + "\n"
-
-
-def step_profile() -> str:
-    """Where a step's time goes, beside the machine's limit, and a step by depth."""
-    data = json.loads((ROOT / "results" / "step-profile.json").read_text(encoding="utf-8"))
-    limits = data["limits"]
-    speed, copy = max(limits["matrix product"], limits["3×3 convolution"]), limits["copy"]
-    ways = list(next(iter(data["networks"].values()))["ways"])
-    measured = (
-        f"{_recorded_on(data)}. Measured of the machine: matrix product {limits['matrix product'] / 1e9:.0f} GFLOP/s, "
-        f"convolution of 3×3 {limits['3×3 convolution'] / 1e9:.0f} GFLOP/s, copy {copy / 1e9:.0f} GB/s.\n"
-    )
-    lines = [
-        measured,
-        "| a step, batch 128 | seconds | times the limit | page faults | shares of its time |",
-        "| --- | --: | --: | --: | --- |",
-    ]
-    for name, one in data["networks"].items():
-        work = one["work"]
-        least = max(work["operations"] / speed, work["bytes"] / copy)
-        lines.append(
-            f"| {name}: {work['operations'] / 1e9:.0f} GFLOP, {work['bytes'] / 1e9:.1f} GB that cannot be avoided "
-            f"| {work['operations'] / speed:.2f} and {work['bytes'] / copy:.2f} | 1 | | |"
-        )
-        for way in ways:
-            row = one["ways"][way]
-            shares = sorted(row["shares"].items(), key=lambda each: -each[1])
-            told = ", ".join(f"{part} {100 * share:.0f}%" for part, share in shares if share >= 0.02)
-            lines.append(
-                f"| {way} | {row['seconds']:.2f} | {row['seconds'] / least:.1f} | {row['page faults']:.0f} | {told} |"
-            )
-    lines += [
-        f"\nA step by depth, batch {data['few']}, one thread; in brackets milliseconds for each unit:\n",
-        f"| network | {' | '.join(ways)} |",
-        f"| --- |{' --: |' * len(ways)}",
-    ]
-    for row in data["growth"]:
-        took = (f"{row['seconds'][way]:.3f} s ({1000 * row['seconds'][way] / row['units']:.2f})" for way in ways)
-        lines.append(f"| {row['network']} | {' | '.join(took)} |")
-    return "\n".join(lines) + "\n"
-
-
-def _recorded_on(one: dict[str, Any]) -> str:
-    where = one["environment"]
-    return (
-        f"{where['processor']} ({where.get('instructions', '')}), {where['cores']} cores, torch {where['torch']}, "
-        f"Python {where['python']}, {one['date']}"
-    )
-
-
-def _bench_machine(one: dict[str, Any]) -> str:
-    where = one["machine"]
-    return (
-        f"{where['processor']} ({where['instructions']}), {where['cores']} cores, torch {where['torch']}, "
-        f"Python {where['python']}, {one['date']}"
-    )
-
-
 def forecast_rule() -> str:
     """The weights of the forecast's terms, and its bounds."""
     rule = the_rule()
@@ -895,6 +807,12 @@ def forecast_cost() -> str:
     return _rows(("network", "a step", "the forecast", "steps"), rows)
 
 
+_SPEED = (
+    *("bench", "training_speed", "step_profile", "one_layer", "many_cells"),
+    *("audit_cost", "torchlens", "monitor_cost", "photo_preparation"),
+)
+"""Tables of speed by the names of their blocks."""
+
 BLOCKS: dict[str, Callable[[], str]] = {
     "tables": tables,
     "choice": choice,
@@ -923,9 +841,8 @@ BLOCKS: dict[str, Callable[[], str]] = {
     "grid_kills": grid_kills,
     "gpu": gpu,
     "gpu_layouts": gpu_layouts,
-    "bench": bench,
-    "training_speed": training_speed,
-    "step_profile": step_profile,
+    "speed_targets": lambda: speed("benchmarks.speed_targets"),
+    **{name: partial(speed, "benchmarks.speed_tables", name) for name in _SPEED},
     "claims": claims,
     "reproductions": reproductions,
     "results": results,

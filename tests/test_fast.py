@@ -29,7 +29,7 @@ from cleanpath.grid import local, plan
 from cleanpath.networks import code_of
 from cleanpath.records import Run
 from cleanpath.trained import evaluation, trained
-from cleanpath.training.fused import Fused, Group, kernels
+from cleanpath.training.fused import Fused, Group, chosen
 from cleanpath.training.progress import Stepped
 from tests.helpers import assert_same_run, assert_user_error, examples, here, tiny
 
@@ -251,9 +251,9 @@ def test_a_run_is_tested_on_the_kernels_that_are_asked_for(tmp_path: Path) -> No
     folder = tmp_path / "run"
     assemble.run(tiny(*WIDE), folder, threads=1)
     fused, plain = (trained(folder).on(devices.CPU, asked) for asked in ("fused", "plain"))
-    assert fused.kernels.startswith("fused ")
+    assert str(fused.kernels).startswith("fused ")
     here, there = evaluation(fused), evaluation(plain)
-    assert (here["kernels"], there["kernels"]) == (fused.kernels, "plain")
+    assert (here["kernels"], there["kernels"]) == (str(fused.kernels), "plain")
     assert here["loss"] == pytest.approx(there["loss"], rel=1e-5)
 
 
@@ -519,14 +519,14 @@ def test_frozen_weights_get_no_gradient() -> None:
 )
 def test_what_they_do_not_go_with_is_plain_or_refused(changes: dict[str, Any]) -> None:
     training = replace(TRAINING, **changes)
-    assert kernels("auto", training, devices.CPU, threads=1) == "plain"
+    assert str(chosen("auto", training, devices.CPU, threads=1)) == "plain"
     with pytest.raises(SettingError, match=r"no fused kernels: they do not go with training\..*--kernels plain"):
-        kernels("fused", training, devices.CPU, threads=1)
-    assert kernels("auto", TRAINING, devices.CPU, threads=1).startswith("fused ")
-    assert kernels("auto", TRAINING, devices.CPU, threads=1, processes=2) == "plain"
-    assert kernels("auto", TRAINING, torch.device("cuda"), threads=1) == "plain"
+        chosen("fused", training, devices.CPU, threads=1)
+    assert str(chosen("auto", TRAINING, devices.CPU, threads=1)).startswith("fused ")
+    assert str(chosen("auto", TRAINING, devices.CPU, threads=1, processes=2)) == "plain"
+    assert str(chosen("auto", TRAINING, torch.device("cuda"), threads=1)) == "plain"
     with pytest.raises(SettingError, match="no kernels 'quick'"):
-        kernels("quick", TRAINING, devices.CPU, threads=1)
+        chosen("quick", TRAINING, devices.CPU, threads=1)
 
 
 def train(folder: Path, *changes: str, stop: int | None = None, **options: Any) -> Run:
@@ -668,10 +668,10 @@ PATH = """
 import torch
 from cleanpath import devices
 from cleanpath.experiment import Foreign, Training
-from cleanpath.training.fused import kernels
-print(kernels("auto", Training(iterations=1), devices.CPU, threads=2))
+from cleanpath.training.fused import chosen
+print(chosen("auto", Training(iterations=1), devices.CPU, threads=2))
 try:
-    print(kernels("fused", Training(iterations=1), devices.CPU, threads=1))
+    print(chosen("fused", Training(iterations=1), devices.CPU, threads=1))
 except Exception as error:
     print(type(error).__name__, error)
 """

@@ -107,7 +107,7 @@ def run(  # noqa: PLR0913 (keyword options)
             before = begun.environment if checkpoints(begun) else {}
             found = environment(threads, ranks.count, device)
             path = _kernels_of(folder, before, found, kernels, experiment.training, device)
-            found["kernels"] = path
+            found["kernels"] = str(path)
             differing = _what_differs(before, found)
             writer = stack.enter_context(Writer(folder, experiment, gone_on(found, before), resume=True))
             for told in differing:
@@ -127,10 +127,10 @@ def run(  # noqa: PLR0913 (keyword options)
             if init is not None:
                 say(begin_with(network, init))
             network = network.to(device)
-            if path != fused.PLAIN and not fused.Fused(network).groups:
-                path = _without_groups(kernels)
+            if path.fitting(network) != path:
+                path = _without_layers(kernels)
                 if writer is not None:
-                    writer.note(kernels=path)
+                    writer.note(kernels=str(path))
             result = train(
                 network,
                 images,
@@ -140,7 +140,7 @@ def run(  # noqa: PLR0913 (keyword options)
                 keeper=keeper,
                 loaders=loaders,
                 ranks=ranks,
-                fused=path != fused.PLAIN,
+                kernels=path,
             )
             if writer is not None:
                 _finish(writer, network, images, result)
@@ -211,8 +211,8 @@ def fit(
     devices.check(device, training.precision)
     networks.check_logits(model, images.train.plain(torch.arange(2)).to(device), len(images.classes))
     with _ending(callbacks):
-        path = fused.kernels(kernels, training, device, threads=torch.get_num_threads())
-        return train(model, images, training, seed=seed, callbacks=callbacks, fused=path != fused.PLAIN)
+        path = fused.chosen(kernels, training, device, threads=torch.get_num_threads())
+        return train(model, images, training, seed=seed, callbacks=callbacks, kernels=path)
 
 
 class _Lines(Callback):
@@ -243,8 +243,8 @@ def _kernels_of(
     asked: str,
     training: Training,
     device: torch.device,
-) -> str:
-    """What a run is trained on, as it is recorded. Raises `RunError` where that would not be what it began with.
+) -> fused.Kernels:
+    """What a run is trained on. Raises `RunError` where that would not be what it began with.
 
     On other devices or in other processes than `before` it is free: its last bits are others anyhow.
     """
@@ -257,7 +257,7 @@ def _kernels_of(
             "leave that out, or train the run anew with --fresh"
         )
     try:
-        return fused.kernels(begun or asked, training, device, threads=here["threads"], processes=here["processes"])
+        return fused.chosen(begun or asked, training, device, threads=here["threads"], processes=here["processes"])
     except SettingError as error:
         if not begun:
             raise
@@ -267,8 +267,8 @@ def _kernels_of(
         ) from None
 
 
-def _without_groups(asked: str) -> str:
-    """A network with none of the layers of our kernels runs on torch's alone, on every machine."""
+def _without_layers(asked: str) -> fused.Kernels:
+    """Of a network with none of the layers of our kernels: torch's, unless ours are asked for."""
     if asked == fused.FUSED:
         raise SettingError(
             "no fused kernels: the network has no norm or convolution in an nn.Sequential that they could compute; "

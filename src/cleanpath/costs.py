@@ -190,8 +190,8 @@ def measure(
         network = networks.build(experiment.network, seed=experiment.seed).to(device)
         short = replace(training, iterations=steps, epochs=None, warmup=0, bn_images=0)
         moments.append(time.perf_counter())
-        path = fused.kernels(kernels, training, device, threads=threads)
-        train(network, few, short, seed=0, callbacks=[on_step], fused=path != fused.PLAIN)
+        path = fused.chosen(kernels, training, device, threads=threads)
+        train(network, few, short, seed=0, callbacks=[on_step], kernels=path)
     took = [later - sooner for sooner, later in pairwise(moments)]
     step = statistics.median(took[1:-1])  # the first warms up, the last contains an evaluation
     of_one = max(0.0, took[-1] - step) / len(few.held_out.labels)

@@ -3,7 +3,6 @@
 import json
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from hashlib import sha256
 from pathlib import Path
@@ -27,7 +26,7 @@ from cleanpath.experiment import Experiment, Training
 from cleanpath.records import Run
 from cleanpath.targeting.seeded import seeded
 from cleanpath.training.evaluation import outputs
-from cleanpath.training.fused import AUTO, PLAIN, Fused, kernels
+from cleanpath.training.fused import AUTO, PLAIN, Kernels, chosen
 
 _BATCH = 64
 _LARGE = 320 / 224
@@ -47,19 +46,15 @@ class Trained:
     network: nn.Module
     preparation: Preparation
     classes: tuple[str, ...]
-    kernels: str = PLAIN
-    """What the network is tested on: `plain`, or `fused` and the digest of the library."""
+    kernels: Kernels = PLAIN
 
     def on(self, device: torch.device, asked: str = AUTO) -> "Trained":
         """With the network on a device, and on the kernels that are `asked` for: auto, plain or fused.
 
         Raises `SettingError` where `fused` cannot be had.
         """
-        path = kernels(asked, Training(epochs=1), device, threads=torch.get_num_threads())
-        network = self.network.to(device)
-        if path != PLAIN and not Fused(network).groups:
-            path = PLAIN
-        return replace(self, network=network, kernels=path)
+        found, network = chosen(asked, Training(epochs=1), device, threads=torch.get_num_threads()), self.network
+        return replace(self, network=network.to(device), kernels=found.fitting(network))
 
 
 def load(run: str | Path | Run) -> nn.Module:
@@ -116,7 +111,7 @@ def evaluation(found: Trained, data: str | None = None, view: str = "middle") ->
         raise SettingError(f"{wanted.name} has images of {images.side} pixels, the run takes {found.preparation.side}")
     device = devices.of(found.network)
     with devices.exact(device):
-        pairs = list(_seen(found.network, images.on(device).held_out, view, fused=found.kernels != PLAIN))
+        pairs = list(_seen(found.network, images.on(device).held_out, view, found.kernels))
     logits, labels = torch.cat([one for one, _ in pairs]).cpu(), torch.cat([two for _, two in pairs]).cpu()
     guesses = logits.argmax(dim=1)
     wrong, count, most = int((guesses != labels).sum()), len(labels), len(found.classes)
@@ -131,7 +126,7 @@ def evaluation(found: Trained, data: str | None = None, view: str = "middle") ->
         "view": view,
         "pixels": found.preparation.side if view != "large" else _large(found.preparation).side,
         "images": count,
-        "kernels": found.kernels,
+        "kernels": str(found.kernels),
         "error": 100 * wrong / count,
         "interval": [100 * low, 100 * high],
         "top5_error": 100 * (1 - top5 / count) if most > _FIVE else None,
@@ -145,11 +140,11 @@ def evaluation(found: Trained, data: str | None = None, view: str = "middle") ->
     }
 
 
-def _seen(network: nn.Module, split: Split, view: str, *, fused: bool) -> Iterator[tuple[Tensor, Tensor]]:
+def _seen(network: nn.Module, split: Split, view: str, kernels: Kernels) -> Iterator[tuple[Tensor, Tensor]]:
     """Logits and labels of a split, seen as `view` says."""
     device = devices.of(network)
     if view == "middle":
-        yield from outputs(network, split, fused=fused)
+        yield from outputs(network, split, kernels=kernels)
         return
     if not isinstance(split, OnDisk):
         raise SettingError(f"--view {view} is for photographs of more than 64 pixels; these are small: use middle")
@@ -157,9 +152,9 @@ def _seen(network: nn.Module, split: Split, view: str, *, fused: bool) -> Iterat
         large = replace(split, preparation=_large(split.preparation))
         few, usual = (each.plain(torch.arange(1)).to(device) for each in (large, split))
         networks.check_logits(network, few, network(usual).shape[1])
-        yield from outputs(network, large, fused=fused)
+        yield from outputs(network, large, kernels=kernels)
         return
-    with torch.inference_mode(), Fused(network)() if fused else nullcontext():
+    with torch.inference_mode(), kernels.of(network)():
         for indices in torch.split(torch.arange(len(split.labels)), _BATCH // 8):
             crops = split.ten(indices).to(device)
             shares = network(crops.flatten(0, 1)).softmax(dim=1).unflatten(0, crops.shape[:2]).mean(dim=1)
@@ -203,7 +198,7 @@ def image_files(paths: Sequence[Path]) -> list[Path]:
 
 def predictions(found: Trained, files: Sequence[Path], most: int) -> Iterator[dict[str, Any]]:
     """For every file the likeliest classes with their probabilities, or why it cannot be read; batch by batch."""
-    device, ours = devices.of(found.network), Fused(found.network) if found.kernels != PLAIN else nullcontext
+    device, ours = devices.of(found.network), found.kernels.of(found.network)
     for start in range(0, len(files), _BATCH):
         good, bad, ready = list[Path](), dict[Path, str](), list[Tensor]()
         for path in files[start : start + _BATCH]:

@@ -8,7 +8,7 @@ import ctypes
 from bisect import bisect_left
 from collections import defaultdict
 from dataclasses import dataclass
-from functools import cache
+from functools import lru_cache
 from operator import itemgetter
 from typing import Any, NamedTuple
 
@@ -28,6 +28,9 @@ of torch's time and with 128·128·9 1.4 times, with 56·56·64 pixels and chann
 
 _MOST_PAIRS = 1 << 17
 """Pixels of an image times taps: the lists of who meets whom are made by Python, 128·128·49 of them in some seconds."""
+
+_SHAPES = 256
+"""For how many shapes of layers what they ask for is kept: photographs may come in any size."""
 
 
 class _Shape(ctypes.Structure):
@@ -72,8 +75,7 @@ def window_of(conv: nn.Conv2d) -> Window:
 
 def can_take(x: Tensor, window: Window | None, *, channels: int) -> bool:
     """Whether a batch is one for our kernels: single precision, laid out pixel by pixel, an image not too large."""
-    usual = x.dtype == torch.float32 and x.device.type == "cpu" and x.dim() == 4 and type(x) is Tensor
-    if not usual or not x.is_contiguous(memory_format=torch.channels_last):
+    if x.dim() != 4 or not is_open(x) or not x.is_contiguous(memory_format=torch.channels_last):
         return False
     images, given, height, width = x.shape
     if given != channels:
@@ -82,6 +84,16 @@ def can_take(x: Tensor, window: Window | None, *, channels: int) -> bool:
         return images * height * width > 1
     small = 4 * channels * height * width <= _MOST_IMAGE and height * width * window.kernel**2 <= _MOST_PAIRS
     return small and images * height * width > 1 and min(window.side(height), window.side(width)) > 0
+
+
+def is_open(value: Tensor) -> bool:
+    """Whether the numbers of a tensor are single precision and lie in memory as they are."""
+    return (
+        (type(value) is Tensor or type(value) is nn.Parameter)
+        and value.dtype == torch.float32
+        and value.is_cpu
+        and not value.is_neg()
+    )
 
 
 def joined(
@@ -111,8 +123,8 @@ class Applied:
         if weight is not None:
             outputs, channels, taps = weight.shape[0], weight.shape[1], weight[0, 0].numel()
         self._outputs = outputs
-        self._factors = torch.empty(3 * channels)
-        self._panels = None if weight is None else torch.empty(weight.numel())
+        self._factors = _floats(3 * channels)
+        self._panels = None if weight is None else _floats(weight.numel())
         shape = _Shape(1, 1, 1, 1, channels, outputs, taps, self._norm, relu, 1)
         library().calls.prepare(
             *(ctypes.addressof(shape), _at(weight), _at(gamma), _at(beta), _at(mean), _at(var)),
@@ -124,11 +136,10 @@ class Applied:
         if (window := self._window) is None:
             y = torch.empty_like(x)
         else:
-            size = (images, self._outputs, window.side(height), window.side(width))
-            y = torch.empty(size, memory_format=torch.channels_last, dtype=x.dtype)
+            y = _signal(images, self._outputs, window.side(height), window.side(width))
         asked = images, channels, height, width, self._outputs, window, self._norm, self._relu
         work = _work(*asked, torch.get_num_threads())
-        scratch = torch.empty(work.scratch_there)
+        scratch = _floats(work.scratch_there)
         library().calls.applied(
             *(work.there_at, x.data_ptr(), y.data_ptr(), _at(self._panels), _at(work.there)),
             *(self._factors.data_ptr(), scratch.data_ptr()),
@@ -153,11 +164,10 @@ class _Joined(Function):
             given, outputs, y = None, channels, torch.empty_like(x)
         else:
             given, outputs = weight.contiguous(memory_format=torch.channels_last), len(weight)
-            size = (images, outputs, window.side(height), window.side(width))
-            y = torch.empty(size, memory_format=torch.channels_last, dtype=x.dtype)
+            y = _signal(images, outputs, window.side(height), window.side(width))
         asked = images, channels, height, width, outputs, window, norm is not None, relu
         work = ctx.work = _work(*asked, torch.get_num_threads())
-        kept, scratch = x.new_empty(4 * channels), x.new_empty(work.scratch_there)
+        kept, scratch = _floats(4 * channels), _floats(work.scratch_there)
         moving: tuple[Tensor | None, ...] = (None,) * 3
         if norm is not None and norm.track_running_stats:
             moving = norm.running_mean, norm.running_var, norm.num_batches_tracked
@@ -175,10 +185,10 @@ class _Joined(Function):
             raise RuntimeError("fused kernels have no second derivative; train with kernels=plain")
         x, weight, kept = ctx.saved_tensors
         work, wanted = ctx.work, ctx.needs_input_grad
-        dy = dy.contiguous(memory_format=torch.channels_last)
+        dy = dy.resolve_neg().contiguous(memory_format=torch.channels_last)
         x = x.contiguous(memory_format=torch.channels_last)  # a hook on what is saved may lay it out otherwise
-        dx, scratch = torch.empty_like(x), x.new_empty(work.scratch_back)
-        dgamma, dbeta = (x.new_empty(x.shape[1]) if each else None for each in wanted[1:3])
+        dx, scratch = torch.empty_like(x), _floats(work.scratch_back)
+        dgamma, dbeta = (_floats(x.shape[1]) if each else None for each in wanted[1:3])
         given = dw = None
         if weight is not None:
             given = weight.contiguous(memory_format=torch.channels_last)
@@ -188,6 +198,15 @@ class _Joined(Function):
             *(kept.data_ptr(), dx.data_ptr(), _at(dw), _at(dgamma), _at(dbeta), scratch.data_ptr()),
         )
         return dx if wanted[0] else None, dgamma, dbeta, dw if wanted[3] else None, None, None, None
+
+
+def _floats(count: int) -> Tensor:
+    """Whatever device or precision new tensors usually have."""
+    return torch.empty(count, dtype=torch.float32, device="cpu")
+
+
+def _signal(*size: int) -> Tensor:
+    return torch.empty(size, memory_format=torch.channels_last, dtype=torch.float32, device="cpu")
 
 
 def _at(tensor: Tensor | None) -> int | None:
@@ -215,7 +234,7 @@ def _padded(floats: int) -> int:
     return (floats + 63) // 32 * 32
 
 
-@cache
+@lru_cache(maxsize=_SHAPES)
 def _work(  # noqa: PLR0913, PLR0917 (what it is kept by)
     images: int,
     channels: int,
@@ -251,7 +270,7 @@ class _Lists(NamedTuple):
     pairs: Tensor
 
 
-@cache
+@lru_cache(maxsize=_SHAPES)
 def _lists(block: int, height: int, width: int, window: Window) -> _Lists:
     met = [_met(height, width, window, tap) for tap in range(window.kernel**2)]
     pixels, found = height * width, window.side(height) * window.side(width)
@@ -284,7 +303,7 @@ def _classes(met: list[list[tuple[int, int]]], outputs: int, inputs: int, block:
         every = [(first + b * inputs, output + b * outputs) for b in range(block) for first, output in pixels]
         numbers += [len(taps), len(every), *(number for pair in taps for number in pair)]
         numbers += [first for first, _ in every] + [output for _, output in every]
-    return torch.tensor(numbers, dtype=torch.int32)
+    return torch.tensor(numbers, dtype=torch.int32, device="cpu")
 
 
 def _pairs(met: list[list[tuple[int, int]]], block: int, inputs: int, outputs: int) -> Tensor:
@@ -300,4 +319,4 @@ def _pairs(met: list[list[tuple[int, int]]], block: int, inputs: int, outputs: i
             segments += [tap, len(ins), len(band)]
             ins += [at for at, _ in band]
             outs += [output for _, output in band]
-    return torch.tensor([len(segments) // 3, *segments, *ins, *outs], dtype=torch.int32)
+    return torch.tensor([len(segments) // 3, *segments, *ins, *outs], dtype=torch.int32, device="cpu")

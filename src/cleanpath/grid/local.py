@@ -248,7 +248,7 @@ def _check(asked: tuple[tuple[Experiment, ...], tuple[str, ...], str], news: Con
         try:
             assemble.check(experiment)
             devices.check(device, experiment.training.precision)
-            fused.kernels(kernels, experiment.training, device, threads=1)
+            fused.chosen(kernels, experiment.training, device, threads=1)
         except UserError as error:
             news.send((f"{experiment.source}: {error}", ()))
             return

@@ -2,7 +2,6 @@
 
 import math
 from collections.abc import Generator
-from contextlib import nullcontext
 from dataclasses import dataclass
 
 import torch
@@ -13,7 +12,7 @@ from cleanpath import devices
 from cleanpath.data.images import Images, Split
 from cleanpath.errors import NonFiniteError
 from cleanpath.experiment import Training
-from cleanpath.training.fused import Fused
+from cleanpath.training.fused import PLAIN, Kernels
 from cleanpath.training.keeper import Keeper
 from cleanpath.training.nonfinite import first_non_finite
 from cleanpath.training.ranks import ALONE, Ranks
@@ -44,14 +43,14 @@ def tested(  # noqa: PLR0913
     seed: int,
     keeper: Keeper,
     ranks: Ranks,
-    fused: bool,
+    kernels: Kernels,
 ) -> Tested | None:
-    """Test what is learnt on a split, `fused` as in `outputs`; None if the `keeper` was asked to stop meanwhile.
+    """Test what is learnt on a split; None if the `keeper` was asked to stop meanwhile.
 
     Raises `NonFiniteError` for a loss, called `quantity`, that is not finite.
     """
     network = as_tested(learner.tested, images.train, training, seed=seed, keeper=keeper)
-    found = None if network is None else evaluate(network, split, keeper, ranks, fused=fused)
+    found = None if network is None else evaluate(network, split, keeper, ranks, kernels=kernels)
     if network is None or found is None:
         return None
     error, loss = found
@@ -66,7 +65,7 @@ def tested(  # noqa: PLR0913
 
 
 def evaluate(
-    network: nn.Module, split: Split, keeper: Keeper | None = None, ranks: Ranks = ALONE, *, fused: bool = False
+    network: nn.Module, split: Split, keeper: Keeper | None = None, ranks: Ranks = ALONE, *, kernels: Kernels = PLAIN
 ) -> tuple[float, float] | None:
     """Error in percent and mean cross-entropy in nats, in eval mode; the training flags are as before afterwards.
 
@@ -75,7 +74,7 @@ def evaluate(
     """
     count = -(-len(split.labels) // _batch_size(split))
     wrong, losses = 0, list[float]()
-    mine = outputs(network, split, first=ranks.rank, step=ranks.count, fused=fused)
+    mine = outputs(network, split, first=ranks.rank, step=ranks.count, kernels=kernels)
     for _ in range(-(-count // ranks.count)):
         if (found := next(mine, None)) is not None:
             logits, y = found
@@ -91,18 +90,17 @@ def evaluate(
 
 
 def outputs(
-    network: nn.Module, split: Split, *, first: int = 0, step: int = 1, fused: bool = False
+    network: nn.Module, split: Split, *, first: int = 0, step: int = 1, kernels: Kernels = PLAIN
 ) -> Generator[tuple[Tensor, Tensor], None, None]:
     """Logits and labels of a split, batch by batch, in eval mode; the training flags are as before afterwards.
 
-    From the `first` batch on, every `step`-th; both are where the network is. `fused`: on our own kernels where they
-    have the network's layers, and these are laid out in channels_last.
+    From the `first` batch on, every `step`-th; both are where the network is.
     """
     device = devices.of(network)
     flags = {module: module.training for module in network.modules()}
     network.eval()
     try:
-        with torch.inference_mode(), Fused(network)() if fused else nullcontext():
+        with torch.inference_mode(), kernels.of(network)():
             for indices in torch.split(torch.arange(len(split.labels)), _batch_size(split))[first::step]:
                 yield network(split.plain(indices).to(device)), split.labels[indices].to(device)
     finally:

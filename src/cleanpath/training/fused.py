@@ -16,41 +16,66 @@ By what a training asks for:
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from typing import cast
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from dataclasses import dataclass
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
+from torch._C import _are_functorch_transforms_active
+from torch.autograd import forward_ad
 from torch.overrides import _get_current_function_mode_stack, _len_torch_function_stack  # type: ignore[attr-defined]
 from torch.utils._device import DeviceContext
 from torch.utils._python_dispatch import _len_torch_dispatch_stack  # type: ignore[attr-defined]
 
 from cleanpath.errors import SettingError
 from cleanpath.experiment import Training
-from cleanpath.fast.joined import Applied, can_convolve, can_take, joined, window_of
+from cleanpath.fast.joined import Applied, can_convolve, can_take, is_open, joined, window_of
 from cleanpath.fast.library import NoLibraryError, library
 from cleanpath.training.watched import hooks_of
 
-AUTO, PLAIN, FUSED = "auto", "plain", "fused"
+AUTO, FUSED = "auto", "fused"
 
 
-def kernels(asked: str, training: Training, device: torch.device, *, threads: int, processes: int = 1) -> str:
-    """What a training runs on, as its run records it: `plain`, or `fused` and the digest of the library.
+@dataclass(frozen=True)
+class Kernels:
+    """What networks are trained and tested on: decided once, and the same to a run's end."""
 
-    `asked` is `auto`, `plain` or `fused`. Raises `SettingError` where `fused` cannot be had.
+    digest: str = ""
+    """Of the library of ours; empty for torch's own."""
+
+    def __str__(self) -> str:
+        """As a run records it: `plain`, or `fused` and the digest."""
+        return f"{FUSED} {self.digest}" if self.digest else "plain"
+
+    def of(self, network: nn.Module) -> Callable[[], AbstractContextManager[None]]:
+        """What has the steps and tests of a network run on them, each while it lasts."""
+        return Fused(network) if self.digest else nullcontext
+
+    def fitting(self, network: nn.Module) -> "Kernels":
+        """These, or torch's for a network with none of the layers of ours: its bits are the same on every machine."""
+        return self if self.digest and Fused(network).groups else PLAIN
+
+
+PLAIN = Kernels()
+
+
+def chosen(asked: str, training: Training, device: torch.device, *, threads: int, processes: int = 1) -> Kernels:
+    """What a training runs on. `asked` is `auto`, `plain` or `fused`.
+
+    Raises `SettingError` where `fused` cannot be had.
     """
-    if asked not in (AUTO, PLAIN, FUSED):
+    if asked not in (AUTO, str(PLAIN), FUSED):
         raise SettingError(f"no kernels '{asked}'; give auto, plain or fused")
-    if asked == PLAIN:
+    if asked == str(PLAIN):
         return PLAIN
     try:
         _check(training, device, processes)
-        found = library(threads)
+        return Kernels(library(threads).digest)
     except NoLibraryError as error:
         if asked == FUSED:
             raise SettingError(f"no fused kernels: {error}; or take --kernels plain") from None
         return PLAIN
-    return f"{FUSED} {found.digest}"
 
 
 def _check(training: Training, device: torch.device, processes: int) -> None:
@@ -82,11 +107,11 @@ class Fused:
     @contextmanager
     def __call__(self) -> Iterator[None]:
         """For one step, forward and backward, or one test, in which weights and statistics stay as they are."""
-        for row, before in self._members.items():
-            if (now := _members(row)) != before:  # somebody put in another layer, or another forward pass
-                self._rows[row], self._members[row] = _parts(row), now
-            row.__class__ = self._kind
         try:
+            for row, before in self._members.items():
+                if (now := _members(row)) != before:  # somebody put in another layer, or another forward pass
+                    self._rows[row], self._members[row] = _parts(row), now
+                row.__class__ = self._kind
             yield
         finally:
             for row, parts in self._rows.items():
@@ -105,62 +130,70 @@ class Group:
         self._window = None if conv is None else window_of(conv)
         self._channels = norm.num_features if norm is not None else conv.in_channels if conv is not None else 0
         self._fits = conv is None or self._channels == conv.in_channels
-        self._looks = _looks(conv)
+        self._kinds, self._looks = [type(each) for each in self.members], _looks(conv)
         self._hooks = hooks_of(self.members)
         self._applied: Applied | None = None
 
     def __call__(self, x: Tensor) -> Tensor:
-        if (in_training := self._is_ours()) is not None and can_take(x, self._window, channels=self._channels):
-            if in_training:
-                return joined(x, self.norm, self.conv, self._window, relu=self.relu is not None)
-            if self._applied is None:
-                self._applied = Applied(self.norm, self.conv, self._window, relu=self.relu is not None)
-            return self._applied(x)
-        for member in self.members:
-            x = member(x)
-        return x
-
-    def _as_built(self) -> bool:
-        """Whether the convolution still looks as it did, and our kernels can read all values where these lie."""
-        norm, conv = self.norm, self.conv
-        if _looks(conv) != self._looks or not (
-            conv is None or (conv.weight.dtype == torch.float32 and conv.weight.is_cpu)
-        ):
-            return False
-        values = () if norm is None else (norm.weight, norm.bias, norm.running_mean, norm.running_var)
-        return all(
-            each is None or (each.dtype == torch.float32 and each.is_cpu and each.is_contiguous()) for each in values
-        )
+        if not (self._is_ours() and can_take(x, self._window, channels=self._channels)):
+            for member in self.members:
+                x = member(x)
+            return x
+        if self.members[0].training:
+            return joined(x, self.norm, self.conv, self._window, relu=self.relu is not None)
+        if self._applied is None:
+            self._applied = Applied(self.norm, self.conv, self._window, relu=self.relu is not None)
+        return self._applied(x)
 
     def forget(self) -> None:
         """Weights and statistics may change now."""
         self._applied = None
 
-    def _is_ours(self) -> bool | None:
-        """Whether our kernels are to be had here, in training mode; False in eval mode, None if they are not."""
-        if any(self._hooks) or _len_torch_dispatch_stack() or _is_looked_at():
-            return None
-        if not self._fits or torch.is_autocast_enabled("cpu") or not self._as_built():
-            return None
+    def _is_ours(self) -> bool:
+        """Whether our kernels do here what the modules would, and nobody looks at these one by one."""
+        if any(self._hooks) or _is_looked_at() or torch.is_autocast_enabled("cpu") or not self._as_built():
+            return False
         norm, training = self.norm, self.members[0].training
         if not training and torch.is_grad_enabled():
-            return None
-        if norm is None:
-            return training
-        # A BN that groups or ranks have made another is none of ours.
-        known = norm.momentum is not None if training else norm.running_mean is not None
-        return training if known and type(norm) is nn.BatchNorm2d else None
+            return False
+        return norm is None or (norm.momentum is not None if training else norm.running_mean is not None)
+
+    def _as_built(self) -> bool:
+        """Whether the layers still look as they did, and our kernels can read all values where these lie."""
+        norm, conv = self.norm, self.conv
+        if not self._fits or [type(each) for each in self.members] != self._kinds or _looks(conv) != self._looks:
+            return False  # a BN that groups or ranks have made another is none of ours
+        if conv is not None and not is_open(conv.weight):
+            return False
+        return norm is None or _is_open(norm, self._channels)
 
 
 def _looks(conv: nn.Conv2d | None) -> tuple[object, ...]:
     """How a convolution sees its input."""
     if conv is None:
         return ()
-    return conv.kernel_size, conv.stride, conv.padding, conv.dilation, conv.groups, conv.padding_mode, conv.bias is None
+    settings = conv.kernel_size, conv.stride, conv.padding, conv.dilation, conv.groups, conv.padding_mode
+    return *settings, conv.bias is None, conv.weight.shape
+
+
+def _is_open(norm: nn.BatchNorm2d, channels: int) -> bool:
+    """Whether weights and statistics are one number after another, one for each channel; both statistics or none."""
+    values = norm.weight, norm.bias, norm.running_mean, norm.running_var
+    count = norm.num_batches_tracked
+    return (
+        all(each is None or (is_open(each) and each.shape == (channels,) and each.is_contiguous()) for each in values)
+        and (norm.running_mean is None) == (norm.running_var is None)
+        and (count is None or (count.dtype == torch.int64 and count.is_cpu))
+    )
 
 
 def _is_looked_at() -> bool:
-    """Whether a mode of torch's functions is on; a default device, which is one too, only says where tensors begin."""
+    """Whether torch does more with an operation now than to carry it out: a mode, a derivative forward, a `vmap`.
+
+    A default device, which is a mode too, only says where tensors begin.
+    """
+    if _len_torch_dispatch_stack() or _are_functorch_transforms_active() or forward_ad._current_level >= 0:  # noqa: SLF001
+        return True
     if not _len_torch_function_stack():
         return False
     return any(not isinstance(mode, DeviceContext) for mode in _get_current_function_mode_stack())  # type: ignore[no-untyped-call]
@@ -177,7 +210,11 @@ def _sequential(rows: Mapping[nn.Module, Sequence[Callable[[Tensor], Tensor]]]) 
             x = part(x)
         return x
 
-    return type("Sequential", (nn.Sequential,), {"forward": forward})
+    def reduced(self: nn.Sequential, protocol: Any) -> tuple[Any, ...]:
+        found: Any = nn.Sequential.__reduce_ex__(self, protocol)
+        return nn.Sequential, (), *found[2:]  # what is copied or pickled within a step is a plain one
+
+    return type("Sequential", (nn.Sequential,), {"forward": forward, "__reduce_ex__": reduced})
 
 
 def _parts(row: nn.Module) -> list[Callable[[Tensor], Tensor]]:

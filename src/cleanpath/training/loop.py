@@ -16,6 +16,7 @@ from cleanpath.data.stream import batches
 from cleanpath.errors import NonFiniteError
 from cleanpath.experiment import Training
 from cleanpath.training.evaluation import tested
+from cleanpath.training.fused import PLAIN, Kernels
 from cleanpath.training.gradients import Gradients
 from cleanpath.training.keeper import Keeper, NoKeeper
 from cleanpath.training.losses import Batch, Loss, Mixing
@@ -39,24 +40,23 @@ def train(  # noqa: PLR0913 (keyword options of the one loop)
     keeper: Keeper | None = None,
     loaders: int = 0,
     ranks: Ranks = ALONE,
-    fused: bool = False,
+    kernels: Kernels = PLAIN,
 ) -> dict[str, float | int]:
     """Train `network` in place and where it is; the last iteration's errors and losses, in percent and nats.
 
     `callbacks` are told one line per iteration (or mean over several) and one per epoch; all but the `seconds` in them
     is a function of network, images, training, seed and number of threads, however often the `keeper` stopped the run
     and it went on. Dropout draws from torch's global generator. Several `ranks` each take a share of every batch, and
-    all come to the same weights: those of one process, to float rounding, but for dropout. `fused`: on our own kernels
-    where they have the network's layers (`training/fused.py`).
+    all come to the same weights: those of one process, to float rounding, but for dropout.
 
     Raises `NonFiniteError` before the optimizer step in which a loss or a gradient is not finite.
     """
     keeper, device = keeper or NoKeeper(), devices.of(network)
     learner, mixing = Learner(network, training), Mixing(training, seed, ranks)
-    passes, loss_of = Passes(network, training, ranks, fused=fused), Loss(training, images.train.labels, ranks)
+    passes, loss_of = Passes(network, training, ranks, kernels=kernels), Loss(training, images.train.labels, ranks)
     gradients, given, images = Gradients(passes, loss_of, training), images, images.on(device)
     drawn_from = given if loaders else images  # processes that prepare batches cannot use a GPU
-    test = partial(tested, learner, images, training, seed=seed, keeper=keeper, ranks=ranks, fused=fused)
+    test = partial(tested, learner, images, training, seed=seed, keeper=keeper, ranks=ranks, kernels=kernels)
     count, size = len(images.train.labels), training.batch_size
     total = length(training, count)
     course, every = Course(), math.ceil(total / MOST_LINES)

@@ -14,7 +14,7 @@ from cleanpath.allocator import keep_what_is_freed
 from cleanpath.errors import SettingError
 from cleanpath.experiment import Training
 from cleanpath.kernels import sound
-from cleanpath.training.fused import Fused
+from cleanpath.training.fused import PLAIN, Kernels
 from cleanpath.training.grouped import BnGroups
 from cleanpath.training.ranks import ALONE, Ranks
 from cleanpath.training.recompute import Recompute
@@ -42,7 +42,9 @@ class Passes:
     Raises `SettingError` or `RunError` for a network that several ranks cannot train together.
     """
 
-    def __init__(self, network: nn.Module, training: Training, ranks: Ranks = ALONE, *, fused: bool = False) -> None:
+    def __init__(
+        self, network: nn.Module, training: Training, ranks: Ranks = ALONE, *, kernels: Kernels = PLAIN
+    ) -> None:
         ranks.same("weights and buffers", _outline(network))
         self.network, self.ranks, self.device = network, ranks, devices.of(network)
         self.parts = training.accumulation
@@ -50,7 +52,7 @@ class Passes:
             keep_what_is_freed()
         self._groups = BnGroups(network, training, ranks)
         self._saving = Recompute(network) if training.memory == "recompute" else nullcontext
-        self._fused = Fused(network) if fused else nullcontext
+        self._kernels = kernels.of(network)
         self._bf16 = training.precision == "bf16"
         self._compiled = _compiled(network) if training.compile else {}
         self._run, self._ddp = network, None
@@ -66,7 +68,7 @@ class Passes:
             stack.enter_context(sound(self.network))
             stack.enter_context(self._groups())
             stack.enter_context(self._saving())
-            stack.enter_context(self._fused())
+            stack.enter_context(self._kernels())
             if self._compiled:
                 stack.enter_context(_forwards(self._compiled))
                 stack.enter_context(torch._dynamo.config.patch(_COMPILED))  # noqa: SLF001

@@ -82,6 +82,8 @@ class _Segment(Function):
 
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, None, None]:
+        if torch.is_grad_enabled():
+            raise RuntimeError("what is computed again has no second derivative; train with training.memory=plain")
         (kept,) = ctx.saved_tensors
         x = kept.detach().requires_grad_(ctx.needs_input_grad[0])
         enabled, dtype = ctx.autocast

@@ -1,0 +1,69 @@
+"""What is claimed of speed is measured by a script that the page names, and judged the right way round."""
+
+import json
+import re
+from pathlib import Path
+
+import pytest
+
+from benchmarks import speed_tables, speed_targets
+from benchmarks.bench import SCRIPTS
+from benchmarks.targets import TARGETS, Target
+
+ROOT = Path(__file__).resolve().parent.parent
+FILES = {path.stem: path.read_text(encoding="utf-8") for path in (ROOT / "benchmarks").glob("*.py")}
+
+
+def test_every_script_stands_in_the_table_of_all_scripts() -> None:
+    page = (ROOT / "benchmarks" / "README.md").read_text(encoding="utf-8").partition("## All scripts")[2]
+    scripts = {name for name, text in FILES.items() if '__name__ == "__main__"' in text}
+    not_by_hand = {"sweep_child", "sweep_summary", "sweep_targets"}  # audit_sweep.py's
+    assert {name for name in scripts - not_by_hand if f"`{name}.py`" not in page} == set()
+
+
+def test_every_target_is_measured_by_a_script() -> None:
+    elsewhere = {"audit": "audit_sweep", "gpu-110": "gpu_training", "gpu-164": "gpu_training"}
+    for key in TARGETS:
+        if key in elsewhere:
+            assert elsewhere[key] in FILES
+            continue
+        stem = re.sub(r"\d+$", "", key)
+        named = [
+            name for name in (*SCRIPTS, "training_figures") if f'"{key}"' in FILES[name] or f'"{stem}{{' in FILES[name]
+        ]
+        assert named, key
+
+
+def test_recorded_figures_are_of_targets_that_there_are() -> None:
+    recorded = json.loads((ROOT / "results" / "bench.json").read_text(encoding="utf-8"))
+    assert set(recorded) <= set(SCRIPTS)
+    keys = {row["target"] for one in recorded.values() for row in one["figures"]}
+    assert keys - {None} <= set(TARGETS)
+
+
+def test_a_target_is_met_from_above_or_from_below() -> None:
+    ratio, share = Target("", 1.2, 1.5), Target("", 3.0, 1.0, "%")
+    assert [ratio.met(value) for value in (1.1, 1.2, 2.0)] == [False, True, True]
+    assert [share.met(value) for value in (3.1, 3.0, 0.5)] == [False, True, True]
+    assert [ratio.aim_met(1.4), ratio.aim_met(1.5), share.aim_met(1.1), share.aim_met(1.0)] == [False, True] * 2
+    assert not Target("", 1.2, None).aim_met(99.0)
+
+
+def test_of_several_figures_for_a_target_the_worst_one_counts(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    where = {"processor": "P", "instructions": "I", "cores": 2, "torch": "2", "python": "3"}
+    figures = [
+        {"what": "", "value": value, "low": 0.0, "high": 9.0, "n": 3, "unit": "%", "target": "monitor", "more": ""}
+        for value in (0.5, 3.5, 2.0)
+    ]
+    record = {"monitor_cost": {"machine": where, "figures": figures, "date": "today"}}
+    (tmp_path / "bench.json").write_text(json.dumps(record))
+    monkeypatch.setattr("benchmarks.recorded.RESULTS", tmp_path)
+    monkeypatch.setattr("benchmarks.speed_targets.RESULTS", tmp_path / "none")
+    assert speed_targets.measured()["monitor"].value == 3.5
+    speed_targets.main()
+    said = capsys.readouterr().out
+    assert "| the monitor at every=100 | 3 | 1 | 3.5 % (0 to 9) | 3 | [1] | `monitor_cost` | **MISSED** |" in said
+    assert f"0 of {len(TARGETS)} met, 1 missed, {len(TARGETS) - 1} not measured." in said
+    assert all("Not measured yet" in speed_tables.TABLES[name]() for name in ("one_layer", "audit_cost", "torchlens"))
