@@ -154,7 +154,7 @@ TRIALS = (
         iterations=200,
         batch=64,
         data="cifar10",
-        seeds=1,
+        seeds=3,
     ),
     Trial(
         "CP102",
@@ -163,7 +163,7 @@ TRIALS = (
         iterations=200,
         batch=64,
         data="cifar10",
-        seeds=1,
+        seeds=3,
     ),
     Trial(
         "CP202",
@@ -172,7 +172,7 @@ TRIALS = (
         iterations=200,
         batch=64,
         data="cifar10",
-        seeds=1,
+        seeds=3,
     ),
 )
 

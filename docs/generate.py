@@ -820,6 +820,7 @@ BLOCKS: dict[str, Callable[[], str]] = {
     "show": lambda: command("show", "preresnet20"),
     "audit": lambda: command("audit", "resnet56", "--against", "preresnet56"),
     "finding": lambda: command("audit", "resnet56", *("--format", "md")) + command("explain", "CP201"),
+    "fix": lambda: command("audit", "resnet20", "--fix", "--unsafe"),
     "measurements": measurements,
     "document": document,
     "rules": rules,
@@ -882,7 +883,7 @@ def _as_words(page: str) -> str:
     def masked(match: re.Match[str]) -> str:
         return (
             re.sub(r"[\d.]+(?:e[-+]?\d+)?| +", "#", match[0])
-            if match[2] in {"audit", "finding", "forecast"}
+            if match[2] in {"audit", "finding", "fix", "forecast"}
             else match[0]
         )
 

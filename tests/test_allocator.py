@@ -11,21 +11,32 @@ from cleanpath.allocator import keep_what_is_freed
 from cleanpath.machine import resident_memory
 {calls}
 before = resident_memory()
-block = b"x" * 100_000_000
+block = b"x" * {size}
+pinned = b"x" * 100_000  # lies behind it if both are in the heap
 del block
 print(resident_memory() - before)
 """
-KEEP, SPARE = "keep_what_is_freed()", "keep_what_is_freed(sparing=True)"
+KEEP, SPARE, SPARE_MORE = (f"keep_what_is_freed({below})" for below in ("", "below=16_000_000", "below=2_000_000"))
 
 
 @pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="another allocator")
 @pytest.mark.parametrize(
-    ("calls", "stays"), [([KEEP], True), ([SPARE], False), ([KEEP, SPARE], False), ([SPARE, KEEP], True)]
+    ("calls", "size", "stays"),
+    [
+        ([KEEP], 100_000_000, True),
+        ([SPARE], 100_000_000, False),
+        ([KEEP, SPARE], 100_000_000, False),
+        ([SPARE, KEEP], 100_000_000, True),
+        ([SPARE], 10_000_000, True),
+        ([SPARE_MORE], 10_000_000, False),
+        ([SPARE_MORE, SPARE], 10_000_000, True),
+        ([SPARE, SPARE_MORE], 10_000_000, False),
+    ],
 )
-def test_a_large_block_stays_or_goes_back(calls: list[str], stays: bool) -> None:  # noqa: FBT001
-    script = SOURCE.format(calls="\n".join(calls))
+def test_a_block_stays_or_goes_back_by_its_size(calls: list[str], size: int, stays: bool) -> None:  # noqa: FBT001
+    script = SOURCE.format(calls="\n".join(calls), size=size)
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, encoding="utf-8", check=True)
-    assert (int(done.stdout) > 50_000_000) == stays
+    assert (int(done.stdout) > size / 2) == stays
 
 
 FIT = """

@@ -137,6 +137,7 @@ def test_probe_for_torch_finds_it_where_it_is(work: Path) -> None:
     assert "torch" in done.stderr.splitlines()[-1]
 
 
+@pytest.mark.slow
 def test_finished_reproduction_is_printed_without_torch(tmp_path: Path) -> None:
     words = ("reproduce", "table2", *TINY, *ONE, "--json")
     first = outside(*words, cwd=tmp_path)

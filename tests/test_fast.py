@@ -677,6 +677,7 @@ except Exception as error:
 """
 
 
+@pytest.mark.slow
 def test_several_processes_may_build_at_once(tmp_path: Path) -> None:
     found = ended([elsewhere(PATH, tmp_path / "cache") for _ in range(3)])
     assert len({*found}) == 1

@@ -68,6 +68,7 @@ def short(target: str, *changes: str) -> Experiment:
     return single.experiment_of(target, [*changes, "training.iterations=6"])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("target", ["net.py:make", "timm:resnet18"])
 def test_a_foreign_network_trains_stops_and_goes_on_bitwise(place: Path, target: str) -> None:
     experiment = short(target, "training.average=0.9")

@@ -350,6 +350,7 @@ def test_killed_worker_costs_its_cell_only_and_the_next_call_trains_it(tmp_path:
     assert_same_run(made[1].folder, cells_below(calm[0])["bn_after_addition"].folder)
 
 
+@pytest.mark.slow
 def test_killed_cell_is_tried_again_within_the_same_call_and_goes_on_from_its_checkpoint(tmp_path: Path) -> None:
     killed, alone = (plan.cell(tiny(iterations=200), tmp_path / name) for name in ("killed", "alone"))
     killer, told, saved = Killer(killed.label, step=20, times=2), list[News](), list[int]()

@@ -121,11 +121,12 @@ def go_on(folder: Path, command: str, kept: list[Run], monkeypatch: pytest.Monke
     return rows(outcome.json())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("send", "name", "code"),
     [
         pytest.param(to_group, "SIGINT", 130, id="Ctrl-C"),
-        pytest.param(to_driver, "SIGTERM", 143, id="SIGTERM", marks=pytest.mark.slow),
+        pytest.param(to_driver, "SIGTERM", 143, id="SIGTERM"),
     ],
 )
 def test_stopped_reproduction_keeps_what_ended_and_goes_on(
@@ -182,6 +183,7 @@ def test_workers_of_a_killed_driver_end_amid_their_cells(tmp_path: Path) -> None
     assert {run.status for run in running()} == {"interrupted"}
 
 
+@pytest.mark.slow
 def test_ctrl_c_at_the_very_start_prints_no_traceback(tmp_path: Path) -> None:
     driver = Driver(tmp_path, *WORDS)
     wait_until(lambda: any("forkserver" in line for line in driver.group().values()), "the fork server")
@@ -223,6 +225,7 @@ def test_stopped_training_says_how_to_go_on_and_does_so(tmp_path: Path, monkeypa
     assert json.loads(again.out)["result"]["iterations"] == 200
 
 
+@pytest.mark.slow
 def test_two_trainings_of_one_folder_are_one_and_a_refusal(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     words = ("train", "preresnet8", "--threads", "1", "--set", "network.width=4", "--set", "training.iterations=2000")
     driver = Driver(tmp_path, *words, "--out", "run")

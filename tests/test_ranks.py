@@ -180,6 +180,7 @@ def test_what_is_for_one_process_is_refused_under_torchrun(tmp_path: Path, monke
     assert_user_error(here("train", "preresnet8", "--dry-run"), "cleanpath train --dry-run is one process")
 
 
+@pytest.mark.slow
 def test_more_processes_than_groups_are_refused_once(tmp_path: Path) -> None:
     words = (*TRAIN, "--set", "training.iterations=9", "--set", "training.bn_group=32", "--out", "run")
     code, _, err = ended(launch(2, "cleanpath", *words, cwd=tmp_path))
@@ -205,6 +206,7 @@ def make(num_classes):
 """
 
 
+@pytest.mark.slow
 def test_weights_without_a_gradient_are_named_and_no_run_is_left(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -350,6 +352,7 @@ def _saved(run: Path) -> int:
     return max((int(path.name.split("-")[1]) for path in run.glob("checkpoint-*")), default=0)
 
 
+@pytest.mark.slow
 def test_a_killed_rank_takes_the_others_with_it_in_seconds(tmp_path: Path) -> None:
     process = launch(2, "cleanpath", *TRAIN, *GROUPS, *LONG, "--out", "run", cwd=tmp_path)
     found, _ = started(process, tmp_path / "run")
@@ -364,6 +367,7 @@ def test_a_killed_rank_takes_the_others_with_it_in_seconds(tmp_path: Path) -> No
     assert Run(tmp_path / "run").status == "interrupted"
 
 
+@pytest.mark.slow
 def test_a_rank_killed_at_the_very_start_takes_the_others_with_it_in_words(tmp_path: Path) -> None:
     process = launch(2, "cleanpath", *TRAIN, *GROUPS, *LONG, "--out", "run", cwd=tmp_path)
     wait_until(lambda: len(workers(process)) == 2, "the processes")

@@ -109,6 +109,17 @@ def test_weights_get_gradients_where_the_input_asks_for_none() -> None:
     assert all(torch.equal(a, b) for a, b in zip(expected, found, strict=True))  # type: ignore[arg-type]
 
 
+def test_freed_blocks_of_the_size_of_the_largest_signal_go_back(monkeypatch: pytest.MonkeyPatch) -> None:
+    told: list[int | None] = []
+    monkeypatch.setattr("cleanpath.training.recompute.keep_what_is_freed", lambda *, below: told.append(below))
+    units = (nn.Sequential(nn.Linear(width, after), nn.ReLU()) for width, after in ((64, 64), (64, 4096), (4096, 8)))
+    recompute = Recompute(nn.Sequential(*units))
+    for _ in range(2):
+        with recompute():
+            recompute._network(torch.randn(128, 64)).sum().backward()
+    assert told == [1 << 20, 128 * 4096 * 4]
+
+
 def test_the_callers_random_state_goes_on_as_if_nothing_was_drawn_twice() -> None:
     network = nn.Sequential(*(nn.Sequential(nn.Dropout(0.5), nn.BatchNorm1d(100), nn.ReLU()) for _ in range(8)))
     states: list[tuple[Tensor, ...]] = []

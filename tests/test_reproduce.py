@@ -253,6 +253,7 @@ def test_strict_ends_with_1_where_a_claim_is_contradicted(
 # A folder of runs.
 
 
+@pytest.mark.slow
 def test_folder_of_runs_has_the_page_that_reproduce_wrote_and_one_for_all(work: Path) -> None:
     assert reproduce("warmup").code == 0
     page = (work / "reports" / "reproduction.html").read_bytes()

@@ -256,6 +256,7 @@ def test_hostile_names_stay_text_everywhere() -> None:
     )
 
 
+@pytest.mark.slow
 def test_a_thousand_units_stay_below_two_megabytes() -> None:
     units = chain(1000, "backbone.stages.{}.block")
     names = tuple(unit.name for unit in units)
@@ -270,6 +271,7 @@ def test_a_thousand_units_stay_below_two_megabytes() -> None:
     assert "geometric mean over 16 × 16 pairs" in reader.at("heat-figure").text
 
 
+@pytest.mark.slow
 def test_a_thousand_units_that_all_differ_stay_below_two_megabytes() -> None:
     units = tuple(replace(u, shape=(2, at + 1, 8, 8)) for at, u in enumerate(chain(1000, "backbone.stages.{}.block")))
     document = render(page(Profile(verdict="", units=units)))

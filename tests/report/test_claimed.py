@@ -10,7 +10,7 @@ import pytest
 from cleanpath.data.digits import digits
 from cleanpath.experiment import Data
 from cleanpath.paper.held_out import TEST_IMAGES
-from cleanpath.paper.hypotheses import CLAIMS, claim_of
+from cleanpath.paper.hypotheses import CLAIMS, HYPOTHESES, claim_of
 from cleanpath.paper.published import FAIL_ABOVE, published_table
 from cleanpath.paper.scales import LAPTOP, PAPER, QUICK, SCALES, Scale
 from cleanpath.paper.seeding import Seeds
@@ -28,6 +28,7 @@ from cleanpath.report.claimed import (
     values_of,
     verdicts_of,
 )
+from cleanpath.report.claims_shown import claims_shown
 from cleanpath.report.collect import collect
 from cleanpath.report.table import FINISHED, Cell, SeedResult, Table
 from tests.report.example import cell, crashed, diverged, missing, paper_table, run, table
@@ -120,6 +121,20 @@ def test_what_is_not_run_is_not_run_and_names_what_lacks() -> None:
     assert words.endswith("more cells")
     lacks = replace(judged["H1c"], missing=judged["H1c"].missing[:3])
     assert line_of(lacks, {}).endswith(" and 1 more cell")
+
+
+def test_hypotheses_of_which_nothing_was_run_are_shown_last() -> None:
+    last = [claim for claim in CLAIMS if {name for name, _, _ in claim.cells} == {"table1"}][-1]
+    rows = dict.fromkeys(row for _, row, _ in last.cells)
+    tables = [table(*(cell(row, *(result(seed, 6.0) for seed in range(3))) for row in rows))]
+    groups = claims_shown(tables, verdicts_of(tables))
+    named = [title.partition(":")[0] for title, _ in groups]
+    idle = [all(claim.kind == NOT_RUN for claim in claims) for _, claims in groups]
+    assert named[0] == last.hypothesis != next(name for name in HYPOTHESES if name in named)
+    assert True in idle
+    assert idle == sorted(idle)
+    waiting = named[idle.index(True) :]
+    assert waiting == [name for name in HYPOTHESES if name in waiting]  # the rest in the paper's order
 
 
 def test_only_claims_within_the_tables_are_judged() -> None:

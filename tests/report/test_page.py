@@ -11,6 +11,7 @@ from cleanpath.paper.published import Published
 from cleanpath.paper.tables import RECIPES
 from cleanpath.report import claimed
 from cleanpath.report.claimed import verdicts_of
+from cleanpath.report.claims_shown import claims_shown
 from cleanpath.report.drawing import Drawn
 from cleanpath.report.page import answer, page, verdict
 from cleanpath.report.standing import Standing, Underway
@@ -439,7 +440,9 @@ def test_the_page_is_made_without_torch() -> None:
 def test_verdicts_come_first_and_are_words_with_shapes(tables: tuple[Table, Table], whole: Reader) -> None:
     judged = {one.claim.id: one for one in verdicts_of(tables)}
     items = [item for part in whole.root.all("ul") if "claims" in part.classes for item in part.children]
-    assert [item.attributes["id"] for item in items] == list(judged)
+    shown_claims = [one.id for _, group in claims_shown(tables, list(judged.values())) for one in group]
+    assert [item.attributes["id"] for item in items] == shown_claims
+    assert set(shown_claims) == set(judged)
     for item in items:
         one = judged[item.attributes["id"]]
         word, said = item.children

@@ -26,12 +26,13 @@ class ShownClaim:
 
 
 def claims_shown(tables: Sequence[Table], verdicts: Sequence[Verdict]) -> list[tuple[str, list[ShownClaim]]]:
-    """The claims under their hypotheses, in their order."""
+    """The claims under their hypotheses, in their order; hypotheses of which nothing was run come last."""
     labels = labels_of(tables)
-    return [
+    found = [
         (f"{name}: {HYPOTHESES.get(name, '')}", [_shown(one, line_of(one, labels)) for one in group])
         for name, group in groupby(verdicts, key=lambda one: one.claim.hypothesis)
     ]
+    return sorted(found, key=lambda group: all(one.kind == NOT_RUN for one in group[1]))
 
 
 def _shown(verdict: Verdict, found: str) -> ShownClaim:

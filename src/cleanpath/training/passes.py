@@ -37,7 +37,7 @@ class Passes:
     """The passes of a network as its training says; outside a step the network is the plain one.
 
     On the processor the process keeps what it frees from now on (`allocator.py`): else a step's memory goes back to the
-    system and is had anew, a page at a time. Where units are computed again it keeps small blocks only.
+    system and is had anew, a page at a time. Where units are computed again, `Recompute` says which blocks it keeps.
 
     Raises `SettingError` or `RunError` for a network that several ranks cannot train together.
     """
@@ -48,8 +48,8 @@ class Passes:
         ranks.same("weights and buffers", _outline(network))
         self.network, self.ranks, self.device = network, ranks, devices.of(network)
         self.parts = training.accumulation
-        if self.device.type == "cpu":
-            keep_what_is_freed(sparing=training.memory == "recompute")
+        if self.device.type == "cpu" and training.memory != "recompute":
+            keep_what_is_freed()
         self._groups = BnGroups(network, training, ranks)
         self._saving = Recompute(network) if training.memory == "recompute" else nullcontext
         self._kernels = kernels.of(network)

@@ -17,7 +17,11 @@ from torch.autograd import Function
 from torch.nn.modules.batchnorm import _NormBase
 
 from cleanpath import devices
+from cleanpath.allocator import keep_what_is_freed
 from cleanpath.errors import SettingError
+
+_SMALL = 1 << 20
+"""Bytes of a block that stays with the process in the first step, before the size of the signals is known."""
 
 LEAST = 2
 """Members that are made of modules themselves, as units are, from which on a chain is cut into segments."""
@@ -34,24 +38,33 @@ class Recompute:
     The first computation records no graph. Torch's own `checkpoint` records one without its tensors, whose small nodes
     lie among the large blocks; glibc (to 2.37 at least) then seldom gives a freed block to a request of the same size,
     and ResNet-1001 at batch 128 held 7 GB for 1 GB in use.
+
+    On the processor freed blocks stay with the process (`allocator.py`), but for those of the size of the largest
+    signal, between which gaps would be left: in the first step all but small ones go back, then that size is known.
     """
 
     def __init__(self, network: nn.Module) -> None:
         check(network)
-        self._network = network
+        self._network, self._on_processor = network, devices.of(network).type == "cpu"
+        self._largest, self._told = 0, False
+        if self._on_processor:
+            keep_what_is_freed(below=_SMALL)
 
     @contextmanager
     def __call__(self) -> Iterator[None]:
         """For one step: forward, and backward."""
-        with in_segments(self._network, _run):
+        with in_segments(self._network, self._run):
             yield
+        if self._on_processor and not self._told:
+            keep_what_is_freed(below=max(_SMALL, self._largest))
+            self._told = True
 
-
-def _run(members: Sequence[nn.Module], x: Tensor) -> Tensor:
-    # Without an argument that asks for a gradient the function's parameters would get none.
-    anchor = torch.empty(0, requires_grad=True)
-    found: Tensor = _Segment.apply(x, anchor, members)
-    return found
+    def _run(self, members: Sequence[nn.Module], x: Tensor) -> Tensor:
+        # Without an argument that asks for a gradient the function's parameters would get none.
+        anchor = torch.empty(0, requires_grad=True)
+        found: Tensor = _Segment.apply(x, anchor, members)
+        self._largest = max(self._largest, x.nbytes, found.nbytes)
+        return found
 
 
 class _Segment(Function):
