@@ -41,6 +41,14 @@ def test_recorded_figures_are_of_targets_that_there_are() -> None:
     assert keys - {None} <= set(TARGETS)
 
 
+def test_the_page_shows_what_is_recorded(capsys: pytest.CaptureFixture[str]) -> None:
+    page = (ROOT / "benchmarks" / "README.md").read_text(encoding="utf-8")
+    shown = dict(re.findall(r"<!-- begin: (\w+) -->\n(.*?)<!-- end -->", page, re.DOTALL))
+    speed_targets.main()
+    now = {"speed_targets": capsys.readouterr().out, **{name: table() for name, table in speed_tables.TABLES.items()}}
+    assert shown == now, "run python docs/generate.py"
+
+
 def test_a_target_is_met_from_above_or_from_below() -> None:
     ratio, share = Target("", 1.2, 1.5), Target("", 3.0, 1.0, "%")
     assert [ratio.met(value) for value in (1.1, 1.2, 2.0)] == [False, True, True]
