@@ -188,7 +188,8 @@ def monitor_cost() -> str:
     for one in data["rows"]:
         of = {kind: [each[kind] for each in one["rounds"]] for kind in ("step", "first", "recorded", "unrecorded")}
         kinds = (spread(of[kind]) for kind in ("first", "recorded", "unrecorded"))
-        share = statistics.median(r - 1 + 99 * (u - 1) for r, u in zip(of["recorded"], of["unrecorded"], strict=True))
+        times = zip(of["recorded"], of["step"], strict=True)
+        share = statistics.median(recorded - 1 + 99 * one["passing"] / step for recorded, step in times)
         name, _, batch = one["target"].rpartition(":")
         rows.append((f"{name}, {batch}", f"{1000 * statistics.median(of['step']):.0f} ms", *kinds, f"{share:.2f} %"))
     head = ("network, batch", "plain step", "first", "recorded", "unrecorded", "cost at every=100")
