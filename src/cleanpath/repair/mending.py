@@ -64,7 +64,9 @@ def fix(
     for code in codes or ():
         named = page_of(code).code
         if named not in found:
-            job.refuse(named, "", "this was not found in the network")
+            blind = fix_of(named).of_optimizer and optimizer is None
+            asked = f"no optimizer was given; in Python: {fix_of(named).option(named)}"
+            job.refuse(named, "", asked if blind else "this was not found in the network")
     for code, finding in found.items():
         if code in wanted and not unsafe and fix_of(code).safety == "unsafe":
             job.refuse(code, "", f"it changes the function ({len(finding.units) or 1} units): allow it by unsafe")
