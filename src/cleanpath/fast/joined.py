@@ -191,12 +191,12 @@ class _Joined(Function):
         given = dw = None
         if weight is not None:
             given = weight.contiguous(memory_format=torch.channels_last)
-            dw = torch.empty_like(given)
+            dw = torch.empty_like(given) if wanted[3] else None
         library().calls.backward(
             *(work.back_at, x.data_ptr(), dy.data_ptr(), _at(given), _at(work.back), _at(work.pairs)),
             *(kept.data_ptr(), dx.data_ptr(), _at(dw), _at(dgamma), _at(dbeta), scratch.data_ptr()),
         )
-        return dx if wanted[0] else None, dgamma, dbeta, dw if wanted[3] else None, None, None, None
+        return dx if wanted[0] else None, dgamma, dbeta, dw, None, None, None
 
 
 def _floats(count: int) -> Tensor:

@@ -367,7 +367,7 @@ void applied(const shape *s, const float *x, float *y, const float *panels, cons
         every_block(s, thread, x, y, panels, there, mean, factor, shift, scratch + thread * s->scratch);
 }
 
-/* Backward: dx, dw (null where there is no convolution), dgamma and dbeta (may be null). `dx` holds what comes through
+/* Backward: dx, and dw, dgamma and dbeta (each may be null). `dx` holds what comes through
    the ReLU at first. A thread's scratch, behind the packed weights: z and dz of a block, dw, and two sums in double
    precision per channel. */
 void backward(const shape *s, const float *x, const float *dy, const float *w, const int32_t *back,
@@ -392,7 +392,7 @@ void backward(const shape *s, const float *x, const float *dy, const float *w, c
                 const int32_t count = end[-2] + end[-1], *inputs = end, *outputs = end + count;
                 if (s->norm) normalise(from, z, s->block * s->in_pixels, ci, mean, factor, shift, s->relu);
                 product(of, s->norm ? dz : dx + b * block, panels, back, s->taps, co, ci);
-                for (; segment < end; segment += 3)
+                for (; dw && segment < end; segment += 3)
                     weight_product(s->norm ? z : from, of, own + segment[0] * ci, inputs + segment[1],
                                    outputs + segment[1], segment[2], ci, co, s->taps * ci);
             }
