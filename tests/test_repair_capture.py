@@ -237,7 +237,7 @@ def test_network_whose_numbers_decide_is_mended_inside_and_told_by_a_line_where_
     refused = cleanpath.fix(Straight(), VECTORS, ["CP102"], unsafe=True)
     assert refused.changes == ()
     (first, _) = refused.refused
-    assert first.reason.startswith("its forward cannot be read: (root): TypeError: float()")
+    assert first.reason.startswith("its forward cannot be read: (root): a number that comes from values decides")
     assert "instead of λ * x + F(x) write x + F(x)" in first.edit
     assert "test_repair.py" in first.edit
 

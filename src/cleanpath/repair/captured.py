@@ -4,6 +4,7 @@ import copy
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from inspect import signature
 from typing import Any
 
 import torch
@@ -78,24 +79,13 @@ class Watch:
 
     def over(self, captured: Captured) -> Any:
         """A forward for the captured part."""
-        names = [str(n.target).lstrip("*") for n in captured.graph.nodes if n.op == "placeholder"]
-        starred = [str(n.target) for n in captured.graph.nodes if n.op == "placeholder"]
-        defaults = {str(n.target): n.args[0] for n in captured.graph.nodes if n.op == "placeholder" and n.args}
+        shape = signature(source_of(captured.graph, {}).function())
 
         def forward(*args: Any, **kwargs: Any) -> Any:
-            given = dict(zip(names, args, strict=False)) | kwargs
-            values = [
-                given[name]
-                if name in given
-                else ()
-                if mark == f"*{name}"
-                else {}
-                if mark == f"**{name}"
-                else defaults.get(mark)
-                for name, mark in zip(names, starred, strict=True)
-            ]
+            given = shape.bind(None, *args, **kwargs)
+            given.apply_defaults()
             self.made, self.kept, self.spans = {}, [], []
-            return _Watching(captured, self).run(*values)
+            return _Watching(captured, self).run(*list(given.arguments.values())[1:])
 
         return forward
 
@@ -114,6 +104,11 @@ class _Watching(Interpreter):
     def __init__(self, captured: Captured, watch: Watch) -> None:
         super().__init__(captured.skeleton, garbage_collect_values=True, graph=captured.graph)
         self._watch = watch
+
+    def placeholder(self, target: Any, args: Any, kwargs: Any) -> Any:
+        """An input, a table of further ones among them, as it was given."""
+        del target, args, kwargs
+        return next(self.args_iter)
 
     def run_node(self, n: Node) -> Any:
         """As it is, with what autograd numbered meanwhile."""

@@ -8,8 +8,10 @@ import torch
 from torch import Tensor, nn
 from torch.autograd import Function
 from torch.fx import Node, Proxy, Tracer
+from torch.nn.modules import transformer
 
 from cleanpath.auditing.patient import generators, restore_generators
+from cleanpath.repair.symbols import FACTORIES, TENSOR, holds_tensors
 
 _OF_MODULES = frozenset(vars(nn.Module())) | {"forward"}
 _MADE_BY_FX = ("_tensor_constant", "_param_constant")
@@ -34,6 +36,10 @@ class GuardedTracer(Tracer):
     evaluating = False
     _drawn: dict[str, Any]
 
+    def __init__(self) -> None:
+        super().__init__(autowrap_functions=FACTORIES)
+        self._autowrap_search.append(torch)
+
     @contextmanager
     def guarding(self) -> Iterator[None]:
         """Let entering autocast and calling a function with a backward of its own fail, and watch the generators."""
@@ -49,14 +55,22 @@ class GuardedTracer(Tracer):
                 raise GuardError(f"{kind.__name__} has a backward of its own")
             return applied.__func__(kind, *args, **kwargs)
 
-        self._drawn = generators()
+        def causal(mask: Any, is_causal: bool | None = None, size: Any = None) -> Any:
+            if isinstance(mask, Proxy) and is_causal is None:
+                return self.create_proxy("call_function", detect, (mask, is_causal, size), {})
+            return detect(mask, is_causal, size)
+
+        self._drawn, detect = generators(), transformer._detect_is_causal_mask  # noqa: SLF001
         torch.amp.autocast.__enter__ = enter  # type: ignore[method-assign]
         Function.apply = classmethod(apply)
+        transformer._detect_is_causal_mask = causal  # noqa: SLF001
         try:
-            yield
+            with slow_attention():
+                yield
         finally:
             torch.amp.autocast.__enter__ = entered  # type: ignore[method-assign]
             Function.apply = applied
+            transformer._detect_is_causal_mask = detect  # noqa: SLF001
 
     def check_draws(self) -> None:
         """Fail if random numbers were drawn since the last node: they would be constants."""
@@ -65,7 +79,8 @@ class GuardedTracer(Tracer):
 
     def check_mode(self, node: Node) -> None:
         """Fail if gradients are off: the graph would have them."""
-        self._drawn = generators()
+        before, self._drawn = self._drawn, generators()
+        node.meta["draws"] = not same_generators(before, self._drawn)
         read = any(_is_floating(one.meta.get("value")) for one in node.all_input_nodes)
         if not torch.is_grad_enabled() and read and _is_floating(node.meta.get("value")):
             raise GuardError("it turns gradients off")
@@ -75,19 +90,38 @@ def _is_floating(value: object) -> bool:
     return isinstance(value, Tensor) and value.is_floating_point()
 
 
-def from_shape(node: Node) -> bool:
-    """Whether a value that is no tensor comes from the shape of one."""
-    seen, waiting = set[Node](), [node]
+def decided_by_shapes(node: Node) -> bool | None:
+    """Whether a value comes from the shape of a tensor; None if the numbers in one, or chance, have a part in it."""
+    seen, waiting, shaped, data = set[Node](), [node], False, False
     while waiting:
         one = waiting.pop()
-        if one in seen or isinstance(one.meta.get("value"), Tensor):
+        if one in seen:
             continue
         seen.add(one)
         named = str(one.args[1]) if one.target is getattr and len(one.args) > 1 else str(one.target)
         if named in _SHAPES:
-            return True
-        waiting += one.all_input_nodes
-    return False
+            shaped = True
+            continue
+        if one.op in {"get_attr", "call_module"} or one.meta.get("draws"):
+            data = True
+        elif one.op == "placeholder":
+            data |= holds_tensors(one.meta.get("value"))
+        else:
+            waiting += one.all_input_nodes
+    if isinstance(node.meta.get("value"), Tensor):
+        return None if data else shaped
+    return shaped
+
+
+@contextmanager
+def slow_attention() -> Iterator[None]:
+    """Torch's layers of transformers add in the open, in evaluation too: the same up to rounding, as in training."""
+    before = torch.backends.mha.get_fastpath_enabled()
+    torch.backends.mha.set_fastpath_enabled(False)  # noqa: FBT003 (torch has it so)
+    try:
+        yield
+    finally:
+        torch.backends.mha.set_fastpath_enabled(before)
 
 
 @contextmanager
@@ -177,4 +211,4 @@ def uncheckable(value: Any) -> bool:
         return any(map(uncheckable, value))
     if isinstance(value, Mapping):
         return any(map(uncheckable, (*value.keys(), *value.values())))
-    return not (value is None or isinstance(value, bool | int | float | str | torch.dtype | torch.device))
+    return not (value is None or value is TENSOR or isinstance(value, bool | int | float | str | torch.dtype | torch.device))

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from torch.fx import Graph
 
 from cleanpath.errors import UserError
+from cleanpath.repair.symbols import conditions, holds_marks
 
 CONTAINERS = (nn.Sequential, nn.ModuleList, nn.ModuleDict)
 """What holds modules keeps its class if it is one of these, so that it can be indexed as before."""
@@ -176,13 +177,12 @@ def _checks(graph: Graph, fixed: Mapping[str, Any]) -> list[str]:
         if node.op != "placeholder" or target not in fixed:
             continue
         name, value = target.lstrip("*") if target.startswith("*") else node.name, fixed[target]
-        wrong = f"{name} is not {value!r}" if value is None else f"{name} != {_shown(value)}"
-        if isinstance(value, torch.dtype | torch.device):
-            wrong = f"str({name}) != {str(value)!r}"
+        wrong = " or ".join(conditions(name, value, _shown))
         if target.startswith("*") and not value:
             wrong = name
         if wrong and not keyword.iskeyword(name):
-            said = f"{name} must be {value!r}, as when this network was rewritten"
+            told = "a table of the same kind" if holds_marks(value) else repr(value)
+            said = f"{name} must be {told}, as when this network was rewritten"
             lines += [f"    if {wrong}:", f"        raise ValueError({said!r})"]
     return lines
 

@@ -22,10 +22,11 @@ from cleanpath.repair.guards import (
     Kept,
     attributes_of,
     changed_attribute,
-    from_shape,
+    decided_by_shapes,
     loads_in_its_own_way,
     uncheckable,
 )
+from cleanpath.repair.symbols import Symbol, bound
 
 MOST_TRIES = 40
 """How often a submodule more is left unread before the whole is given up."""
@@ -92,16 +93,6 @@ class _OwnForwardError(Exception):
         self.path, self.reason = path, reason
 
 
-class _Symbol(Proxy):
-    """A symbol that knows the length of what it stands for."""
-
-    def __len__(self) -> int:
-        value = self.node.meta.get("value")
-        if isinstance(value, tuple | list | dict | torch.Size):
-            return len(value)
-        raise TypeError("the length of a tensor is not known before it is there")
-
-
 class _Reader(GuardedTracer):
     """Traces one mode; every symbol carries the value that it has in the example."""
 
@@ -141,12 +132,12 @@ class _Reader(GuardedTracer):
             self._stack.pop()
 
     def create_args_for_root(self, root_fn: Any, is_module: bool, concrete_args: Any = None) -> tuple[Any, list[Any]]:  # noqa: FBT001 (torch.fx calls it so)
-        """An input that is no tensor is given to the forward as it is."""
-        forward, args = super().create_args_for_root(root_fn, is_module, concrete_args)
-        for place, one in enumerate(args):
-            if isinstance(one, Proxy) and not _holds_tensors(value := one.node.meta["value"]):
-                self.fixed[str(one.node.target)] = args[place] = value
-        return forward, args
+        """An input that is no tensor is given to the forward as it is; a decorated forward is called as it stands."""
+        del is_module, concrete_args
+        given, keywords, self.fixed = bound(
+            root_fn, self._examples, lambda name, default: self.create_proxy("placeholder", name, default, {})
+        )
+        return (lambda root: root_fn(root, *given, **keywords)), [self.root]
 
     def getattr(self, attr: str, attr_val: Any, parameter_proxy_cache: dict[str, Any]) -> Any:
         """A parameter as a symbol, but not while a value is computed."""
@@ -154,7 +145,7 @@ class _Reader(GuardedTracer):
 
     def proxy(self, node: Node) -> Proxy:
         """Our kind of symbol."""
-        return _Symbol(node, self)
+        return Symbol(node, self)
 
     def create_proxy(self, kind: str, target: Any, args: Any, kwargs: Any, *more: Any, **keywords: Any) -> Any:
         """A symbol and its value."""
@@ -188,15 +179,30 @@ class _Reader(GuardedTracer):
     def to_bool(self, obj: Proxy) -> bool:
         """What shapes and constants decide is decided as in the example; other shapes fail where they would differ."""
         value = obj.node.meta.get("value")
-        if "value" not in obj.node.meta or isinstance(value, Tensor):
+        by_shape = decided_by_shapes(obj.node)
+        if "value" not in obj.node.meta or (isinstance(value, Tensor) and (by_shape is None or value.numel() != 1)):
             return super().to_bool(obj)
-        if not self.evaluating and obj.node not in self._decided and from_shape(obj.node):
-            self._decided.add(obj.node)
-            where = self._stack[-1] or "forward"
-            said = f"a condition on a shape in {where} was {bool(value)} when this network was rewritten"
-            condition = obj if value else self.create_proxy("call_function", operator.not_, (obj,), {})
-            self.create_proxy("call_function", torch._assert, (condition, said), {})  # noqa: SLF001 (as timm does)
+        if by_shape:
+            self._hold(obj, obj if value else (operator.not_, obj), "a condition on a shape", bool(value))
         return bool(value)
+
+    def number(self, obj: Proxy) -> int | float:
+        """A number that Python asks for, as the length of a loop: that of the example, checked at every call."""
+        value = obj.node.meta.get("value")
+        if not isinstance(value, int | float) or not decided_by_shapes(obj.node):
+            raise GuardError("a number that comes from values decides in Python")
+        self._hold(obj, (operator.eq, obj, value), "a number from a shape", value)
+        return value
+
+    def _hold(self, obj: Proxy, condition: Any, what: str, value: float) -> None:
+        """Check at every call what was decided."""
+        if self.evaluating or obj.node in self._decided:
+            return
+        self._decided.add(obj.node)
+        if isinstance(condition, tuple):
+            condition = self.create_proxy("call_function", condition[0], condition[1:], {})
+        said = f"{what} in {self._stack[-1] or 'forward'} was {value} when this network was rewritten"
+        self.create_proxy("call_function", torch._assert, (condition, said), {})  # noqa: SLF001 (as timm does)
 
     def iter(self, obj: Proxy) -> Iterator[Any]:
         """Over a tuple of known length."""
@@ -239,12 +245,6 @@ def is_kept(node: Node) -> bool:
     """Whether a node stays though nobody reads it: modules may keep statistics, functions may write."""
     checks = node.op == "call_function" and "assert" in getattr(node.target, "__name__", "")
     return node.op in {"placeholder", "output", "call_module"} or checks or bool(node.meta.get("writes"))
-
-
-def _holds_tensors(value: Any) -> bool:
-    if isinstance(value, Mapping):
-        return any(map(_holds_tensors, value.values()))
-    return isinstance(value, Tensor) or (isinstance(value, tuple | list) and any(map(_holds_tensors, value)))
 
 
 def _read(
