@@ -3,6 +3,7 @@
 import copy
 import json
 import pickle
+import random
 import subprocess
 import sys
 from pathlib import Path
@@ -184,7 +185,7 @@ class Noisy(nn.Module):
         self.head = nn.Linear(8, 3)
 
     def forward(self, x: Tensor) -> Tensor:
-        scores: Tensor = self.head(x + torch.rand(8))
+        scores: Tensor = self.head(x + random.random())  # noqa: S311
         return scores
 
 

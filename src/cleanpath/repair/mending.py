@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor, nn
+from torch.fx import Node
 from torch.optim import Optimizer
 
 from cleanpath.auditing.examine import Structure, audit, structure_of
@@ -145,12 +146,37 @@ class _Job:
                     for unit in finding.units:
                         self.refuse(code, unit, reason, self._edit(code, unit))
             return
+        if self._rewritten(codes):
+            twin = self.captured.twin
+            if twin is not None and not self._mend_twin(twin, codes):
+                return
+            self.mended = self.captured.model()
+
+    def _rewritten(self, codes: Sequence[str]) -> bool:
+        """Change the graph, code by code; whether anything was."""
         changed = False
         for code in codes:
             profile = self.before if not changed else self._watched_audit()
             changed |= self._rewrite(code, profile)
-        if changed:
-            self.mended = self.captured.model()
+        return changed
+
+    def _mend_twin(self, twin: Captured, codes: Sequence[str]) -> bool:
+        """The same in the other mode, whose graph is another; all is undone where it cannot be done alike."""
+        other = _Job(self.model, self.batch, self.seed, self.before, captured=twin)
+        other.before = other._watched_audit()
+        other._rewritten([code for code in codes if _of(other.before, code)])
+        found = [{(f.code, u) for f in profile.findings for u in f.units} for profile in (self.before, other.before)]
+        done = [{(one.code, one.unit) for one in job.changes} for job in (self, other)]
+        here, there = done[0] - done[1], done[1] - done[0]
+        of_f = {one for one in here | there if one[0] in AT_THE_NEXT}
+        if of_f or here & found[1] or there & found[0]:
+            code, unit = min(here | there)
+            self.refuse(code, unit, "its forward differs between the modes, and cannot be changed alike in both")
+            self.changes.clear()
+            self.captured = None
+            return False
+        self.changes += [one for one in other.changes if (one.code, one.unit) in there]
+        return True
 
     def _capture(self) -> str:
         """Read the network; why it cannot be read, or nothing."""
@@ -180,6 +206,7 @@ class _Job:
             self.refuse(code, "", "it is gone with what was mended before")
             return False
         located = locate(self.captured, self.batch, self.seed)
+        unused = {node for node in self.captured.graph.nodes if not node.users}
         every = places(located)
         for place in _targets(code, every, sorted(at), lambda unit, why: self.refuse(code, unit, why)):
             name = profile.units[place.index].name
@@ -188,7 +215,10 @@ class _Job:
             except RefusedError as error:
                 inside = " called as it is" in str(error)
                 self.refuse(code, name, str(error), self._edit(code, name) if inside else "")
-        self.captured.graph.eliminate_dead_code(is_impure_node=is_kept)
+        modules = dict(self.captured.skeleton.named_modules())
+        self.captured.graph.eliminate_dead_code(
+            lambda node: is_kept(node) and (node in unused or not _can_go(node, modules.get(str(node.target))))
+        )
         return len(self.changes) > before
 
     def _edit(self, code: str, unit: str) -> str:
@@ -278,6 +308,13 @@ class _Job:
             out_of_place=self.captured.turned_in_whole() if rewritten and self.captured else (),
             called_as_they_are=dict(self.captured.trace.leaves) if rewritten and self.captured else {},
         )
+
+
+def _can_go(node: Node, module: nn.Module | None) -> bool:
+    """Whether it need not be called once nobody reads it: a random mask, or a layer of torch's that keeps nothing."""
+    if node.op == "call_module":
+        return type(module).__module__.startswith("torch.nn.modules") and not module.state_dict()  # type: ignore[union-attr]
+    return bool(node.meta.get("draws")) and not node.meta.get("writes")
 
 
 def _of(profile: Profile, code: str) -> list[Finding]:

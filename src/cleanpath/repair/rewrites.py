@@ -229,9 +229,12 @@ def add_final_norm(place: Place) -> str:
     if reset is None:
         raise RefusedError(f"a {type(made).__name__} has no reset_parameters")
     reset()
-    name = _free_name(located.captured.skeleton, "final_norm")
+    added_before = located.captured.added.get(place.name)  # in the other mode, if that is a graph of its own
+    name = added_before or _free_name(located.captured.skeleton, "final_norm")
+    located.captured.added[place.name] = name
     end = place.node_of(place.around.end)
-    located.captured.skeleton.add_module(name, made)
+    if added_before is None:
+        located.captured.skeleton.add_module(name, made)
     users = list(end.users)
     with graph.inserting_after(end):
         added = graph.call_module(name, (end,))

@@ -5,6 +5,7 @@ import keyword
 import linecache
 import math
 import re
+import textwrap
 import types
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -57,17 +58,29 @@ class Source:
         return space["forward"]
 
 
-def source_of(graph: Graph, fixed: Mapping[str, Any]) -> Source:
-    """The graph as Python; `fixed` inputs are checked where it is called.
+def source_of(graph: Graph, fixed: Mapping[str, Any], evaluation: Graph | None = None) -> Source:
+    """The graph as Python, or two by the mode; `fixed` inputs are checked where it is called.
 
     Raises `UserError` for an operation that no other process could import.
     """
+    names, (head, body) = _python(graph)
+    lines = [head, *_checks(graph, fixed)]
+    if evaluation is None:
+        return Source("\n".join([*lines, body]), names)
+    others, (_, other) = _python(evaluation)
+    if any(names.get(name, place) != place for name, place in others.items()):
+        raise UserError("its two modes call different functions by one name")
+    lines += ["    if self.training:", textwrap.indent(body, "    "), "    else:", textwrap.indent(other, "    ")]
+    return Source("\n".join(lines), {**names, **others})
+
+
+def _python(graph: Graph) -> tuple[dict[str, tuple[str, str]], tuple[str, str]]:
+    """What the names of a graph stand for; its first line, and the others."""
     code = graph.python_code(root_module="self")
     names = {name: _place(name, value) for name, value in code.globals.items()}
     used = {name: place for name, place in names.items() if name in code.src}
-    text = _without_keywords(code.src[code.src.index("def forward") :], graph)
-    head, _, body = text.partition("\n")
-    return Source("\n".join([head, *_checks(graph, fixed), body]), used)
+    head, _, body = _without_keywords(code.src[code.src.index("def forward") :], graph).partition("\n")
+    return used, (head, body)
 
 
 def _without_keywords(text: str, graph: Graph) -> str:

@@ -1,7 +1,9 @@
 """Symbols that stand for values while a forward is read: inputs, tables of inputs, lengths, numbers from shapes."""
 
 import inspect
-from collections.abc import Callable, Iterator, Mapping
+import operator
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -12,11 +14,13 @@ from torch.fx.proxy import Attribute
 FACTORIES = tuple(
     getattr(torch, name)
     for name in (
-        *("ones", "zeros", "full", "empty", "rand", "randn", "randint", "randperm", "arange", "linspace", "logspace"),
-        *("eye", "tensor", "as_tensor", "tril_indices", "triu_indices", "broadcast_shapes", "hann_window"),
+        *("ones", "zeros", "full", "arange", "linspace", "logspace", "eye", "tensor", "as_tensor", "tril_indices"),
+        *("triu_indices", "broadcast_shapes", "hann_window", "finfo", "iinfo"),
     )
 )
-"""Functions that take sizes alone: torch asks no symbol among those what it makes of the call."""
+"""Functions of sizes alone: torch asks no symbol among those what it makes of the call."""
+DRAWS = {name: getattr(torch, name) for name in ("empty", "rand", "randn", "randint", "randperm")}
+"""Functions that give something else at every call, though they read nothing."""
 TENSOR = ...
 """Stands for a tensor where the other inputs of a table are told."""
 
@@ -38,6 +42,9 @@ class _Known(Proxy):
     def __float__(self) -> float:
         return float(self.tracer.number(self))  # type: ignore[attr-defined]
 
+    def __setitem__(self, key: Any, value: Any) -> None:
+        self.tracer.create_proxy("call_function", operator.setitem, (self, key, value), {})
+
     def __getattr__(self, k: str) -> Attribute:
         return _KnownAttribute(self, k)
 
@@ -50,35 +57,57 @@ class _KnownAttribute(_Known, Attribute):
     """What is read of it, as its shape."""
 
 
-def bound(
-    forward: Callable[..., Any], examples: Mapping[str, Any], placeholder: Callable[[str, tuple[Any, ...]], Proxy]
-) -> tuple[list[Any], dict[str, Any], dict[str, Any]]:
-    """With what a forward is called to be read: symbols for tensors, everything else as it is in the example.
+@dataclass
+class Call:
+    """How a forward is called."""
 
-    The third are the inputs, and the tables of inputs, that hold anything else than tensors: the graph is of these.
-    """
-    given, keywords, fixed = list[Any](), dict[str, Any](), dict[str, Any]()
-    marks = {inspect.Parameter.VAR_POSITIONAL: "*", inspect.Parameter.VAR_KEYWORD: "**"}
-    parameters = list(inspect.signature(forward).parameters.values())[1:]
-    for one in sorted(parameters, key=lambda parameter: parameter.kind in marks):  # as torch.fx writes them
-        target = f"{marks.get(one.kind, '')}{one.name}"
-        symbol = placeholder(target, () if one.default is one.empty else (one.default,))
-        example = examples.get(one.name, {"*": (), "**": {}}.get(marks.get(one.kind, "")))
-        told = symbols(symbol, example)
-        if (pattern := without_tensors(example)) is not TENSOR:
-            fixed[target] = pattern
-        if one.kind is one.VAR_POSITIONAL:
-            given += told
-        elif one.kind is one.VAR_KEYWORD:
-            keywords |= told
-        elif one.kind is one.KEYWORD_ONLY:
-            keywords[one.name] = told
-        else:
-            given.append(told)
-    return given, keywords, fixed
+    parameters: Sequence[inspect.Parameter]
+    positional: int
+    """Of how many arguments no name is given."""
+    named: Collection[str]
+    examples: Mapping[str, Any]
+    """By the names of the parameters, defaults among them."""
+
+    @classmethod
+    def of(cls, forward: Callable[..., Any], args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> "Call":
+        """With these."""
+        signature = inspect.signature(forward)
+        bound = signature.bind(*args, **kwargs)
+        bound.apply_defaults()
+        return cls([*signature.parameters.values()], len(args), kwargs, bound.arguments)
+
+    def symbolic(
+        self, placeholder: Callable[[str, tuple[Any, ...]], Proxy]
+    ) -> tuple[list[Any], dict[str, Any], dict[str, Any]]:
+        """The same call with symbols for tensors; what is none stays as it is, and what was left out is left out.
+
+        The third are the inputs, and the tables of inputs, that hold anything else: the graph is of these values.
+        """
+        marks: dict[Any, str] = {inspect.Parameter.VAR_POSITIONAL: "*", inspect.Parameter.VAR_KEYWORD: "**"}
+        told, fixed = dict[str, Any](), dict[str, Any]()
+        for one in sorted(
+            self.parameters, key=lambda each: (*marks,).index(each.kind) + 1 if each.kind in marks else 0
+        ):
+            target = f"{marks.get(one.kind, '')}{one.name}"  # in the order of torch.fx: tables of further ones last
+            symbol = placeholder(target, () if one.default is one.empty else (one.default,))
+            example = self.examples[one.name]
+            told[one.name] = symbols(symbol, example)
+            if (pattern := without_tensors(example)) is not TENSOR:
+                fixed[target] = pattern
+        given, keywords = list[Any](), dict[str, Any]()
+        for one in self.parameters:
+            if one.kind is one.VAR_POSITIONAL:
+                given += told[one.name]
+            elif one.kind is one.VAR_KEYWORD:
+                keywords |= told[one.name]
+            elif len(given) < self.positional and one.kind is not one.KEYWORD_ONLY:
+                given.append(told[one.name])
+            elif one.name in self.named:
+                keywords[one.name] = told[one.name]
+        return given, keywords, fixed
 
 
-def symbols(symbol: Proxy, value: Any) -> Any:
+def symbols(symbol: Any, value: Any) -> Any:
     """A table of symbols for a table that holds tensors; what is no tensor stays as it is."""
     if not holds_tensors(value):
         return value
