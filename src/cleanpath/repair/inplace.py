@@ -29,6 +29,7 @@ def out_of_place(graph: Graph, modules: dict[str, nn.Module]) -> list[str]:
     order = {node: place for place, node in enumerate(graph.nodes)}
     turned = list[str]()
     for node in list(graph.nodes):
+        copies = list[Node]()
         for written in node.meta.get("writes", ()):
             same = _same_tensor(node, written, order)
             result = node
@@ -38,12 +39,13 @@ def out_of_place(graph: Graph, modules: dict[str, nn.Module]) -> list[str]:
                 copy.meta.update(owner=node.meta.get("owner", ""), value=written.meta["value"])
                 node.replace_input_with(written, copy)
                 order[copy] = order[node]
+                copies.append(copy)
                 result = node if _gives(node, written) else copy
             for one in same:
                 for user in list(one.users):
                     if user is not result and order[user] > order[node]:
                         user.replace_input_with(one, result)
-        node.meta["writes"] = []
+        node.meta["writes"] = copies  # such a node may give nothing, and stays
     return turned
 
 
