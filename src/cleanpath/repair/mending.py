@@ -11,7 +11,9 @@ Changes of the graph come first, each on the units found anew, then those of the
 import copy
 import math
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, field
+from functools import cached_property
 
 import torch
 from torch import Tensor, nn
@@ -30,7 +32,7 @@ from cleanpath.errors import SettingError, UserError
 from cleanpath.kernels import sound
 from cleanpath.repair.captured import Captured, Watch, capture, locate
 from cleanpath.repair.comparing import outputs_of
-from cleanpath.repair.edits import edit_of
+from cleanpath.repair.edits import Lines, edit_of
 from cleanpath.repair.fixed import Change, Fixed, OutputDifference, Refusal
 from cleanpath.repair.guards import kept_generators
 from cleanpath.repair.places import Place, RefusedError, places
@@ -208,10 +210,10 @@ class _Job:
         located = locate(self.captured, self.batch, self.seed)
         unused = {node for node in self.captured.graph.nodes if not node.users}
         every = places(located)
-        for place in _targets(code, every, sorted(at), lambda unit, why: self.refuse(code, unit, why)):
-            name = profile.units[place.index].name
+        for found, place in _targets(code, every, sorted(at), lambda unit, why: self.refuse(code, unit, why)):
+            name = profile.units[found].name
             try:
-                self.changes.append(Change(code=code, unit=name, what=REWRITES[code](place)))
+                self.changes.append(Change(code=code, unit=profile.units[place.index].name, what=REWRITES[code](place)))
             except RefusedError as error:
                 inside = " called as it is" in str(error)
                 self.refuse(code, name, str(error), self._edit(code, name) if inside else "")
@@ -226,7 +228,19 @@ class _Job:
         if home is None:
             return ""
         modules = dict(self.model.named_modules())
-        return edit_of(code, modules.get("" if home == "(root)" else home))
+        return edit_of(code, modules.get("" if home == "(root)" else home), self._lines.get(unit))
+
+    @cached_property
+    def _lines(self) -> dict[str, tuple[str, int]]:
+        """Where the sum of each unit stands in the source, as one more pass shows."""
+        lines = Lines()
+        try:
+            structure = structure_in(self.model, self.batch, self.seed, lines)
+        except Exception:  # noqa: BLE001 (some operations do not work under torch's modes: the class tells it then)
+            return {}
+        named = zip(structure.words.names, structure.traced.units, strict=True)
+        found = {name: lines.of(*structure.graph.edges[unit.sum]) for name, unit in named}
+        return {name: place for name, place in found.items() if place is not None}
 
     def start(self, codes: Sequence[str]) -> None:
         """All changes of weights, on the network as the graph's changes left it."""
@@ -323,22 +337,22 @@ def _of(profile: Profile, code: str) -> list[Finding]:
 
 def _targets(
     code: str, every: Sequence[Place], at: Sequence[int], refuse: Callable[[str, str], None]
-) -> Iterator[Place]:
-    """The units to change for a finding in these: those themselves, or for f the ones that follow."""
-    if code not in AT_THE_NEXT:
-        yield from (every[index] for index in at)
-        return
+) -> Iterator[tuple[int, Place]]:
+    """The units of a finding, each with those to change for it: itself, or for f the ones that follow."""
     for index in at:
+        if code not in AT_THE_NEXT:
+            yield index, every[index]
+            continue
         following = [place for place in every if place.around.previous == index]
         if not following:
             refuse(every[index].name, "no unit follows: its f stays before the head")
-        yield from following
+        yield from ((index, place) for place in following)
 
 
-def structure_in(model: nn.Module, batch: object, seed: int) -> Structure:
+def structure_in(model: nn.Module, batch: object, seed: int, noting: Lines | None = None) -> Structure:
     """What one observed pass shows of a network's units."""
     parts = Parts.of(model)
-    with Patient(parts) as patient, sound(model), exact(of(model)):
+    with Patient(parts) as patient, sound(model), exact(of(model)), noting or nullcontext():
         seen = Observer(patient).run(batch, seed)
         return structure_of(parts, seen, patient.was_trainable())
 

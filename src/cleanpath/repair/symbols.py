@@ -32,7 +32,7 @@ class _Known(Proxy):
         value = self.node.meta.get("value")
         if isinstance(value, tuple | list | dict | torch.Size):
             return len(value)
-        raise TypeError("the length of a tensor is not known before it is there")
+        return int(self.shape[0])
 
     def __index__(self) -> int:
         return int(self.tracer.number(self))  # type: ignore[attr-defined]

@@ -222,10 +222,10 @@ class _Reader(GuardedTracer):
         self.create_proxy("call_function", torch._assert, (condition, said), {})  # noqa: SLF001 (as timm does)
 
     def iter(self, obj: Proxy) -> Iterator[Any]:
-        """Over a tuple of known length."""
+        """Over a tuple of known length, or the rows of a tensor."""
         value = obj.node.meta.get("value")
-        if isinstance(value, tuple | list | torch.Size):
-            return iter([obj[place] for place in range(len(value))])  # type: ignore[index]
+        if isinstance(value, tuple | list | torch.Size | Tensor):
+            return iter([obj[place] for place in range(len(obj))])  # type: ignore[index,arg-type]
         return super().iter(obj)
 
     def keys(self, obj: Proxy) -> Any:
