@@ -1,6 +1,8 @@
 """Forwards as users write them: each is mended, and computes what its mended form, written out by hand, computes."""
 
 import copy
+import dataclasses
+import random
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -50,6 +52,7 @@ class Aside(Ways):
     def forward(self, x: Tensor) -> Any:
         if self.training:
             x = x + 0.1 * torch.randn_like(x)
+        x = x * torch.tensor(0.5 if self.training else 0.25)
         y = self.units(x)
         return (self.head(y), self.aside(x)) if self.training else self.head(y)
 
@@ -247,3 +250,135 @@ def test_dropout_that_is_taken_off_is_not_called_any_more() -> None:
     assert len(units_of(found, "CP103")) == 4
     assert isinstance(found.model, Rewritten)
     assert "drop" not in found.model.source.text
+
+
+class Loop(Ways):
+    """Its sums stand in a loop, behind others; chance decides whether a unit runs."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = x + 1
+        for layer in self.layers:
+            if random.random() < 2:  # noqa: S311
+                x = functional.relu(x + layer(x))
+        x = x + 2
+        return self.head(x)  # type: ignore[no-any-return]
+
+
+def test_refusal_names_every_unit_once_and_the_line_of_the_sum() -> None:
+    found = cleanpath.fix(Loop(), VECTORS, ["CP201"], unsafe=True)
+    assert [each.unit for each in found.refused] == [f"layers.{place}" for place in range(4)]
+    text = str(found)
+    assert text.count("it draws random numbers that decide in Python") == 1
+    assert "CP201 layers.0, layers.1, layers.2, layers.3: its forward cannot be read" in text
+    assert text.count("x = functional.relu(x + layer(x))\n") == 1
+
+
+def test_refusal_is_told_at_the_unit_in_which_it_was_found() -> None:
+    class Between(Ways):
+        def forward(self, x: Tensor) -> Tensor:
+            for layer in self.layers:
+                x = self.between(functional.relu(x + layer(x)))
+            return self.head(x)  # type: ignore[no-any-return]
+
+    model = Between()
+    model.between = nn.Linear(8, 8)
+    found = cleanpath.fix(model, VECTORS, ["CP201"], unsafe=True)
+    (finding,) = [one for one in found.before.findings if one.code == "CP201"]
+    assert [each.unit for each in found.refused] == sorted(finding.units)
+    assert "a layer or a position stands between" in found.refused[0].reason
+
+
+def test_many_units_that_are_refused_alike_are_counted() -> None:
+    found = cleanpath.fix(Deciding("item"), VECTORS, ["CP201"], unsafe=True)
+    more = tuple(dataclasses.replace(found.refused[0], unit=f"layers.{place}") for place in range(4, 9))
+    assert "CP201 layers.0, layers.1, layers.2 and 6 more: " in str(
+        dataclasses.replace(found, refused=(*found.refused, *more))
+    )
+
+
+class Blended(Ways):
+    """A factor on the shortcut that is part of a blend."""
+
+    def __init__(self, how: str) -> None:
+        super().__init__()
+        self.how = how
+
+    def forward(self, x: Tensor) -> Tensor:
+        for layer, norm in zip(self.layers, self.norms, strict=True):
+            y = layer(functional.relu(norm(x)))
+            x = torch.lerp(x, y, 0.4) if self.how == "lerp" else x + y * 0.4
+        return self.head(functional.relu(x))  # type: ignore[no-any-return]
+
+
+def test_blend_of_shortcut_and_branch_becomes_a_sum() -> None:
+    found = fixed(Blended("lerp"), VECTORS, "CP102")
+    assert len(units_of(found, "CP102")) == 4
+    assert torch.equal(found.model.eval()(VECTORS), Blended("").eval()(VECTORS))
+
+
+def test_rows_of_a_tensor_are_followed_and_counted_at_every_call() -> None:
+    class Rows(Ways):
+        def forward(self, x: Tensor) -> Tensor:
+            first, second = torch.stack([x, 2 * x])
+            for row in self.head.weight:
+                first = first + row
+            return self.head(self.units(first + second)[: len(x)])  # type: ignore[no-any-return]
+
+    again = read(Rows(), VECTORS)
+    assert torch.equal(again.eval()(VECTORS), Rows().eval()(VECTORS))
+    with pytest.raises(AssertionError, match="a number from a shape in forward was 6"):
+        again(VECTORS[:3])
+
+
+def test_hooks_that_collect_hidden_states_are_read_with_the_forward() -> None:
+    transformers = pytest.importorskip("transformers")
+    names = {"hidden_size": 16, "intermediate_size": 32, "num_attention_heads": 2}
+    model = transformers.BertModel(transformers.BertConfig(num_hidden_layers=2, vocab_size=50, **names))
+    ids = torch.randint(0, 50, (2, 6), generator=torch.Generator().manual_seed(0))
+    model(input_ids=ids, output_hidden_states=True)  # installs them
+    found = cleanpath.fix(model, {"input_ids": ids}, ["CP202"], unsafe=True)
+    assert len(found.changes) == 3
+
+
+class Noted:
+    """No tensor, and no table of some."""
+
+    def __init__(self, x: Tensor) -> None:
+        self.x = x
+
+
+class Noting(Ways):
+    """It gives an object of its own."""
+
+    def forward(self, x: Tensor) -> Any:
+        return self.head(self.units(x)), Noted(x)
+
+
+class Freezing(Ways):
+    """Its norms stay in evaluation mode, whatever is asked."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.head(self.units(x))  # type: ignore[no-any-return]
+
+    def train(self, mode: bool = True) -> "Freezing":  # noqa: FBT001, FBT002 (torch has it so)
+        super().train(mode)
+        self.norms.eval()
+        return self
+
+
+@pytest.mark.parametrize(
+    ("kind", "why"),
+    [(Noting, "it hands on an object of Noted, which no graph holds"), (Freezing, "its class has a train of its own")],
+)
+def test_network_that_a_graph_would_not_be_is_refused(kind: Callable[[], nn.Module], why: str) -> None:
+    found = cleanpath.fix(kind(), VECTORS, ["CP201"], unsafe=True)
+    assert found.changes == ()
+    assert why in found.refused[0].reason
+
+
+def test_each_module_keeps_its_mode() -> None:
+    model = Aside()
+    model.norms[1].eval()
+    found = fixed(model, VECTORS, "CP201")
+    kept = dict(found.model.named_modules())
+    assert all(kept[name].training is one.training for name, one in model.named_modules())

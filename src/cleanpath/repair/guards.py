@@ -15,7 +15,11 @@ from cleanpath.repair.symbols import DRAWS, FACTORIES, TENSOR, holds_tensors
 
 _OF_MODULES = frozenset(vars(nn.Module())) | {"forward"}
 _MADE_BY_FX = ("_tensor_constant", "_param_constant")
-_LOADING = ("_load_from_state_dict", "_save_to_state_dict", "get_extra_state", "set_extra_state")
+_LOADING = (
+    *("_load_from_state_dict", "_save_to_state_dict", "get_extra_state", "set_extra_state"),
+    *("state_dict", "load_state_dict", "train", "eval"),
+)
+"""Methods by which a module saves, loads or changes its mode, which what replaces it would not have."""
 _HOOKS = (
     *("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks", "_state_dict_hooks"),
     *("_state_dict_pre_hooks", "_load_state_dict_pre_hooks", "_load_state_dict_post_hooks"),
@@ -32,6 +36,8 @@ _TRAITS = frozenset(
     }
 )
 """What a tensor is whatever numbers it holds."""
+
+_CHANCE = "it draws random numbers that decide in Python (where they leave layers out, set that rate to 0)"
 
 Kept = dict[str, dict[str, Any]]
 """Plain attributes of modules, by the name of the module and their own."""
@@ -104,7 +110,7 @@ class GuardedTracer(Tracer):
     def check_draws(self) -> None:
         """Fail if random numbers were drawn since the last node: they would be constants."""
         if not same_generators(self._drawn, generators()):
-            raise GuardError("it draws random numbers that decide in Python")
+            raise GuardError(_CHANCE)
 
     def check_mode(self, node: Node) -> None:
         """Fail if gradients are off: the graph would have them."""
@@ -135,7 +141,7 @@ def decided_by_shapes(node: Node) -> bool:
         named = getattr(one.target, "__name__", named) if one.target is not getattr else named
         shaped |= named in _SHAPES
         if one.meta.get("draws"):
-            raise GuardError("it draws random numbers that decide in Python")
+            raise GuardError(_CHANCE)
         if named in _SHAPES | _TRAITS:
             continue
         tensors = one.op == "placeholder" and holds_tensors(one.meta.get("value"))
@@ -233,9 +239,9 @@ def _unchanged(here: Any, there: Any) -> bool:
 
 
 def loads_in_its_own_way(module: nn.Module) -> str | None:
-    """The method of a user's class by which a module saves or loads its state, if it has one."""
+    """The method of a user's class by which a module keeps its state or mode, if it has one."""
     for name in _LOADING:
-        if not getattr(type(module), name).__module__.startswith("torch."):
+        if not getattr(type(module), name).__module__.startswith(("torch.", "transformers.modeling_utils")):
             return name
     return None
 

@@ -190,7 +190,12 @@ class _Reader(GuardedTracer):
             values = {one.name: getattr(a, one.name) for one in fields(kind)}
             given = {name: self.create_arg(value) for name, value in values.items() if value is not None}
             return self.create_node("call_function", type(a), (), given)
-        return super().create_arg(a)
+        try:
+            return super().create_arg(a)
+        except NotImplementedError as error:
+            name = type(a).__name__
+            hint = "; give use_cache=False with the batch" if name.endswith("Cache") else ""
+            raise GuardError(f"it hands on an object of {name}, which no graph holds{hint}") from error
 
     def to_bool(self, obj: Proxy) -> bool:
         """What shapes and constants decide is decided as in the example; other shapes fail where they would differ."""
