@@ -16,7 +16,7 @@ import cleanpath
 from cleanpath.repair.comparing import outputs_of
 from cleanpath.repair.rewritten import Rewritten
 from cleanpath.repair.saving import save_folder
-from tests.test_repair import VECTORS, fixed, units_of
+from tests.test_repair import VECTORS, fixed, same, units_of
 from tests.test_repair_capture import read
 
 SEQUENCES = torch.randn(3, 5, 8, generator=torch.Generator().manual_seed(2))
@@ -116,7 +116,7 @@ class Attending(nn.Module):
             y = layer(self.norms[place - 1](x) if self.mended and place else x)
             y = functional.scaled_dot_product_attention(y, y, y, dropout_p=0.2 if self.training else 0.0)
             x = x + y if self.mended else norm(x + y)
-        return self.norms[-1](x) if self.mended else x  # type: ignore[no-any-return]
+        return self.norms[-1](x) if self.mended else x
 
 
 @pytest.mark.parametrize(
@@ -382,3 +382,63 @@ def test_each_module_keeps_its_mode() -> None:
     found = fixed(model, VECTORS, "CP201")
     kept = dict(found.model.named_modules())
     assert all(kept[name].training is one.training for name, one in model.named_modules())
+
+
+class Counting(Ways):
+    """It counts in a buffer, in place, or by a new tensor."""
+
+    count: Tensor
+
+    def __init__(self, *, in_place: bool = True, mended: bool = False) -> None:
+        super().__init__(mended=mended)
+        self.register_buffer("count", torch.zeros(()))
+        self.in_place = in_place
+
+    def forward(self, x: Tensor) -> Tensor:
+        if self.training and self.in_place:
+            self.count += 1
+        elif self.training:
+            self.count = self.count + 1
+        return self.head(self.units(x)) + self.count  # type: ignore[no-any-return]
+
+
+def test_count_in_a_buffer_goes_on() -> None:
+    model = Counting()
+    found = fixed(model, VECTORS, "CP201")
+    assert len(units_of(found, "CP201")) == 3
+    same(found.model, Counting(mended=True), VECTORS)
+    found.model.train()(VECTORS)
+    assert found.model.state_dict()["count"] == 1
+    refused = cleanpath.fix(Counting(in_place=False), VECTORS, ["CP201"], unsafe=True)
+    assert "it writes to buffers of its own" in refused.refused[0].reason
+
+
+def test_operation_in_place_is_seen_by_who_holds_the_same_tensor() -> None:
+    class Held(Ways):
+        def forward(self, x: Tensor) -> Tensor:
+            y = held = self.aside(x)
+            size = x.size(0)
+            size *= 2
+            y += 1
+            y /= 2
+            y[:, :1] -= size
+            y *= 3
+            return y + held + self.units(x)[:, :3]  # type: ignore[no-any-return]
+
+    assert torch.equal(read(Held(), VECTORS).eval()(VECTORS), Held().eval()(VECTORS))
+
+
+class Longer(Ways):
+    """In training it has a unit more."""
+
+    def forward(self, x: Tensor) -> Any:
+        y = self.units(x)
+        return (self.head(y), functional.relu(y + self.aside(y))) if self.training else self.head(y)
+
+
+def test_unit_that_stands_in_training_alone_is_mended_there() -> None:
+    model = Longer()
+    model.aside = nn.Linear(8, 8)
+    found = fixed(model, VECTORS, "CP201")
+    assert units_of(found, "CP201") == ["layers.1", "layers.2", "layers.3", "aside"]
+    assert "CP201" not in {finding.code for finding in found.after.findings}

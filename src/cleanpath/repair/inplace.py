@@ -30,6 +30,8 @@ def out_of_place(graph: Graph, modules: dict[str, nn.Module]) -> list[str]:
     turned = list[str]()
     for node in list(graph.nodes):
         copies = list[Node]()
+        if _is_set_back(node):
+            node.target, node.meta["writes"] = _OPERATORS[node.target], []
         for written in node.meta.get("writes", ()):
             same = _same_tensor(node, written, order)
             result = node
@@ -47,6 +49,14 @@ def out_of_place(graph: Graph, modules: dict[str, nn.Module]) -> list[str]:
                         user.replace_input_with(one, result)
         node.meta["writes"] = copies  # such a node may give nothing, and stays
     return turned
+
+
+def _is_set_back(node: Node) -> bool:
+    """Whether it is that of `y[part] += 1`, whose result Python sets as the part."""
+    return node.target in _OPERATORS and any(
+        user.target is operator.setitem and user.args[2] is node and user.args[:2] == node.all_input_nodes[0].args
+        for user in node.users
+    )
 
 
 def _gives(node: Node, written: Node) -> bool:

@@ -10,7 +10,7 @@ Changes of the graph come first, each on the units found anew, then those of the
 
 import copy
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -167,18 +167,24 @@ class _Job:
         other = _Job(self.model, self.batch, self.seed, self.before, captured=twin)
         other.before = other._watched_audit()
         other._rewritten([code for code in codes if _of(other.before, code)])
-        found = [{(f.code, u) for f in profile.findings for u in f.units} for profile in (self.before, other.before)]
         done = [{(one.code, one.unit) for one in job.changes} for job in (self, other)]
         here, there = done[0] - done[1], done[1] - done[0]
-        of_f = {one for one in here | there if one[0] in AT_THE_NEXT}
-        if of_f or here & found[1] or there & found[0]:
-            code, unit = min(here | there)
+        if odd := [*other._asked_too(here), *self._asked_too(there)]:
+            code, unit = min(odd)
             self.refuse(code, unit, "its forward differs between the modes, and cannot be changed alike in both")
             self.changes.clear()
             self.captured = None
             return False
         self.changes += [one for one in other.changes if (one.code, one.unit) in there]
         return True
+
+    def _asked_too(self, changed: Iterable[tuple[str, str]]) -> Iterator[tuple[str, str]]:
+        """Changes of the other mode that this one would have needed too."""
+        found = {(finding.code, unit) for finding in self.before.findings for unit in finding.units}
+        names = {unit.name for unit in self.before.units}
+        for code, unit in changed:
+            if (code, unit) in found or (code in AT_THE_NEXT and unit in names):
+                yield code, unit
 
     def _capture(self) -> str:
         """Read the network; why it cannot be read, or nothing."""

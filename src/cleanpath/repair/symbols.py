@@ -32,7 +32,7 @@ class _Known(Proxy):
         value = self.node.meta.get("value")
         if isinstance(value, tuple | list | dict | torch.Size):
             return len(value)
-        return int(self.shape[0])
+        return int(self.shape[0])  # type: ignore[index]
 
     def __index__(self) -> int:
         return int(self.tracer.number(self))  # type: ignore[attr-defined]
@@ -47,6 +47,15 @@ class _Known(Proxy):
 
     def __getattr__(self, k: str) -> Attribute:
         return _KnownAttribute(self, k)
+
+
+def _augmented(operation: Callable[[Any, Any], Any]) -> Callable[[Any, Any], Any]:
+    """An operation in place, which torch.fx takes for the one that makes a new tensor."""
+    return lambda self, other: self.tracer.create_proxy("call_function", operation, (self, other), {})
+
+
+for _name in ("iadd", "isub", "imul", "itruediv", "ifloordiv", "imod", "ipow", "imatmul", "iand", "ior", "ixor"):
+    setattr(_Known, f"__{_name}__", _augmented(getattr(operator, _name)))
 
 
 class Symbol(_Known):

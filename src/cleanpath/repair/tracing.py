@@ -230,7 +230,7 @@ class _Reader(GuardedTracer):
         """Over a tuple of known length, or the rows of a tensor."""
         value = obj.node.meta.get("value")
         if isinstance(value, tuple | list | torch.Size | Tensor):
-            return iter([obj[place] for place in range(len(obj))])  # type: ignore[index,arg-type]
+            return iter([obj[place] for place in range(len(obj))])  # type: ignore[index]
         return super().iter(obj)
 
     def keys(self, obj: Proxy) -> Any:
@@ -260,13 +260,14 @@ def _evaluate(node: Node, root: nn.Module) -> None:
             return
     node.meta["value"] = value
     written = [one for (one, tensor), before in zip(tensors, versions, strict=True) if tensor._version != before]  # noqa: SLF001
-    node.meta["writes"] = [one for one in written if one.op != "get_attr"]  # running statistics are meant
+    node.meta["writes"] = [one for one in written if one.op != "get_attr"]
+    node.meta["counts"] = {str(one.target) for one in written if one.op == "get_attr"}  # that it is kept is meant
 
 
 def is_kept(node: Node) -> bool:
     """Whether a node stays though nobody reads it: modules may keep statistics, functions may write."""
     checks = node.op == "call_function" and "assert" in getattr(node.target, "__name__", "")
-    effects = bool(node.meta.get("writes") or node.meta.get("draws"))
+    effects = any(node.meta.get(kind) for kind in ("writes", "draws", "counts"))
     return node.op in {"placeholder", "output", "call_module"} or checks or effects
 
 
@@ -306,11 +307,17 @@ def _quiet_autocast() -> Iterator[None]:
 
 
 def _state_is_in_leaves(scratch: nn.Module, graph: Graph, before: Mapping[str, Tensor]) -> None:
-    """A module that keeps count in buffers of its own is called as it is: what it does there stands in no graph."""
+    """A module that assigns to buffers of its own is called as it is; what it writes in place stands in the graph."""
     called = {str(node.target) for node in graph.nodes if node.op == "call_module"}
+    counted = {name for node in graph.nodes for name in node.meta.get("counts", ())}
     for name, buffer in scratch.named_buffers():
         owner = name.rpartition(".")[0]
-        if name in before and not torch.equal(buffer, before[name]) and not within_any(owner, called):
+        if name not in before or within_any(owner, called):
+            continue
+        now: Any = buffer  # a symbol after `self.count += 1`, which assigns what was written to in place
+        if name in counted and isinstance(now, Proxy) and name in now.node.meta.get("counts", ()):
+            continue
+        if isinstance(now, Proxy) or (name not in counted and not torch.equal(buffer, before[name])):
             raise OwnForwardError(owner, "it writes to buffers of its own")
 
 
