@@ -19,9 +19,10 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import generate_fixes
+
 from cleanpath import estimate, meanings
 from cleanpath.auditing import finding, judging, profile, values
-from cleanpath.auditing.rules.fixes import fix_of
 from cleanpath.forecasting.rule import the_rule
 from cleanpath.grid import plan
 from cleanpath.nn import beyond as nn_beyond
@@ -52,6 +53,7 @@ PAGES = (
     "docs/beyond.md",
     "docs/findings.md",
     "docs/fixes.md",
+    *(f"docs/fixes/{code}.md" for code in generate_fixes.FIXED),
     "docs/forecast.md",
     "docs/gallery.md",
     "docs/reliability.md",
@@ -185,16 +187,6 @@ def rules() -> str:
     return "\n" + "\n".join(parts) + "\n"
 
 
-def fixes() -> str:
-    """Which findings have a fix, and of which kind."""
-    lines = ["| code | finding | fix | what is done, or why nothing is |", "| --- | --- | --- | --- |"]
-    lines += [
-        f"| {one.code} | {one.name} | {fix_of(one.code).safety} | {fix_of(one.code).does} |"
-        for one in judging.every_rule()
-    ]
-    return "\n".join(lines) + "\n"
-
-
 def fix_document() -> str:
     """Every field of a fix by its path in the document, from the source."""
     rows = (("", fixed.Fixed), ("changes[].", fixed.Change), ("refused[].", fixed.Refusal))
@@ -202,12 +194,6 @@ def fix_document() -> str:
     for prefix, row in (*rows, ("differences[].", fixed.OutputDifference)):
         lines += [f"| `{prefix}{name}` | {said} |" for name, said in _fields(row) if name != "model"]
     return "\n".join(lines) + "\n"
-
-
-def recorded_fixes(script: str) -> str:
-    """What a benchmark of the fixes recorded."""
-    asked = [sys.executable, "-m", f"benchmarks.{script}"]
-    return subprocess.run(asked, check=True, capture_output=True, encoding="utf-8", cwd=ROOT).stdout
 
 
 def rates() -> str:
@@ -824,10 +810,11 @@ BLOCKS: dict[str, Callable[[], str]] = {
     "measurements": measurements,
     "document": document,
     "rules": rules,
-    "fixes": fixes,
+    "fixes": generate_fixes.overview,
     "fix_document": fix_document,
-    "fix_effects": lambda: recorded_fixes("fixes"),
-    "fix_families": lambda: recorded_fixes("fix_families"),
+    **{f"fix_head_{code}": partial(generate_fixes.head, code) for code in generate_fixes.FIXED},
+    **{f"fix_effect_{code}": partial(generate_fixes.effect, code) for code in generate_fixes.FIXED},
+    "fix_families": partial(generate_fixes.table, "fix_families"),
     "rates": rates,
     "rates_tables": rates_tables,
     "gallery": gallery,

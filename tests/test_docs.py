@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from cleanpath.auditing.rules.fixes import FIXES, page_on
 from cleanpath.naming import default_name
 from cleanpath.paper.scales import SCALES
 from cleanpath.paper.tables import RECIPES, experiments, recipe_of
@@ -16,7 +17,9 @@ from cleanpath.reproduction import reproduction
 from tests.report import example
 
 ROOT = Path(__file__).resolve().parent.parent
-PAGES = ("README.md", "README.zh.md", "CONTRIBUTING.md", *(f"docs/{p.name}" for p in (ROOT / "docs").glob("*.md")))
+DOCS = sorted(str(page.relative_to(ROOT)) for page in (ROOT / "docs").rglob("*.md"))
+PAGES = ("README.md", "README.zh.md", "CONTRIBUTING.md", *DOCS)
+FIXES_OF = {code for code, one in FIXES.items() if one.safety != "none"}
 
 
 @pytest.mark.slow
@@ -27,8 +30,8 @@ def test_generated_parts_are_up_to_date() -> None:
     assert done.returncode == 0, done.stderr
 
 
-@pytest.mark.parametrize("page", ["README.md", "README.zh.md", "docs/training.md"])
-def test_python_of_the_readme_runs(page: str) -> None:
+@pytest.mark.parametrize("page", [*PAGES[:2], "docs/training.md", "docs/fixes.md", "docs/forecast.md"])
+def test_python_of_a_page_runs(page: str) -> None:
     snippets = re.findall(r"```python\n(.*?)```", (ROOT / page).read_text(encoding="utf-8"), re.DOTALL)
     assert snippets
     for snippet in snippets:
@@ -65,6 +68,38 @@ def test_files_that_a_page_names_exist(page: str) -> None:
     text = (ROOT / page).read_text(encoding="utf-8")
     named = set(re.findall(r"`((?:src|docs|tests|benchmarks|results)/[\w./-]+)`", text))
     assert {name for name in named if not (ROOT / name).exists()} == set()
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_links_of_a_page_lead_somewhere(page: str) -> None:
+    text = (ROOT / page).read_text(encoding="utf-8")
+    links = {link for link in re.findall(r"\]\(([^)#\s]+)[^)]*\)", text) if "://" not in link}
+    assert {link for link in links if not ((ROOT / page).parent / link).exists()} == set()
+
+
+def test_every_fix_has_a_page_and_every_page_a_fix() -> None:
+    assert {page.stem for page in (ROOT / "docs" / "fixes").iterdir()} == FIXES_OF
+    overview = (ROOT / "docs" / "fixes.md").read_text(encoding="utf-8")
+    assert set(re.findall(r"\]\(fixes/(CP\d+)\.md\)", overview)) == FIXES_OF
+
+
+@pytest.mark.parametrize("code", sorted(FIXES_OF))
+def test_page_of_a_fix_has_its_generated_parts_and_the_finding_names_it(code: str) -> None:
+    text = (ROOT / "docs" / "fixes" / f"{code}.md").read_text(encoding="utf-8")
+    assert [f"<!-- begin: fix_{part}_{code} -->" in text for part in ("head", "effect")] == [True, True]
+    headings = [line for line in text.splitlines() if line.startswith("#")]
+    assert headings[0].startswith(f"# {code}: ")
+    assert headings[1:] == [
+        "## The equation",
+        "## In the network",
+        "## When it helps, and when not",
+        "## Measured",
+        "## What is refused",
+    ]
+    (link,) = set(re.findall(r"\(\.\./findings\.md#(cp\d+-[\w-]+)\)", text))
+    findings = (ROOT / "docs" / "findings.md").read_text(encoding="utf-8").splitlines()
+    assert link in {line[3:].lower().replace(" ", "-") for line in findings if line.startswith("## CP")}
+    assert f"(docs/fixes/{code}.md)" in page_on(code)
 
 
 def test_every_verb_stands_in_the_readme() -> None:

@@ -351,3 +351,5 @@ def test_safe_fix_frees_gates_from_the_decay_of_a_given_optimizer() -> None:
     assert found.no_decay == tuple(f"units.{index}.gate.bias" for index in range(5))
     assert [one.relative for one in found.differences] == [0.0, 0.0]
     assert type(found.model) is Net
+    blind = cleanpath.fix(model, VECTORS, ["CP601"]).refused[0].reason
+    assert blind == 'no optimizer was given; in Python: cleanpath.fix(model, batch, ["CP601"], optimizer=optimizer)'

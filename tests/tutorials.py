@@ -34,7 +34,7 @@ USUAL = 0.05
 _BLOCK = re.compile(r"(?:<!-- within (\d+)% -->\n)?```(\w+)\n(.*?)```", re.DOTALL)
 _FILE = re.compile(r"# (\w+\.py)\n")
 _DRAWN = re.compile(r"[▁▂▃▄▅▆▇█│]+")
-_NUMBER = re.compile(r"(?<![\w.])[-−+]?\d[\d,]*(?:\.\d+)?(?:e[-+]?\d+)?(?!\d)")
+_NUMBER = re.compile(r"(?<![\w.])[-−+]?\d[\d,]*(?:\.\d+)?(?:e[-+]?\d+)?(?!\d)%?")
 _DURATION = re.compile(r"\b\d+(?:\.\d+)?s\b")
 
 
@@ -125,10 +125,14 @@ def _lines(text: str) -> list[str]:
 
 
 def _alike(shown: str, printed: str, within: float) -> bool:
-    if _NUMBER.sub("#", shown) != _NUMBER.sub("#", printed):
+    if _words(shown) != _words(printed):
         return False
     pairs = zip(_NUMBER.findall(shown), _NUMBER.findall(printed), strict=True)
     return all(_near(one, other, within) for one, other in pairs)
+
+
+def _words(line: str) -> str:
+    return _NUMBER.sub(lambda found: "#%" if found[0].endswith("%") else "#", line)
 
 
 def _near(shown: str, printed: str, within: float) -> bool:
@@ -137,17 +141,17 @@ def _near(shown: str, printed: str, within: float) -> bool:
         return True
     if _is_count(shown) and _is_count(printed):
         return False
-    one, other = (float(each.replace(",", "").replace("−", "-")) for each in (shown, printed))
+    one, other = (float(each.rstrip("%").replace(",", "").replace("−", "-")) for each in (shown, printed))
     return abs(one - other) <= max(within * abs(one), _last_digit(shown), _last_digit(printed)) * 1.001
 
 
 def _is_count(number: str) -> bool:
-    """A whole number; one of three digits may be a measured value that was rounded to three."""
+    """A whole number; one of three digits may be a measured value that was rounded to three, and a share is one."""
     return number.replace(",", "").isdigit() and ("," in number or len(number) != 3)
 
 
 def _last_digit(number: str) -> float:
-    mantissa, _, exponent = number.partition("e")
+    mantissa, _, exponent = number.rstrip("%").partition("e")
     return float(10.0 ** (int(exponent or 0) - len(mantissa.partition(".")[2])))
 
 

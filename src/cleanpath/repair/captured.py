@@ -4,6 +4,7 @@ import copy
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from inspect import signature
 from typing import Any
 
 import torch
@@ -34,11 +35,20 @@ class Captured:
     trace: Traced
     turned: list[str] = field(default_factory=list)
     """Modules whose `inplace` was turned off."""
+    added: dict[str, str] = field(default_factory=dict)
+    """Modules that a fix has added, by the unit."""
+    twin: "Captured | None" = None
+    """The same in the other mode, where that is another graph."""
+    training: bool = True
+    """The mode of the graph, where there are two."""
 
     def model(self) -> nn.Module:
         """The network as it now is."""
-        self.graph.lint()
-        part = Rewritten(self.skeleton, source_of(self.graph, self.trace.fixed))
+        graphs = [one.graph for one in (self, self.twin) if one is not None]
+        for graph in graphs:
+            graph.lint()
+        first, *other = graphs if self.training else reversed(graphs)
+        part = Rewritten(self.skeleton, source_of(first, self.trace.fixed, *other))
         return placed(self.whole, self.path, part)
 
     def turned_in_whole(self) -> tuple[str, ...]:
@@ -51,10 +61,16 @@ class Captured:
         part = self.skeleton
         placed(self.whole, self.path, part)
         part.__dict__["forward"] = watch.over(self)
+        whole = self.whole if self.path else part
+        modes = {one: one.training for one in whole.modules()}
+        if self.twin is not None:
+            whole.train(self.training)
         try:
-            yield part if not self.path else self.whole
+            yield whole
         finally:
             part.__dict__.pop("forward", None)
+            for one, mode in modes.items():
+                one.training = mode
 
 
 def placed(whole: nn.Module, path: str, part: nn.Module) -> nn.Module:
@@ -78,24 +94,13 @@ class Watch:
 
     def over(self, captured: Captured) -> Any:
         """A forward for the captured part."""
-        names = [str(n.target).lstrip("*") for n in captured.graph.nodes if n.op == "placeholder"]
-        starred = [str(n.target) for n in captured.graph.nodes if n.op == "placeholder"]
-        defaults = {str(n.target): n.args[0] for n in captured.graph.nodes if n.op == "placeholder" and n.args}
+        shape = signature(source_of(captured.graph, {}).function())
 
         def forward(*args: Any, **kwargs: Any) -> Any:
-            given = dict(zip(names, args, strict=False)) | kwargs
-            values = [
-                given[name]
-                if name in given
-                else ()
-                if mark == f"*{name}"
-                else {}
-                if mark == f"**{name}"
-                else defaults.get(mark)
-                for name, mark in zip(names, starred, strict=True)
-            ]
+            given = shape.bind(None, *args, **kwargs)
+            given.apply_defaults()
             self.made, self.kept, self.spans = {}, [], []
-            return _Watching(captured, self).run(*values)
+            return _Watching(captured, self).run(*list(given.arguments.values())[1:])
 
         return forward
 
@@ -114,6 +119,11 @@ class _Watching(Interpreter):
     def __init__(self, captured: Captured, watch: Watch) -> None:
         super().__init__(captured.skeleton, garbage_collect_values=True, graph=captured.graph)
         self._watch = watch
+
+    def placeholder(self, target: Any, args: Any, kwargs: Any) -> Any:
+        """An input, a table of further ones among them, as it was given."""
+        del target, args, kwargs
+        return next(self.args_iter)
 
     def run_node(self, n: Node) -> Any:
         """As it is, with what autograd numbered meanwhile."""
@@ -212,16 +222,23 @@ def _captured(model: nn.Module, path: str, batch: object, seed: int, homes: Sequ
     inner = [home.removeprefix(f"{path}.") if path else home for home in homes]
     with kept_generators(), drawing_from(seed):
         trace = traced(part, args, kwargs, inner)
-    called = {str(node.target) for node in trace.graph.nodes if node.op == "call_module"}
+    graphs = [one for one in (trace.graph, trace.evaluation) if one is not None]
+    called = {str(node.target) for graph in graphs for node in graph.nodes if node.op == "call_module"}
     lost = [name or "(root)" for name in hooks if not within_any(name, called)]
     if lost:
         raise UnreadableError(f"hooks on {lost[0]} would be lost")
     modules = dict(part.named_modules(remove_duplicate=False))
-    turned = out_of_place(trace.graph, modules)
-    for node in trace.graph.nodes:
+    turned = list(dict.fromkeys(name for graph in graphs for name in out_of_place(graph, modules)))
+    for node in (node for graph in graphs for node in graph.nodes):
         node.meta.pop("value", None)
     skeleton = skeleton_of(part, called, trace.constants)
-    found = Captured(whole, path, skeleton, trace.graph, trace, turned)
+    every = [Captured(whole, path, skeleton, graph, trace, turned) for graph in graphs]
+    found = every[0]
+    if len(every) > 1:
+        training, evaluation = every
+        training.twin, evaluation.twin, evaluation.training = evaluation, training, False
+        evaluation.added = training.added
+        found = training if model.training else evaluation
     with kept_generators():
         check_same(model, found.model(), batch, seed)
     return found

@@ -31,7 +31,7 @@ class Refusal:
     code: str
     """Of the finding."""
     unit: str
-    """Empty if it concerns the finding."""
+    """In which it was found; empty if it concerns the finding."""
     reason: str
     """Why, one sentence."""
     edit: str = ""
@@ -120,9 +120,13 @@ class Fixed:
             yield f"changed, but still found: {told}"
         if left:
             yield f"left as it was: {', '.join(f'{code} {n} times' if n > 1 else code for code, n in left.items())}"
+        alike = dict[tuple[str, str], list[Refusal]]()
         for each in self.refused:
-            yield f"  {each.code} {each.unit or '(network)'}: {each.reason}"
-            yield from (f"      {line}" for line in each.edit.splitlines())
+            alike.setdefault((each.code, each.reason), []).append(each)
+        for (code, reason), them in alike.items():
+            yield f"  {code} {_told([each.unit for each in them])}: {reason}"
+            edits = dict.fromkeys(each.edit for each in them)
+            yield from (f"      {line}" for edit in edits for line in edit.splitlines())
         yield from (f"outputs in {one.mode} mode: {_moved(one.relative)}" for one in self.differences)
         if self.added:
             yield f"new in the state dict: {', '.join(self.added)}"
@@ -136,6 +140,16 @@ class Fixed:
 
     def __str__(self) -> str:
         return "\n".join(self.lines())
+
+
+_NAMED = 3
+"""Units that are called by name where many are refused for one reason."""
+
+
+def _told(units: list[str]) -> str:
+    names = list(dict.fromkeys(unit or "(network)" for unit in units))
+    more = f" and {len(names) - _NAMED} more" if len(names) > _NAMED + 1 else ""
+    return ", ".join(names[:_NAMED] if more else names) + more
 
 
 def _moved(relative: float | None) -> str:

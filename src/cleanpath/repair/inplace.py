@@ -29,6 +29,9 @@ def out_of_place(graph: Graph, modules: dict[str, nn.Module]) -> list[str]:
     order = {node: place for place, node in enumerate(graph.nodes)}
     turned = list[str]()
     for node in list(graph.nodes):
+        copies = list[Node]()
+        if _is_set_back(node):
+            node.target, node.meta["writes"] = _OPERATORS[node.target], []
         for written in node.meta.get("writes", ()):
             same = _same_tensor(node, written, order)
             result = node
@@ -38,13 +41,22 @@ def out_of_place(graph: Graph, modules: dict[str, nn.Module]) -> list[str]:
                 copy.meta.update(owner=node.meta.get("owner", ""), value=written.meta["value"])
                 node.replace_input_with(written, copy)
                 order[copy] = order[node]
+                copies.append(copy)
                 result = node if _gives(node, written) else copy
             for one in same:
                 for user in list(one.users):
                     if user is not result and order[user] > order[node]:
                         user.replace_input_with(one, result)
-        node.meta["writes"] = []
+        node.meta["writes"] = copies  # such a node may give nothing, and stays
     return turned
+
+
+def _is_set_back(node: Node) -> bool:
+    """Whether it is that of `y[part] += 1`, whose result Python sets as the part."""
+    return node.target in _OPERATORS and any(
+        user.target is operator.setitem and user.args[2] is node and user.args[:2] == node.all_input_nodes[0].args
+        for user in node.users
+    )
 
 
 def _gives(node: Node, written: Node) -> bool:

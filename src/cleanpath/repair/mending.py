@@ -10,11 +10,14 @@ Changes of the graph come first, each on the units found anew, then those of the
 
 import copy
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, field
+from functools import cached_property
 
 import torch
 from torch import Tensor, nn
+from torch.fx import Node
 from torch.optim import Optimizer
 
 from cleanpath.auditing.examine import Structure, audit, structure_of
@@ -29,7 +32,7 @@ from cleanpath.errors import SettingError, UserError
 from cleanpath.kernels import sound
 from cleanpath.repair.captured import Captured, Watch, capture, locate
 from cleanpath.repair.comparing import outputs_of
-from cleanpath.repair.edits import edit_of
+from cleanpath.repair.edits import Lines, edit_of
 from cleanpath.repair.fixed import Change, Fixed, OutputDifference, Refusal
 from cleanpath.repair.guards import kept_generators
 from cleanpath.repair.places import Place, RefusedError, places
@@ -64,7 +67,9 @@ def fix(
     for code in codes or ():
         named = page_of(code).code
         if named not in found:
-            job.refuse(named, "", "this was not found in the network")
+            blind = fix_of(named).of_optimizer and optimizer is None
+            asked = f"no optimizer was given; in Python: {fix_of(named).option(named)}"
+            job.refuse(named, "", asked if blind else "this was not found in the network")
     for code, finding in found.items():
         if code in wanted and not unsafe and fix_of(code).safety == "unsafe":
             job.refuse(code, "", f"it changes the function ({len(finding.units) or 1} units): allow it by unsafe")
@@ -145,12 +150,43 @@ class _Job:
                     for unit in finding.units:
                         self.refuse(code, unit, reason, self._edit(code, unit))
             return
+        if self._rewritten(codes):
+            twin = self.captured.twin
+            if twin is not None and not self._mend_twin(twin, codes):
+                return
+            self.mended = self.captured.model()
+
+    def _rewritten(self, codes: Sequence[str]) -> bool:
+        """Change the graph, code by code; whether anything was."""
         changed = False
         for code in codes:
             profile = self.before if not changed else self._watched_audit()
             changed |= self._rewrite(code, profile)
-        if changed:
-            self.mended = self.captured.model()
+        return changed
+
+    def _mend_twin(self, twin: Captured, codes: Sequence[str]) -> bool:
+        """The same in the other mode, whose graph is another; all is undone where it cannot be done alike."""
+        other = _Job(self.model, self.batch, self.seed, self.before, captured=twin)
+        other.before = other._watched_audit()
+        other._rewritten([code for code in codes if _of(other.before, code)])
+        done = [{(one.code, one.unit) for one in job.changes} for job in (self, other)]
+        here, there = done[0] - done[1], done[1] - done[0]
+        if odd := [*other._asked_too(here), *self._asked_too(there)]:
+            code, unit = min(odd)
+            self.refuse(code, unit, "its forward differs between the modes, and cannot be changed alike in both")
+            self.changes.clear()
+            self.captured = None
+            return False
+        self.changes += [one for one in other.changes if (one.code, one.unit) in there]
+        return True
+
+    def _asked_too(self, changed: Iterable[tuple[str, str]]) -> Iterator[tuple[str, str]]:
+        """Changes of the other mode that this one would have needed too."""
+        found = {(finding.code, unit) for finding in self.before.findings for unit in finding.units}
+        names = {unit.name for unit in self.before.units}
+        for code, unit in changed:
+            if (code, unit) in found or (code in AT_THE_NEXT and unit in names):
+                yield code, unit
 
     def _capture(self) -> str:
         """Read the network; why it cannot be read, or nothing."""
@@ -180,15 +216,19 @@ class _Job:
             self.refuse(code, "", "it is gone with what was mended before")
             return False
         located = locate(self.captured, self.batch, self.seed)
+        unused = {node for node in self.captured.graph.nodes if not node.users}
         every = places(located)
-        for place in _targets(code, every, sorted(at), lambda unit, why: self.refuse(code, unit, why)):
-            name = profile.units[place.index].name
+        for found, place in _targets(code, every, sorted(at), lambda unit, why: self.refuse(code, unit, why)):
+            name = profile.units[found].name
             try:
-                self.changes.append(Change(code=code, unit=name, what=REWRITES[code](place)))
+                self.changes.append(Change(code=code, unit=profile.units[place.index].name, what=REWRITES[code](place)))
             except RefusedError as error:
                 inside = " called as it is" in str(error)
                 self.refuse(code, name, str(error), self._edit(code, name) if inside else "")
-        self.captured.graph.eliminate_dead_code(is_impure_node=is_kept)
+        modules = dict(self.captured.skeleton.named_modules())
+        self.captured.graph.eliminate_dead_code(
+            lambda node: is_kept(node) and (node in unused or not _can_go(node, modules.get(str(node.target))))
+        )
         return len(self.changes) > before
 
     def _edit(self, code: str, unit: str) -> str:
@@ -196,7 +236,19 @@ class _Job:
         if home is None:
             return ""
         modules = dict(self.model.named_modules())
-        return edit_of(code, modules.get("" if home == "(root)" else home))
+        return edit_of(code, modules.get("" if home == "(root)" else home), self._lines.get(unit))
+
+    @cached_property
+    def _lines(self) -> dict[str, tuple[str, int]]:
+        """Where the sum of each unit stands in the source, as one more pass shows."""
+        lines = Lines()
+        try:
+            structure = structure_in(self.model, self.batch, self.seed, lines)
+        except Exception:  # noqa: BLE001 (some operations do not work under torch's modes: the class tells it then)
+            return {}
+        named = zip(structure.words.names, structure.traced.units, strict=True)
+        found = {name: lines.of(*structure.graph.edges[unit.sum]) for name, unit in named}
+        return {name: place for name, place in found.items() if place is not None}
 
     def start(self, codes: Sequence[str]) -> None:
         """All changes of weights, on the network as the graph's changes left it."""
@@ -280,28 +332,35 @@ class _Job:
         )
 
 
+def _can_go(node: Node, module: nn.Module | None) -> bool:
+    """Whether it need not be called once nobody reads it: a random mask, or a layer of torch's that keeps nothing."""
+    if node.op == "call_module":
+        return type(module).__module__.startswith("torch.nn.modules") and not module.state_dict()  # type: ignore[union-attr]
+    return bool(node.meta.get("draws")) and not node.meta.get("writes")
+
+
 def _of(profile: Profile, code: str) -> list[Finding]:
     return [finding for finding in profile.findings if finding.code == code]
 
 
 def _targets(
     code: str, every: Sequence[Place], at: Sequence[int], refuse: Callable[[str, str], None]
-) -> Iterator[Place]:
-    """The units to change for a finding in these: those themselves, or for f the ones that follow."""
-    if code not in AT_THE_NEXT:
-        yield from (every[index] for index in at)
-        return
+) -> Iterator[tuple[int, Place]]:
+    """The units of a finding, each with those to change for it: itself, or for f the ones that follow."""
     for index in at:
+        if code not in AT_THE_NEXT:
+            yield index, every[index]
+            continue
         following = [place for place in every if place.around.previous == index]
         if not following:
             refuse(every[index].name, "no unit follows: its f stays before the head")
-        yield from following
+        yield from ((index, place) for place in following)
 
 
-def structure_in(model: nn.Module, batch: object, seed: int) -> Structure:
+def structure_in(model: nn.Module, batch: object, seed: int, noting: Lines | None = None) -> Structure:
     """What one observed pass shows of a network's units."""
     parts = Parts.of(model)
-    with Patient(parts) as patient, sound(model), exact(of(model)):
+    with Patient(parts) as patient, sound(model), exact(of(model)), noting or nullcontext():
         seen = Observer(patient).run(batch, seed)
         return structure_of(parts, seen, patient.was_trainable())
 

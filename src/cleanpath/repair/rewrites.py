@@ -17,6 +17,7 @@ from cleanpath.repair.places import Place, RefusedError, bypass, owner, places, 
 
 _MULTIPLIED = frozenset({operator.mul, operator.truediv, torch.mul, torch.div, "mul", "div"})
 _DIVIDED = frozenset({operator.truediv, torch.div, "div"})
+_BLENDS = frozenset({torch.lerp, "lerp"})
 _SUMS = frozenset({operator.add, torch.add, "add"})
 _RELUS = frozenset({"relu", "clampmin", "threshold"})
 
@@ -168,7 +169,15 @@ def _without_alpha(place: Place) -> str:
     if adding.target in _SUMS and second and "alpha" in adding.kwargs:
         adding.kwargs = {key: value for key, value in adding.kwargs.items() if key != "alpha"}
         return "alpha of the addition"
-    raise RefusedError(f"its factor is part of {adding.format_node()}, which is not rewritten")
+    if adding.target in _BLENDS and len(adding.args) == 3 and adding.args[0] is operand:
+        # (1 - w) x + w F
+        with place.located.captured.graph.inserting_before(adding):
+            branch = place.located.captured.graph.call_function(operator.mul, adding.args[1:])
+        branch.meta.update(owner=adding.meta.get("owner", ""))
+        adding.op, adding.target, adding.args = "call_function", operator.add, (operand, branch)
+        return f"1 - w of lerp in {owner(adding)}"
+    name = getattr(adding.target, "__name__", adding.target)
+    raise RefusedError(f"its factor is part of {name} in {owner(adding)}, which is not rewritten")
 
 
 def unscale_sum(place: Place) -> str:
@@ -229,9 +238,12 @@ def add_final_norm(place: Place) -> str:
     if reset is None:
         raise RefusedError(f"a {type(made).__name__} has no reset_parameters")
     reset()
-    name = _free_name(located.captured.skeleton, "final_norm")
+    added_before = located.captured.added.get(place.name)  # in the other mode, if that is a graph of its own
+    name = added_before or _free_name(located.captured.skeleton, "final_norm")
+    located.captured.added[place.name] = name
     end = place.node_of(place.around.end)
-    located.captured.skeleton.add_module(name, made)
+    if added_before is None:
+        located.captured.skeleton.add_module(name, made)
     users = list(end.users)
     with graph.inserting_after(end):
         added = graph.call_module(name, (end,))

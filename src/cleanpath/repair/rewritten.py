@@ -5,6 +5,7 @@ import keyword
 import linecache
 import math
 import re
+import textwrap
 import types
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -15,6 +16,7 @@ from torch import Tensor, nn
 from torch.fx import Graph
 
 from cleanpath.errors import UserError
+from cleanpath.repair.symbols import conditions, holds_marks
 
 CONTAINERS = (nn.Sequential, nn.ModuleList, nn.ModuleDict)
 """What holds modules keeps its class if it is one of these, so that it can be indexed as before."""
@@ -56,17 +58,29 @@ class Source:
         return space["forward"]
 
 
-def source_of(graph: Graph, fixed: Mapping[str, Any]) -> Source:
-    """The graph as Python; `fixed` inputs are checked where it is called.
+def source_of(graph: Graph, fixed: Mapping[str, Any], evaluation: Graph | None = None) -> Source:
+    """The graph as Python, or two by the mode; `fixed` inputs are checked where it is called.
 
     Raises `UserError` for an operation that no other process could import.
     """
+    names, (head, body) = _python(graph)
+    lines = [head, *_checks(graph, fixed)]
+    if evaluation is None:
+        return Source("\n".join([*lines, body]), names)
+    others, (_, other) = _python(evaluation)
+    if any(names.get(name, place) != place for name, place in others.items()):
+        raise UserError("its two modes call different functions by one name")
+    lines += ["    if self.training:", textwrap.indent(body, "    "), "    else:", textwrap.indent(other, "    ")]
+    return Source("\n".join(lines), {**names, **others})
+
+
+def _python(graph: Graph) -> tuple[dict[str, tuple[str, str]], tuple[str, str]]:
+    """What the names of a graph stand for; its first line, and the others."""
     code = graph.python_code(root_module="self")
     names = {name: _place(name, value) for name, value in code.globals.items()}
     used = {name: place for name, place in names.items() if name in code.src}
-    text = _without_keywords(code.src[code.src.index("def forward") :], graph)
-    head, _, body = text.partition("\n")
-    return Source("\n".join([head, *_checks(graph, fixed), body]), used)
+    head, _, body = _without_keywords(code.src[code.src.index("def forward") :], graph).partition("\n")
+    return used, (head, body)
 
 
 def _without_keywords(text: str, graph: Graph) -> str:
@@ -176,13 +190,12 @@ def _checks(graph: Graph, fixed: Mapping[str, Any]) -> list[str]:
         if node.op != "placeholder" or target not in fixed:
             continue
         name, value = target.lstrip("*") if target.startswith("*") else node.name, fixed[target]
-        wrong = f"{name} is not {value!r}" if value is None else f"{name} != {_shown(value)}"
-        if isinstance(value, torch.dtype | torch.device):
-            wrong = f"str({name}) != {str(value)!r}"
+        wrong = " or ".join(conditions(name, value, _shown))
         if target.startswith("*") and not value:
             wrong = name
         if wrong and not keyword.iskeyword(name):
-            said = f"{name} must be {value!r}, as when this network was rewritten"
+            told = "a table of the same kind" if holds_marks(value) else repr(value)
+            said = f"{name} must be {told}, as when this network was rewritten"
             lines += [f"    if {wrong}:", f"        raise ValueError({said!r})"]
     return lines
 

@@ -20,12 +20,15 @@ from cleanpath.repair.guards import (
     GuardedTracer,
     GuardError,
     Kept,
+    asks_for_finite,
     attributes_of,
     changed_attribute,
-    from_shape,
+    decided_by_shapes,
     loads_in_its_own_way,
     uncheckable,
 )
+from cleanpath.repair.joining import OwnForwardError, join
+from cleanpath.repair.symbols import Call, Symbol
 
 MOST_TRIES = 40
 """How often a submodule more is left unread before the whole is given up."""
@@ -45,12 +48,15 @@ class Traced:
     """A graph whose nodes know their `owner`, `value` and the arguments that they write to (`writes`) in `meta`."""
 
     graph: Graph
+    """In both modes, or in training alone."""
     leaves: dict[str, str] = field(default_factory=dict)
     """Submodules that are called as they are though they hold others, with the reason."""
     fixed: dict[str, Any] = field(default_factory=dict)
     """Inputs that are no tensors: the graph holds for these values only."""
     constants: dict[str, Tensor] = field(default_factory=dict)
     """Tensors that the forward made from constants."""
+    evaluation: Graph | None = None
+    """Of evaluation mode, if that is another."""
 
 
 def traced(module: nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, Any], homes: Sequence[str] = ()) -> Traced:
@@ -63,8 +69,14 @@ def traced(module: nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, Any], 
         try:
             training = _read(module, args, kwargs, leaves, training=True)
             evaluation = _read(module, args, kwargs, leaves, training=False)
-            _join(training.graph, evaluation.graph)
-        except _OwnForwardError as error:
+            try:
+                join(training.graph, evaluation.graph)
+            except OwnForwardError as error:
+                if error.path and not any(within_any(home, {error.path}) for home in homes):
+                    raise  # it is called as it is
+                training = _read(module, args, kwargs, leaves, training=True)  # joining has changed it
+                _keep_both(training, evaluation)
+        except OwnForwardError as error:
             path = error.path
             while path in leaves:  # what is wrong with it comes from outside: it is used in another way than called
                 path = path.rpartition(".")[0]
@@ -72,9 +84,19 @@ def traced(module: nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, Any], 
                 raise UnreadableError(error.reason) from error
             leaves |= dict.fromkeys(_alike_ones(module, path, homes), error.reason)
             continue
-        training.leaves = {name: leaves[name] for name in leaves if _is_called(training.graph, name)}
+        graphs = [one for one in (training.graph, training.evaluation) if one is not None]
+        training.leaves = {name: leaves[name] for name in leaves if any(_is_called(graph, name) for graph in graphs)}
         return training
     raise UnreadableError(f"more than {MOST_TRIES} of its submodules cannot be read")
+
+
+def _keep_both(training: Traced, evaluation: Traced) -> None:
+    """Two graphs of one forward, whose constants have names of their own."""
+    for node in evaluation.graph.nodes:
+        if node.op == "get_attr" and node.target in evaluation.constants:
+            node.target = f"_evaluation{node.target}"
+    training.constants |= {f"_evaluation{name}": value for name, value in evaluation.constants.items()}
+    training.evaluation = evaluation.graph
 
 
 def _alike_ones(module: nn.Module, path: str, homes: Sequence[str]) -> list[str]:
@@ -84,32 +106,14 @@ def _alike_ones(module: nn.Module, path: str, homes: Sequence[str]) -> list[str]
     return [path, *(name for name in every if not any(within_any(home, {name}) for home in homes))]
 
 
-class _OwnForwardError(Exception):
-    """The forward of one module cannot be read."""
-
-    def __init__(self, path: str, reason: str) -> None:
-        super().__init__(reason)
-        self.path, self.reason = path, reason
-
-
-class _Symbol(Proxy):
-    """A symbol that knows the length of what it stands for."""
-
-    def __len__(self) -> int:
-        value = self.node.meta.get("value")
-        if isinstance(value, tuple | list | dict | torch.Size):
-            return len(value)
-        raise TypeError("the length of a tensor is not known before it is there")
-
-
 class _Reader(GuardedTracer):
     """Traces one mode; every symbol carries the value that it has in the example."""
 
     proxy_buffer_attributes = True  # a table of places may be sliced by a length that is a symbol, as a parameter is
 
-    def __init__(self, leaves: Mapping[str, str], examples: Mapping[str, Any]) -> None:
+    def __init__(self, leaves: Mapping[str, str], call: Call) -> None:
         super().__init__()
-        self._leaves, self._examples = leaves, examples
+        self._leaves, self._call = leaves, call
         self._stack = [""]
         self._decided = set[Node]()
         self.failed: str | None = None
@@ -125,7 +129,10 @@ class _Reader(GuardedTracer):
         self, m: nn.Module, forward: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
     ) -> Any:
         """Follow which module's forward runs; the innermost that fails is noted."""
-        if self.evaluating:
+        passing = (
+            m not in (self.submodule_paths or {}) and not m.state_dict()
+        )  # made in the forward, as nn.Softmax(-1)(x)
+        if self.evaluating or passing:
             return forward(*args, **kwargs)
         self._stack.append(self.path_of_module(m))
         try:
@@ -141,12 +148,12 @@ class _Reader(GuardedTracer):
             self._stack.pop()
 
     def create_args_for_root(self, root_fn: Any, is_module: bool, concrete_args: Any = None) -> tuple[Any, list[Any]]:  # noqa: FBT001 (torch.fx calls it so)
-        """An input that is no tensor is given to the forward as it is."""
-        forward, args = super().create_args_for_root(root_fn, is_module, concrete_args)
-        for place, one in enumerate(args):
-            if isinstance(one, Proxy) and not _holds_tensors(value := one.node.meta["value"]):
-                self.fixed[str(one.node.target)] = args[place] = value
-        return forward, args
+        """An input that is no tensor is given to the forward as it is; a decorated forward is called as it stands."""
+        del is_module, concrete_args
+        given, keywords, self.fixed = self._call.symbolic(
+            lambda name, default: self.create_proxy("placeholder", name, default, {})
+        )
+        return (lambda root: root_fn(root, *given, **keywords)), [self.root]
 
     def getattr(self, attr: str, attr_val: Any, parameter_proxy_cache: dict[str, Any]) -> Any:
         """A parameter as a symbol, but not while a value is computed."""
@@ -154,7 +161,7 @@ class _Reader(GuardedTracer):
 
     def proxy(self, node: Node) -> Proxy:
         """Our kind of symbol."""
-        return _Symbol(node, self)
+        return Symbol(node, self)
 
     def create_proxy(self, kind: str, target: Any, args: Any, kwargs: Any, *more: Any, **keywords: Any) -> Any:
         """A symbol and its value."""
@@ -164,7 +171,7 @@ class _Reader(GuardedTracer):
         node = found.node
         node.meta["owner"] = self._stack[-1] if kind != "call_module" else self._stack[-2]
         if kind == "placeholder":
-            node.meta["value"] = self._examples.get(str(target).lstrip("*"))
+            node.meta["value"] = self._call.examples.get(str(target).lstrip("*"))
             return found
         self.evaluating = True  # torch.fx has put itself before every call of a module
         try:
@@ -183,26 +190,47 @@ class _Reader(GuardedTracer):
             values = {one.name: getattr(a, one.name) for one in fields(kind)}
             given = {name: self.create_arg(value) for name, value in values.items() if value is not None}
             return self.create_node("call_function", type(a), (), given)
-        return super().create_arg(a)
+        try:
+            return super().create_arg(a)
+        except NotImplementedError as error:
+            name = type(a).__name__
+            hint = "; give use_cache=False with the batch" if name.endswith("Cache") else ""
+            raise GuardError(f"it hands on an object of {name}, which no graph holds{hint}") from error
 
     def to_bool(self, obj: Proxy) -> bool:
         """What shapes and constants decide is decided as in the example; other shapes fail where they would differ."""
         value = obj.node.meta.get("value")
-        if "value" not in obj.node.meta or isinstance(value, Tensor):
+        if "value" not in obj.node.meta:
             return super().to_bool(obj)
-        if not self.evaluating and obj.node not in self._decided and from_shape(obj.node):
-            self._decided.add(obj.node)
-            where = self._stack[-1] or "forward"
-            said = f"a condition on a shape in {where} was {bool(value)} when this network was rewritten"
-            condition = obj if value else self.create_proxy("call_function", operator.not_, (obj,), {})
-            self.create_proxy("call_function", torch._assert, (condition, said), {})  # noqa: SLF001 (as timm does)
+        if not self.evaluating and not asks_for_finite(obj.node) and decided_by_shapes(obj.node):
+            self._hold(obj, obj if value else (operator.not_, obj), "a condition on a shape", bool(value))
         return bool(value)
 
-    def iter(self, obj: Proxy) -> Iterator[Any]:
-        """Over a tuple of known length."""
+    def number(self, obj: Proxy) -> int | float:
+        """A number that Python asks for, as the length of a loop: that of the example, checked at every call."""
         value = obj.node.meta.get("value")
-        if isinstance(value, tuple | list | torch.Size):
-            return iter([obj[place] for place in range(len(value))])  # type: ignore[index]
+        shaped = not self.evaluating and decided_by_shapes(obj.node)
+        if not isinstance(value, int | float):
+            raise TypeError(f"a {type(value).__name__} is no number")
+        if shaped:
+            self._hold(obj, (operator.eq, obj, value), "a number from a shape", value)
+        return value
+
+    def _hold(self, obj: Proxy, condition: Any, what: str, value: float) -> None:
+        """Check at every call what was decided."""
+        if obj.node in self._decided:
+            return
+        self._decided.add(obj.node)
+        if isinstance(condition, tuple):
+            condition = self.create_proxy("call_function", condition[0], condition[1:], {})
+        said = f"{what} in {self._stack[-1] or 'forward'} was {value} when this network was rewritten"
+        self.create_proxy("call_function", torch._assert, (condition, said), {})  # noqa: SLF001 (as timm does)
+
+    def iter(self, obj: Proxy) -> Iterator[Any]:
+        """Over a tuple of known length, or the rows of a tensor."""
+        value = obj.node.meta.get("value")
+        if isinstance(value, tuple | list | torch.Size | Tensor):
+            return iter([obj[place] for place in range(len(obj))])  # type: ignore[index]
         return super().iter(obj)
 
     def keys(self, obj: Proxy) -> Any:
@@ -232,31 +260,23 @@ def _evaluate(node: Node, root: nn.Module) -> None:
             return
     node.meta["value"] = value
     written = [one for (one, tensor), before in zip(tensors, versions, strict=True) if tensor._version != before]  # noqa: SLF001
-    node.meta["writes"] = [one for one in written if one.op != "get_attr"]  # running statistics are meant
+    node.meta["writes"] = [one for one in written if one.op != "get_attr"]
+    node.meta["counts"] = {str(one.target) for one in written if one.op == "get_attr"}  # that it is kept is meant
 
 
 def is_kept(node: Node) -> bool:
     """Whether a node stays though nobody reads it: modules may keep statistics, functions may write."""
     checks = node.op == "call_function" and "assert" in getattr(node.target, "__name__", "")
-    return node.op in {"placeholder", "output", "call_module"} or checks or bool(node.meta.get("writes"))
-
-
-def _holds_tensors(value: Any) -> bool:
-    if isinstance(value, Mapping):
-        return any(map(_holds_tensors, value.values()))
-    return isinstance(value, Tensor) or (isinstance(value, tuple | list) and any(map(_holds_tensors, value)))
+    effects = any(node.meta.get(kind) for kind in ("writes", "draws", "counts"))
+    return node.op in {"placeholder", "output", "call_module"} or checks or effects
 
 
 def _read(
     module: nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, Any], leaves: Mapping[str, str], *, training: bool
 ) -> Traced:
-    import inspect
-
     scratch = deepcopy(module).train(training)
     own_copy = deepcopy((args, dict(kwargs)))
-    bound = inspect.signature(scratch.forward).bind(*own_copy[0], **own_copy[1])
-    bound.apply_defaults()
-    reader = _Reader(leaves, bound.arguments)
+    reader = _Reader(leaves, Call.of(scratch.forward, *own_copy))
     before = {name: buffer.clone() for name, buffer in scratch.named_buffers()}
     known, kept = {*vars(scratch)}, attributes_of(scratch)
     try:
@@ -266,12 +286,12 @@ def _read(
     except Exception as error:
         reason = " ".join(str(error).split())[:160]
         kind = "" if isinstance(error, GuardError) else f"{type(error).__name__}: "
-        raise _OwnForwardError(reader.failed or "", f"{kind}{reason}") from error
+        raise OwnForwardError(reader.failed or "", f"{kind}{reason}") from error
     _state_is_in_leaves(scratch, graph, before)
     _nothing_is_lost(scratch, graph, kept)
     for name, value in reader.fixed.items():
         if uncheckable(value):
-            raise _OwnForwardError("", f"its input {name.lstrip('*')} is a {type(value).__name__}, not compared later")
+            raise OwnForwardError("", f"its input {name.lstrip('*')} is a {type(value).__name__}, not compared later")
     graph.eliminate_dead_code(is_impure_node=is_kept)
     constants = {
         name: value for name, value in vars(scratch).items() if name not in known and isinstance(value, Tensor)
@@ -287,12 +307,18 @@ def _quiet_autocast() -> Iterator[None]:
 
 
 def _state_is_in_leaves(scratch: nn.Module, graph: Graph, before: Mapping[str, Tensor]) -> None:
-    """A module that keeps count in buffers of its own is called as it is: what it does there stands in no graph."""
+    """A module that assigns to buffers of its own is called as it is; what it writes in place stands in the graph."""
     called = {str(node.target) for node in graph.nodes if node.op == "call_module"}
+    counted = {name for node in graph.nodes for name in node.meta.get("counts", ())}
     for name, buffer in scratch.named_buffers():
         owner = name.rpartition(".")[0]
-        if name in before and not torch.equal(buffer, before[name]) and not within_any(owner, called):
-            raise _OwnForwardError(owner, "it writes to buffers of its own")
+        if name not in before or within_any(owner, called):
+            continue
+        now: Any = buffer  # a symbol after `self.count += 1`, which assigns what was written to in place
+        if name in counted and isinstance(now, Proxy) and name in now.node.meta.get("counts", ()):
+            continue
+        if isinstance(now, Proxy) or (name not in counted and not torch.equal(buffer, before[name])):
+            raise OwnForwardError(owner, "it writes to buffers of its own")
 
 
 def _nothing_is_lost(scratch: nn.Module, graph: Graph, kept: Kept) -> None:
@@ -301,11 +327,11 @@ def _nothing_is_lost(scratch: nn.Module, graph: Graph, kept: Kept) -> None:
     now = {name: one for name, one in attributes_of(scratch).items() if not within_any(name, called)}
     changed = changed_attribute(kept, now)
     if changed is not None:
-        raise _OwnForwardError(changed[0], f"it keeps state of its own ({changed[1]})")
+        raise OwnForwardError(changed[0], f"it keeps state of its own ({changed[1]})")
     for name in now:
         own = loads_in_its_own_way(scratch.get_submodule(name))
         if own is not None:
-            raise _OwnForwardError(name, f"its class has a {own} of its own")
+            raise OwnForwardError(name, f"its class has a {own} of its own")
 
 
 def within_any(name: str, called: set[str]) -> bool:
@@ -315,60 +341,3 @@ def within_any(name: str, called: set[str]) -> bool:
 
 def _is_called(graph: Graph, name: str) -> bool:
     return any(node.op == "call_module" and node.target == name for node in graph.nodes)
-
-
-def _join(training: Graph, evaluation: Graph) -> None:
-    """Make one graph of both modes: a flag that differs is read from the module that read it."""
-    pairs = list(zip(training.nodes, evaluation.nodes, strict=False))
-    same = {other: one for one, other in pairs}
-    for one, other in pairs:
-        if (one.op, one.target) != (other.op, other.target):
-            raise _OwnForwardError(one.meta.get("owner", ""), "it takes another way in training than in evaluation")
-    if len(training.nodes) != len(evaluation.nodes):
-        raise _OwnForwardError("", "it takes another way in training than in evaluation")
-    for one, other in pairs:
-        if "value" not in one.meta and "value" in other.meta:
-            one.meta["value"] = other.meta["value"]  # identities of tensors hold within one mode's values only
-            one.meta["writes"] = [same[node] for node in other.meta.get("writes", ())]
-        args = _merged(one, one.args, other.args, same)
-        kwargs = _merged(one, dict(one.kwargs), dict(other.kwargs), same)
-        one.args, one.kwargs = args, kwargs
-
-
-def _merged(node: Node, here: Any, there: Any, same: Mapping[Node, Node]) -> Any:
-    """An argument in both modes."""
-    if isinstance(here, Node) and isinstance(there, Node) and here is same.get(there):
-        return here
-    if isinstance(here, bool) and isinstance(there, bool) and here is not there:
-        owner = node.meta.get("owner", "")
-        with node.graph.inserting_before(node):
-            flag = node.graph.create_node("get_attr", f"{owner}.training" if owner else "training", name="training")
-            flag.meta.update(owner=owner, value=here)
-            if not here:
-                flag = node.graph.create_node("call_function", operator.not_, (flag,), name="evaluating")
-                flag.meta.update(owner=owner, value=here)
-        return flag
-    if (
-        isinstance(here, Sequence)
-        and not isinstance(here, str)
-        and type(here) is type(there)
-        and len(here) == len(there)
-    ):
-        parts = [_merged(node, a, b, same) for a, b in zip(here, there, strict=True)]
-        kind: Any = type(here)
-        return kind(parts) if not hasattr(here, "_fields") else kind(*parts)
-    if isinstance(here, slice) and isinstance(there, slice):
-        ends = ((here.start, there.start), (here.stop, there.stop), (here.step, there.step))
-        return slice(*(_merged(node, a, b, same) for a, b in ends))
-    if isinstance(here, Mapping) and isinstance(there, Mapping) and here.keys() == there.keys():
-        return {key: _merged(node, here[key], there[key], same) for key in here}
-    if type(here) is type(there) and (here is there or _alike(here, there)):
-        return here
-    raise _OwnForwardError(node.meta.get("owner", ""), "it computes with other numbers in training than in evaluation")
-
-
-def _alike(here: Any, there: Any) -> bool:
-    try:
-        return bool(here == there)
-    except Exception:  # noqa: BLE001 (a constant of any class)
-        return False

@@ -1,7 +1,7 @@
 """Which findings have a fix, and whether it keeps the function. Never imports torch.
 
 `safe`: the network computes the same. `unsafe`: weights are kept, but the function changes and needs training.
-`none`: there is no fix, with the reason. `docs/fixes.md` has what each was measured to do.
+`none`: there is no fix, with the reason. `docs/fixes/` has a page for each, with what it was measured to do.
 """
 
 from dataclasses import dataclass
@@ -18,10 +18,18 @@ class Fix:
     """What is done, or why nothing is."""
     by_name: bool = False
     """Made only where its code is named: trials have not shown that it helps."""
+    of_optimizer: bool = False
+    """It concerns the optimizer's groups, which no command line is given."""
 
     def option(self, code: str) -> str:
-        """What asks for it on the command line; empty where there is none."""
+        """What asks for it, on the command line or in Python; empty where there is none."""
+        if self.of_optimizer:
+            return f'cleanpath.fix(model, batch, ["{code}"], optimizer=optimizer)'
         return "" if self.safety == "none" else f"--fix {code}{' --unsafe' if self.safety == 'unsafe' else ''}"
+
+    def command(self, code: str) -> str:
+        """The same as it is typed in whole."""
+        return self.option(code) if self.of_optimizer else f"cleanpath audit TARGET {self.option(code)} --out DIR"
 
 
 def _unsafe(does: str) -> Fix:
@@ -62,8 +70,8 @@ FIXES = MappingProxyType(
         "CP501": _unsafe("adds a norm like the branches' own, and their activation, after the last unit"),
         "CP502": _none("whether a part is meant to be frozen is the user's to say"),
         "CP503": _none("whether a part is meant to be reached is the user's to say"),
-        "CP601": Fix("safe", "puts gate biases into a parameter group without weight decay"),
-        "CP602": Fix("safe", "puts learned scales into a parameter group without weight decay"),
+        "CP601": Fix("safe", "puts gate biases into a parameter group without weight decay", of_optimizer=True),
+        "CP602": Fix("safe", "puts learned scales into a parameter group without weight decay", of_optimizer=True),
         "CP603": _none("make the optimizer after the model is complete"),
     }
 )
@@ -80,4 +88,4 @@ def page_on(code: str) -> str:
     if one.safety == "none":
         return f"None: {one.does}."
     kept = "the function stays the same" if one.safety == "safe" else "the function changes, the weights are kept"
-    return f"cleanpath audit TARGET {one.option(code)} --out DIR {one.does}; {kept} (docs/fixes.md)."
+    return f"{one.command(code)} {one.does}; {kept} (docs/fixes/{code}.md)."
