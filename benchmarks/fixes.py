@@ -1,7 +1,7 @@
 """What each fix of `cleanpath.fix` does to training: the same network, seed, batches and rate, as it is and mended.
 
     nice -n 5 python -m benchmarks.fixes run        # adds the rows that are missing to results/fixes.jsonl
-    python -m benchmarks.fixes                      # prints the table of docs/fixes.md
+    python -m benchmarks.fixes                      # prints what the pages in docs/fixes/ show
 
 The digits of scikit-learn, one thread; where it says so, 5,000 images of CIFAR-10 (`CLEANPATH_DATA`). Seeds are the
 outer loop, so that whatever is there covers every fix; the longest come last. A run whose loss is not finite ends with

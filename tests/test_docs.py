@@ -9,12 +9,15 @@ from pathlib import Path
 import pytest
 
 from cleanpath.auditing.rules.fixes import FIXES, page_on
+from cleanpath.data import cifar
 from cleanpath.naming import default_name
 from cleanpath.paper.scales import SCALES
 from cleanpath.paper.tables import RECIPES, experiments, recipe_of
 from cleanpath.report.claimed import columns_of
 from cleanpath.reproduction import reproduction
+from tests.helpers import here
 from tests.report import example
+from tests.test_cifar import FORMS, write_binary
 
 ROOT = Path(__file__).resolve().parent.parent
 DOCS = sorted(str(page.relative_to(ROOT)) for page in (ROOT / "docs").rglob("*.md"))
@@ -75,6 +78,43 @@ def test_links_of_a_page_lead_somewhere(page: str) -> None:
     text = (ROOT / page).read_text(encoding="utf-8")
     links = {link for link in re.findall(r"\]\(([^)#\s]+)[^)]*\)", text) if "://" not in link}
     assert {link for link in links if not ((ROOT / page).parent / link).exists()} == set()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("page", ["docs/fixes.md", "docs/forecast.md"])
+def test_commands_of_a_page_run_as_printed(page: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Beside files of the names that the page takes for the reader's, and a CIFAR-10 of a few images."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("CLEANPATH_DATA", str(tmp_path / "data"))
+    write_binary("cifar10", tmp_path / "data" / FORMS["cifar10", "binary"])
+    for file, factory in (("nets.py", "net"), ("my_model.py", "make")):
+        Path(file).write_text(NETWORK.replace("FACTORY", factory), encoding="utf-8")
+    cifar._cifar.cache_clear()
+    commands = re.findall(r"^    cleanpath (.*?)(?: +#.*)?$", (ROOT / page).read_text(encoding="utf-8"), re.MULTILINE)
+    assert commands
+    for command in commands:
+        ended = here(*command.split())
+        assert ended.code == (1 if command.endswith("--fix") else 0), f"{command}: {ended.err}"
+    cifar._cifar.cache_clear()
+
+
+NETWORK = """import torch
+from torch import nn
+
+
+class Unit(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.conv, self.norm = nn.Conv2d(8, 8, 3, padding=1, bias=False), nn.BatchNorm2d(8)
+
+    def forward(self, x):
+        return torch.relu(0.5 * x + self.norm(self.conv(x)))
+
+
+def FACTORY():
+    head = [nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(8, 10)]
+    return nn.Sequential(nn.Conv2d(3, 8, 3, padding=1), *(Unit() for _ in range(8)), *head)
+"""
 
 
 def test_every_fix_has_a_page_and_every_page_a_fix() -> None:

@@ -340,7 +340,7 @@ def test_fixes_that_trials_do_not_bear_out_are_made_by_name_only() -> None:
         lowest[code] = min(float(p), lowest.get(code, 1.0))
     by_name = {code for code, one in FIXES.items() if one.by_name}
     assert by_name == {"CP106", "CP204", "CP402"}
-    # CP201 is the paper's own equation (9): docs/fixes.md says what was measured of it here.
+    # CP201 is the paper's own equation (9): docs/fixes/CP201.md says what was measured of it here.
     assert {code for code, p in lowest.items() if p > 0.05} - {"CP201"} <= by_name
     assert all("only where named" in fix_of(code).does for code in by_name)
 
