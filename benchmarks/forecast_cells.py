@@ -195,7 +195,7 @@ def main() -> None:
     if asked.again:
         _all_again(asked.cifar)
         return
-    ran = 0
+    ran, done = 0, _recorded()
     for cell in _wanted(asked.share, later=asked.later):
         if asked.until is not None and datetime.now(UTC).strftime("%H:%M") >= asked.until:
             break
@@ -203,7 +203,7 @@ def main() -> None:
             break
         if asked.kind and cell.kind not in asked.kind:
             continue
-        if cell.key in _recorded() or (cell.data.startswith("cifar") and asked.cifar is None):
+        if cell.key in done or (cell.data.startswith("cifar") and asked.cifar is None):
             continue
         began = time.monotonic()
         try:

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import cross_entropy
+from torch.nn.functional import cross_entropy, one_hot
 
 import cleanpath
 from benchmarks.fingerprint import differences, fingerprint
@@ -15,7 +15,7 @@ from cleanpath.data.sources import load
 from cleanpath.errors import UserError
 from cleanpath.forecasting.foresee import measured
 from cleanpath.forecasting.judging import judged
-from cleanpath.forecasting.likeness import alignment, cosine, repeated
+from cleanpath.forecasting.likeness import agreement, alignment, apart, cosine, of_outputs, repeated, rows_of
 from cleanpath.forecasting.probing import taken, twin
 from cleanpath.forecasting.rule import Rule
 from cleanpath.forecasting.values import (
@@ -160,12 +160,14 @@ def test_all_is_as_before_after_an_exception(batches: Batches, at: str, monkeypa
 def test_the_steps_are_those_that_training_would_make(batches: Batches) -> None:
     model = built("cifar-resnet8-2layer")
     found = measured(model, batches, optimizer=sgd(model))
-    losses, norms = [], []
+    losses, norms, outputs = [], [], []
     optimizer = sgd(model)
     start = torch.cat([p.detach().flatten().double() for p in model.parameters()])
     for x, y in batches:
         optimizer.zero_grad()
-        loss = cross_entropy(model(x), y)
+        output = model(x)
+        outputs.append(output.detach())
+        loss = cross_entropy(output, y)
         loss.backward()  # type: ignore[no-untyped-call]
         losses.append(loss.item())
         norms.append(
@@ -177,6 +179,10 @@ def test_the_steps_are_those_that_training_would_make(batches: Batches) -> None:
     assert found.steps.gradient_norms == pytest.approx(norms, rel=1e-6)
     assert found.steps.moved == pytest.approx(float((end - start).norm() / start.norm()), rel=1e-6)
     assert found.gradient_norm == pytest.approx(norms[0], rel=1e-6)
+    spreads = [float((z - z.mean(0)).double().norm() / z.double().norm()) for z in outputs]
+    assert found.steps.apart == pytest.approx(spreads, rel=1e-5)
+    known = [agreement(z.double(), one_hot(y).double()) for z, (_, y) in zip(outputs, batches, strict=True)]
+    assert found.steps.agreement == pytest.approx(known, rel=1e-3, abs=1e-5)
     assert (found.units, found.classes, found.rate, found.optimizer) == (3, 10, 0.1, "SGD")
 
 
@@ -232,6 +238,31 @@ def test_alignment_is_its_definition_and_one_for_a_rotation() -> None:
     rotation, _ = torch.linalg.qr(torch.randn(5, 5, generator=generator).double())
     assert alignment(x, 3 * x @ rotation + 7) == pytest.approx(1.0)
     assert alignment(x, y) < 0.9
+
+
+def test_agreement_is_nothing_by_chance_whatever_the_size_and_one_for_a_rotation() -> None:
+    generator = torch.Generator().manual_seed(0)
+
+    def drawn(count: int, wide: int) -> Tensor:
+        return torch.randn(count, wide, generator=generator).double()
+
+    for count in (8, 64):
+        pairs = [(drawn(count, 10), drawn(count, 10)) for _ in range(200)]
+        assert sum(agreement(*pair) for pair in pairs) / 200 == pytest.approx(0.0, abs=0.05)
+        assert sum(alignment(*pair) for pair in pairs) / 200 > 0.1  # which counts an image beside itself
+    x = drawn(64, 5)
+    rotation, _ = torch.linalg.qr(drawn(5, 5))
+    assert agreement(x, 3 * x @ rotation + 7) == pytest.approx(1.0)
+    labels = torch.arange(64) % 4
+    assert agreement(one_hot(labels).double() + 0.1 * drawn(64, 4), rows_of(labels)) > 0.9
+
+
+def test_outputs_are_apart_by_what_they_differ_in_beside_their_size() -> None:
+    assert apart(torch.tensor([[1.0, 0.0], [0.0, 1.0]])) == pytest.approx(math.sqrt(0.5))
+    assert apart(torch.tensor([[3.0, 4.0]] * 5)) == 0.0
+    assert of_outputs(torch.ones(7, 2), torch.zeros(7)) == (None, None)  # too few
+    assert of_outputs(torch.full((9, 2), math.nan), torch.zeros(9)) == (None, None)
+    assert of_outputs(torch.ones(9, 2, 3), "words") == (0.0, None)
 
 
 def test_what_repeats_is_the_share_of_the_signal() -> None:

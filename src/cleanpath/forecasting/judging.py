@@ -73,7 +73,7 @@ def _not_finite(measured: Measured) -> str | None:
 def _after_a_stop(measured: Measured) -> Iterator[Change]:
     """Where the first loss was finite the steps are too long; else it is in the network, and no rate mends it."""
     losses, norms = measured.steps.losses[:1], measured.steps.gradient_norms[:1]
-    if losses and norms and all(map(math.isfinite, (*losses, *norms))):
+    if all(map(math.isfinite, (*losses, *norms))):
         words = f"a rate below {measured.rate:g}, a warm-up, or clipped gradients: before the first step all is finite"
         yield Change(what="rate", to=None, sentence=words)
     yield from _of_findings(measured)
