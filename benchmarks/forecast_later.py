@@ -87,8 +87,8 @@ class Bert(nn.Module):
         from transformers import BertConfig, BertModel
 
         super().__init__()
-        sizes = {"hidden_size": 48, "num_attention_heads": 4, "intermediate_size": 96}
-        quiet = {"hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0}
+        sizes: dict[str, Any] = {"hidden_size": 48, "num_attention_heads": 4, "intermediate_size": 96}
+        quiet: dict[str, Any] = {"hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0}
         config = BertConfig(vocab_size=2, num_hidden_layers=layers, max_position_embeddings=16, **sizes, **quiet)
         self.embed, self.body = nn.Linear(16, 48), BertModel(config, add_pooling_layer=False)
         self.head = nn.Linear(48, 10)

@@ -824,14 +824,14 @@ def forecast_seeds() -> str:
 
 
 _ALONE = ("gradient ratio alone", "loss after the steps alone")
-_OF_KINDS = ("cells", "fail", "balanced", "AUC", "where it answers", "gradient ratio", "loss after steps")
+_OF_KINDS = ("cells", "fail", "balanced", "AUC", "where it answers", "gradient ratio, AUC", "loss after steps, AUC")
 
 
 def _of_kinds(named: dict[str, dict[str, Any]], first: str) -> str:
     rows = list[list[object]]()
     for kind, scores in named.items():
         one = scores["the rule"]
-        others = [_share(scores[name]["balanced"]) for name in _ALONE]
+        others = [f"{_share(scores[name]['balanced'])}, {_share(scores[name]['area'])}" for name in _ALONE]
         answered = f"{_share(one['balanced_answered'])} on {one['answered']}, {one['wrong_answered']} wrong"
         rows.append([kind, one["cells"], one["fails"], _share(one["balanced"]), _share(one["area"]), answered, *others])
     return _rows((first, *_OF_KINDS), rows)
@@ -862,9 +862,14 @@ def forecast_later() -> str:
         f"before them; the seeds of {found['agree']} cells agree. Of the runs {every['fails']} fail; decidable are "
         f"{decided['cells']}, of which {decided['fails']} fail."
     )
+    one = found["with_them"]
+    more = (
+        f"Fitted to all cells, these among them, with one kind at a time left out, the balanced accuracy on the "
+        f"{one['cells']} decidable cells of other kinds is {one['balanced']:.2f}, the AUC {one['area']:.2f}."
+    )
     rows = {f"`{name}`": one for name, one in found["kinds_decided"].items()}
     summed = {"**all decidable**": found["decided"], "**all, decidable or not**": found["all"]}
-    return f"{words}\n\n{_of_kinds(rows | summed, 'decidable cells of')}"
+    return f"{words}\n\n{_of_kinds(rows | summed, 'decidable cells of')}\n{more}\n"
 
 
 def forecast_slow() -> str:
@@ -878,6 +883,19 @@ def forecast_slow() -> str:
             f"of {one['right']}"
         )
     return ". ".join(one[0].upper() + one[1:] for one in parts) + ".\n"
+
+
+def forecast_changes() -> str:
+    """What is recorded of the changes that were named."""
+    parts = []
+    for key, words in (("suggestions", "Tables 1 and 2 and the like"), ("suggestions_kinds", "the other kinds")):
+        for what, change in (("rate", "a lower rate"), ("depth", "fewer units")):
+            one = _accuracy()[key][what]
+            parts.append(
+                f"{change} was named for {one['named']} cells of {words}; {one['recorded']} times such a cell is "
+                f"recorded, and {one['did not fail']} times it did not fail"
+            )
+    return "Of the cells that failed and were said to: " + ". Of the same, ".join(parts) + ".\n"
 
 
 def forecast_reliability() -> str:
@@ -986,6 +1004,7 @@ BLOCKS: dict[str, Callable[[], str]] = {
     "forecast_kinds": forecast_kinds,
     "forecast_later": forecast_later,
     "forecast_slow": forecast_slow,
+    "forecast_changes": forecast_changes,
     "forecast_reliability": forecast_reliability,
     "forecast_answers": forecast_answers,
     "forecast_wrong": forecast_wrong,

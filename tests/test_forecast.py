@@ -530,14 +530,3 @@ def test_a_lower_rate_is_named_only_where_steps_are_long() -> None:
 
     assert "rate" in named(0.2)
     assert "rate" not in named(0.05)
-
-
-def test_attention_is_a_doubt() -> None:
-    network = nn.Sequential(nn.Flatten(1), nn.Linear(64, 10))
-    network.SelfAttention = type("SelfAttention", (nn.Identity,), {})()
-    batches = [(torch.randn(16, 64), torch.randint(10, (16,)))]
-    optimizer = torch.optim.SGD(network.parameters(), lr=0.1)
-    assert any(
-        "it has attention" in doubt for doubt in cleanpath.forecast(network, batches, optimizer=optimizer).doubts
-    )
-    assert not any("attention" in doubt for doubt in judged(given()).doubts)

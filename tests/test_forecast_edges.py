@@ -253,6 +253,6 @@ def test_where_it_stops_is_named_and_what_can_be_done(batches: Batches) -> None:
     assert found.changes[0].what == "rate"
     assert "a rate below 1e+38" in found.changes[0].sentence
     # Exploding as it goes: its own operation.
-    model = nn.Sequential(nn.Linear(6, 6), Cubed(), Cubed(), Cubed(), Cubed(), nn.Linear(6, 4))
-    found = cleanpath.forecast(model, batches, optimizer=torch.optim.SGD(model.parameters(), lr=1e6))
+    cubed = nn.Sequential(nn.Linear(6, 6), Cubed(), Cubed(), Cubed(), Cubed(), nn.Linear(6, 4))
+    found = cleanpath.forecast(cubed, batches, optimizer=torch.optim.SGD(cubed.parameters(), lr=1e6))
     assert re.search(r"where a run stops; not finite first: pow in [1-4]$", found.reasons[0])

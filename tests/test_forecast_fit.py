@@ -26,7 +26,7 @@ ACCURACY: dict[str, Any] = json.loads(forecast_fit.ACCURACY.read_text(encoding="
 
 
 def test_the_rule_fitted_again_is_the_file() -> None:
-    again, shipped = fitted(Table(cases())), the_rule()
+    again, shipped = fitted(Table(one for one in cases() if not one.later)), the_rule()
     assert (again.cells, again.unsure) == (shipped.cells, shipped.unsure)
     for one, other in (
         (again.weights, shipped.weights),

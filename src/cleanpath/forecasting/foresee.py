@@ -80,7 +80,6 @@ def measured(
         memory=memory,
         alike=alike,
         steps=made,
-        attention=any("Attention" in type(module).__name__ for module in model.modules()),
         guess=guess,
         stopped=stopped,
         doubts=doubts,

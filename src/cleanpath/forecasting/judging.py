@@ -92,8 +92,6 @@ def _doubts(rule: Rule, terms: Mapping[str, float], measured: Measured) -> Itera
     yield from measured.doubts
     if measured.classes is None:
         yield "the rule was calibrated on classifiers with a cross-entropy, and the audit knows this as none"
-    if measured.attention:
-        yield "it has attention: of the recorded transformers the rule foretold no better than chance"
     if missing := [name for name in rule.slow_weights if name not in terms]:
         yield f"'{missing[0]}' was not measured, and is taken as usual; it says only whether it starts slowly"
     for name in rule.weights:

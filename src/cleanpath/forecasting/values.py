@@ -82,8 +82,6 @@ class Measured:
     """Where the first value that is not finite arose."""
     doubts: tuple[str, ...] = ()
     """What is amiss with the targets."""
-    attention: bool = False
-    """Whether a module of it is called an attention."""
     findings: tuple[tuple[str, str], ...] = ()
     """Codes and remedies of what the audit calls an error."""
 
