@@ -892,10 +892,10 @@ def forecast_changes() -> str:
         for what, change in (("rate", "a lower rate"), ("depth", "fewer units")):
             one = _accuracy()[key][what]
             parts.append(
-                f"{change} was named for {one['named']} cells of {words}; {one['recorded']} times such a cell is "
-                f"recorded, and {one['did not fail']} times it did not fail"
+                f"{change} for {one['named']} cells of {words}, of which {one['recorded']} are recorded so changed; of "
+                f"these {one['did not fail']} did not fail"
             )
-    return "Of the cells that failed and were said to: " + ". Of the same, ".join(parts) + ".\n"
+    return f"Where a cell failed and was said to, the rule named {'; '.join(parts)}.\n"
 
 
 def forecast_reliability() -> str:
