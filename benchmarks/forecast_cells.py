@@ -4,6 +4,8 @@
     python -m benchmarks.forecast_cells --until 08:20       and begin no cell after that time (UTC)
     python -m benchmarks.forecast_cells --share 0/2         every second cell, beside a process with --share 1/2
     python -m benchmarks.forecast_cells --cifar FOLDER      with the cells on CIFAR-10 (its batches in binary form)
+    python -m benchmarks.forecast_cells --later             those of the second campaign (`forecast_later`) only
+    python -m benchmarks.forecast_cells --again             add to recorded cells what was not measured when they ran
 
 A cell is a network, its data, its rate and a seed, trained for 200 iterations of 64 images on one thread, without
 schedule. Beginnings of the list are balanced: each block of cells has every row of Tables 1 and 2, and every pair of
@@ -25,18 +27,22 @@ import torch
 from torch import nn
 from torch.nn.functional import cross_entropy
 
-from benchmarks.forecast_kinds import Cell, Task, build, cells, task
+from benchmarks.forecast_kinds import Cell, Task, build, cells, later_cells, task
 from benchmarks.forecast_measures import at_the_start, distance
 from cleanpath import devices
 from cleanpath.assemble import environment
 from cleanpath.data.images import batch
 from cleanpath.experiment import Training
+from cleanpath.forecasting.likeness import of_outputs
 from cleanpath.training import fused
 from cleanpath.training.optimizers import optimizer_of
 from cleanpath.training.passes import Passes
 
 RESULTS = Path(__file__).resolve().parent.parent / "results" / "forecast-cells.jsonl"
 STEPS, BATCH, PROBED = 200, 64, 10
+SHOWN = ("apart", "agreement")
+"""What the outputs of the first steps show (`forecasting/likeness.py`)."""
+_ROUNDING = 0.01
 
 
 def run(cell: Cell, cifar: Path | None) -> dict[str, Any]:
@@ -44,9 +50,7 @@ def run(cell: Cell, cifar: Path | None) -> dict[str, Any]:
     torch.manual_seed(cell.seed)
     given = task(cell.data, cifar)
     network = build(cell, given)
-    training = Training(
-        iterations=STEPS, batch_size=BATCH, lr=cell.rate, optimizer=cell.optimizer, momentum=0.9, weight_decay=1e-4
-    )
+    training = _training(cell)
     first = [_batch(given, cell.seed, iteration) for iteration in (1, 2)]
     began = time.monotonic()
     random_state = torch.get_rng_state()
@@ -71,15 +75,36 @@ def _batch(given: Task, seed: int, iteration: int) -> tuple[torch.Tensor, torch.
     return given.images[chosen], given.labels[chosen]
 
 
-def _trained(network: nn.Module, given: Task, training: Training, cell: Cell) -> dict[str, Any]:
+def again(row: dict[str, Any], cifar: Path | None) -> dict[str, Any]:
+    """A recorded line with what the outputs of the first steps show, for which it is trained again for these."""
+    cell = Cell(**{name: row[name] for name in Cell.__dataclass_fields__})
+    torch.manual_seed(cell.seed)
+    given = task(cell.data, cifar)
+    found = _trained(build(cell, given), given, _training(cell), cell, PROBED)
+    off = max((abs(a / b - 1) for a, b in zip(found["losses"][:3], row["losses"][:3], strict=False)), default=0.0)
+    if off > _ROUNDING:
+        print(f"{cell.key}: its losses are not those recorded, by {off:.1%}", flush=True)
+    return {**row, **{name: found[name] for name in SHOWN}}
+
+
+def _training(cell: Cell) -> Training:
+    return Training(
+        iterations=STEPS, batch_size=BATCH, lr=cell.rate, optimizer=cell.optimizer, momentum=0.9, weight_decay=1e-4
+    )
+
+
+def _trained(
+    network: nn.Module, given: Task, training: Training, cell: Cell, iterations: int = STEPS
+) -> dict[str, Any]:
     """Losses, norms of the gradient and errors of the batches, in their order; the training error in eval mode."""
     kernels = fused.chosen(fused.FUSED, training, devices.CPU, threads=torch.get_num_threads())
     passes, optimizer = Passes(network, training, kernels=kernels), optimizer_of(network, training)
     start = [p.detach().clone() for p in network.parameters()]
     losses, norms, errors, moved = list[float](), list[float](), list[float](), math.nan
+    shown: dict[str, list[float | None]] = {name: [] for name in SHOWN}
     status = "finished"
     network.train()
-    for iteration in range(1, STEPS + 1):
+    for iteration in range(1, iterations + 1):
         rate = cell.rate * (0.1 if iteration <= cell.warmup else 1.0)
         for group in optimizer.param_groups:
             group["lr"] = rate
@@ -92,6 +117,8 @@ def _trained(network: nn.Module, given: Task, training: Training, cell: Cell) ->
         if not (math.isfinite(loss.item()) and math.isfinite(norm)):
             status = "diverged"
             break
+        for name, value in zip(SHOWN, of_outputs(logits, labels) if iteration <= PROBED else (), strict=False):
+            shown[name].append(value)
         losses.append(loss.item())
         norms.append(norm)
         errors.append(100 * float((logits.argmax(1) != labels).float().mean()))
@@ -105,6 +132,7 @@ def _trained(network: nn.Module, given: Task, training: Training, cell: Cell) ->
         "gradient_norms": [_short(one) for one in norms[:20]],
         "errors": [_short(one) for one in errors],
         "moved": _short(moved),
+        **{name: [_short(one) for one in values if one is not None] for name, values in shown.items()},
         "error": _short(sum(errors[-20:]) / 20) if status == "finished" else 100.0,
         "error_half": _short(sum(errors[80:100]) / 20) if len(errors) >= 100 else 100.0,
         "error_eval": _short(_tested(network, given)) if status == "finished" else 100.0,
@@ -131,9 +159,16 @@ def _cleaned(value: Any) -> Any:
     return _short(value) if isinstance(value, float) else value
 
 
-def _wanted(share: str) -> Iterator[Cell]:
+def _wanted(share: str, *, later: bool) -> Iterator[Cell]:
     number, count = map(int, share.split("/"))
-    yield from (cell for at, cell in enumerate(cells()) if at % count == number)
+    yield from (cell for at, cell in enumerate(later_cells() if later else cells()) if at % count == number)
+
+
+def _all_again(cifar: Path | None) -> None:
+    """The lines that lack it, written over when all are done."""
+    rows = [json.loads(line) for line in RESULTS.read_text(encoding="utf-8").splitlines()]
+    found = [row if SHOWN[0] in row else _cleaned(again(row, cifar)) for row in rows]
+    RESULTS.write_text("".join(json.dumps(row) + "\n" for row in found), encoding="utf-8")
 
 
 def _recorded() -> set[str]:
@@ -155,18 +190,23 @@ def main() -> None:
     parser.add_argument("--share", default="0/1", metavar="N/COUNT", help="which of COUNT processes this is")
     parser.add_argument("--cifar", type=Path, metavar="FOLDER", help="where CIFAR-10's batches lie in binary form")
     parser.add_argument("--kind", action="append", metavar="NAME", help="only cells of that kind; repeatable")
+    parser.add_argument("--later", action="store_true", help="the second campaign")
+    parser.add_argument("--again", action="store_true", help="measure recorded cells again where that is missing")
     parser.add_argument("--most", type=int, metavar="N", help="run at most so many cells")
     asked = parser.parse_args()
     torch.set_num_threads(1)
-    ran = 0
-    for cell in _wanted(asked.share):
+    if asked.again:
+        _all_again(asked.cifar)
+        return
+    ran, done = 0, _recorded()
+    for cell in _wanted(asked.share, later=asked.later):
         if asked.until is not None and datetime.now(UTC).strftime("%H:%M") >= asked.until:
             break
         if asked.most is not None and ran >= asked.most:
             break
         if asked.kind and cell.kind not in asked.kind:
             continue
-        if cell.key in _recorded() or (cell.data.startswith("cifar") and asked.cifar is None):
+        if cell.key in done or (cell.data.startswith("cifar") and asked.cifar is None):
             continue
         began = time.monotonic()
         try:
@@ -174,7 +214,7 @@ def main() -> None:
         except Exception as error:  # noqa: BLE001 (a cell that cannot be run must not end the campaign)
             print(f"{cell.key}: {type(error).__name__}: {error}", flush=True)
             continue
-        _append(row)
+        _append({**row, "later": True} if asked.later else row)
         ran += 1
         print(f"{cell.key}: {row['error_half']} {row['error']} ({time.monotonic() - began:.1f} s)", flush=True)
 

@@ -3,10 +3,9 @@
     python -m benchmarks.forecast_fit            write coefficients.json and results/forecast-accuracy.json
     python -m benchmarks.forecast_fit --check    say whether both are what the cells give
 
-The cells are those of the campaign (results/forecast-cells.jsonl), and the runs of scale quick (results/quick.json)
-with what a forecast measures of them (results/forecast-recorded.jsonl). For depths, rates, variants and kinds one of
-them at a time is left out, the rule fitted to the rest, and asked about the one. Of the recorded runs it is not known
-whether they started slowly, only whether they failed.
+For depths, rates, variants and kinds one of them at a time is left out, the rule fitted to the rest, and asked about
+the one. The cells that came after the terms had been chosen are asked of the rule that is shipped, fitted to those
+before.
 """
 
 import copy
@@ -16,164 +15,29 @@ import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from itertools import pairwise
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 from scipy.optimize import minimize
 
-from benchmarks.forecast_kinds import ROWS, Cell
-from benchmarks.forecast_recorded import ends, variant_of
-from cleanpath.auditing.profile import NON_FINITE
+from benchmarks.forecast_cases import ROOT, Case, cases, ends_of_seeds
 from cleanpath.forecasting.judging import judged
-from cleanpath.forecasting.rule import TERMS, Rule, terms_of
-from cleanpath.forecasting.values import FAILS, OUTCOMES, STARTS_SLOWLY, STEPS, TRAINS, Measured, Steps
-from cleanpath.nn import catalog
+from cleanpath.forecasting.rule import OF_FAILING, OF_STARTING, Rule, terms_of
+from cleanpath.forecasting.values import FAILS, OUTCOMES, STARTS_SLOWLY, TRAINS, Measured
 
-ROOT = Path(__file__).resolve().parent.parent
-CELLS, RECORDED = (ROOT / "results" / f"forecast-{name}.jsonl" for name in ("cells", "recorded"))
 ACCURACY = ROOT / "results" / "forecast-accuracy.json"
 COEFFICIENTS = ROOT / "src" / "cleanpath" / "forecasting" / "coefficients.json"
-LIMIT = 20.0
-"""Training error in percent over the last 20 batches: above it a run has failed, as the paper has it of test errors."""
-DOUBTFUL = (10.0, 45.0)
-"""Training errors in percent between which another seed may well end on the other side of the limit."""
 UNSURE = (0.3, 0.7)
 """Between these probabilities of failing the answer is `cannot say`."""
 RIDGE = 1.0
 """Penalty on the squares of the weights, of terms in units of their standard deviation: none is infinite then where
 classes separate."""
+_CONSTANT = 1e-9
 Floats = npt.NDArray[np.float64]
 RATIO, LOSS = "gradient ratio", "loss after the steps"
-RULES = {"the rule": tuple(TERMS), **{f"{name} alone": (name,) for name in (RATIO, LOSS, *TERMS)}}
+RULES = {"the rule": OF_FAILING, **{f"{name} alone": (name,) for name in (RATIO, LOSS, *OF_FAILING)}}
 BINS = (0.0, 0.1, 0.3, 0.5, 0.7, 0.9, 1.0)
-
-
-@dataclass(frozen=True)
-class Case:
-    """A network that was measured, and what became of it."""
-
-    kind: str
-    """`tables`, `quick`, or in what it differs from them."""
-    variant: str
-    """Placement and shortcut, or the network's name."""
-    network: str
-    """All that the cell is but its depth, rate and seed."""
-    depth: int
-    rate: float
-    seed: int
-    measured: Measured
-    fails: bool
-    slow: bool | None
-    """Whether it started slowly; None where that is not known."""
-    error: float
-    """Training error at the end, in percent."""
-    decided: bool
-    """Whether all its seeds agree; where there is one seed only, whether it ended outside of `DOUBTFUL`."""
-
-    @property
-    def outcome(self) -> str:
-        """In words; what is known to have trained, however it started, is said to train."""
-        return FAILS if self.fails else STARTS_SLOWLY if self.slow else TRAINS
-
-
-def cases() -> list[Case]:
-    """All that is recorded."""
-    agreeing = {name: len(set(many)) == 1 for name, many in _of_seeds().items()}
-    recorded = [_of_quick(row, decided=agreeing[_cell(row)]) for row in _lines(RECORDED)]
-    return [*map(_of_campaign, _lines(CELLS)), *recorded]
-
-
-def _cell(end: Mapping[str, Any]) -> str:
-    return f"{end['table']} {end['row']} {end['column']}"
-
-
-def _of_seeds() -> dict[str, list[bool]]:
-    """Which seeds of each recorded cell failed."""
-    groups: dict[str, list[bool]] = {}
-    for end in ends().values():
-        groups.setdefault(_cell(end), []).append(end["error"] is None or end["error"] > LIMIT)
-    return groups
-
-
-def _lines(path: Path) -> list[dict[str, Any]]:
-    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()] if path.exists() else []
-
-
-def _of_campaign(row: Mapping[str, Any]) -> Case:
-    """Above the limit at the end a cell has failed; above it in the middle, and not at the end, it started slowly."""
-    choice = ROWS.get(row["row"])
-    variant = row["row"] if choice is None else variant_of(catalog.network("resnet20", **choice))
-    fails = _number(row["error"]) > LIMIT
-    return Case(
-        kind=row["kind"],
-        variant=variant if row["normalisation"] == "batch" else f"{variant} {row['normalisation']}",
-        network=_network_of(row),
-        depth=row["depth"],
-        rate=row["rate"],
-        seed=row["seed"],
-        measured=measured(row),
-        fails=fails,
-        slow=not fails and _number(row["error_half"]) > LIMIT,
-        error=_number(row["error"]),
-        decided=not DOUBTFUL[0] < _number(row["error"]) < DOUBTFUL[1],
-    )
-
-
-def _network_of(row: Mapping[str, Any]) -> str:
-    return " ".join(str(row[name]) for name in Cell.__dataclass_fields__ if name not in ("depth", "rate", "seed"))
-
-
-def _of_quick(row: Mapping[str, Any], *, decided: bool) -> Case:
-    found: dict[str, Any] = {name: _plain_number(value) for name, value in row["measured"].items()}
-    steps: dict[str, Any] = {name: _plain_number(value) for name, value in found.pop("steps").items()}
-    error = 100.0 if row["error"] is None else row["error"]
-    return Case(
-        kind="quick",
-        variant=row["variant"],
-        network=f"quick {row['variant']} {found['optimizer']}",
-        depth=row["depth"],
-        rate=row["rate"],
-        seed=row["seed"],
-        measured=Measured(**{**found, "steps": Steps(**steps), "findings": ()}),
-        fails=error > LIMIT,
-        slow=None,
-        error=error,
-        decided=decided,
-    )
-
-
-def measured(row: Mapping[str, Any]) -> Measured:
-    """The line of a cell of the campaign as what the rule is given."""
-    found = row["measured"]
-    ratio = found["audit"].get("gradient_ratio")
-    return Measured(
-        rate=row["rate"],
-        optimizer=row["optimizer"],
-        classes=row["classes"],
-        units=found["audit"]["units"],
-        gradient_norm=_number(found["gradient_norm"]),
-        gradient_ratio=None if ratio is None else 10 ** _number(ratio),
-        memory=_number(found["feature_of_input"]) * max(1 - _number(found["stochastic"]) ** 2 / 2, 0.0),
-        alike=_number(found["feature_cosine"]),
-        steps=Steps(
-            losses=tuple(map(_number, row["losses"][:STEPS])),
-            gradient_norms=tuple(map(_number, row["gradient_norms"][:STEPS])),
-            moved=_number(row["moved"]),
-        ),
-    )
-
-
-def _plain_number(value: Any) -> Any:
-    """As it was before it was written: a tuple, or a number that is not finite."""
-    if isinstance(value, list):
-        return tuple(map(_plain_number, value))
-    return NON_FINITE.get(value, value) if isinstance(value, str) else value
-
-
-def _number(value: float | str) -> float:
-    return float(value)
 
 
 class Table:
@@ -211,44 +75,50 @@ def _whole(terms: Mapping[str, float | None]) -> dict[str, float]:
     return {name: value for name, value in terms.items() if value is not None}
 
 
-def fitted(table: Table, names: Sequence[str] = tuple(TERMS)) -> Rule:
-    """The ordered logistic regression, its numbers rounded to what is worth printing."""
-    x = np.array([[terms[name] for name in names] for terms in table.terms])
-    slow = np.array([one.slow for one in table.cases], dtype=object)
-    mean, scale = x.mean(0), x.std(0) + 1e-9
-    z = (x - mean) / scale
+def fitted(table: Table, names: Sequence[str] = OF_FAILING) -> Rule:
+    """Two logistic regressions, their numbers rounded to what is worth printing.
 
-    known, slowly = np.array([one is not None for one in slow]), np.array([bool(one) for one in slow])
-
-    def loss(parameters: Floats) -> tuple[float, Floats]:
-        """With its gradient."""
-        weights, first, gap = parameters[:-2], parameters[-2], math.exp(min(parameters[-1], 5.0))
-        score = z @ weights
-        fails, trains = (np.clip(_sigmoid(one), 1e-12, 1 - 1e-12) for one in (score - first - gap, first - score))
-        between = np.clip(1 - fails - trains, 1e-9, 1)
-        of_fails, of_trains = fails * (1 - fails), trains * (1 - trains)
-        cases = [table.fails, ~known, slowly]
-        chances = np.select(cases, [fails, 1 - fails, between], trains)
-        by_score = np.select(cases, [fails - 1, fails, (of_fails - of_trains) / between], 1 - trains)
-        by_gap = np.select(cases, [1 - fails, -fails, -of_fails / between], 0.0) * gap
-        slope = np.r_[z.T @ by_score + RIDGE * weights, -by_score.sum(), by_gap.sum()]
-        return float(-np.log(chances).sum() + RIDGE * weights @ weights / 2), slope
-
-    start = np.zeros(len(names) + 2)
-    found = minimize(loss, start, jac=True, method="L-BFGS-B", options={"ftol": 1e-12, "maxiter": 2000}).x
-    weights, first, gap = found[:-2] / scale, found[-2], math.exp(min(found[-1], 5.0))
-    shift = float(mean @ weights)
+    The second is of the cells that did not fail, and of which it is known how they started.
+    """
+    weights, bound = _logistic(table, names, table.fails)
+    started = table.where(lambda one: not one.fails and one.slow is not None)
+    slow = np.array([bool(one.slow) for one in started.cases], dtype=bool)
+    slow_weights, slow_bound = _logistic(started, OF_STARTING, slow)
     trained = [t for t, one in zip(table.terms, table.cases, strict=True) if one.outcome == TRAINS]
+    every = dict.fromkeys((*names, *OF_STARTING))
     return Rule(
-        weights={name: _rounded(weight) for name, weight in zip(names, weights, strict=True)},
-        slow_from=_rounded(first + shift),
-        fails_from=_rounded(first + gap + shift),
-        usual={name: _rounded(float(np.median([t[name] for t in trained]))) for name in names},
-        lowest={name: _rounded(min(t[name] for t in table.terms)) for name in names},
-        highest={name: _rounded(max(t[name] for t in table.terms)) for name in names},
+        weights=weights,
+        fails_from=bound,
+        slow_weights=slow_weights,
+        slow_from=slow_bound,
+        usual={name: _rounded(float(np.median([t[name] for t in trained]))) for name in every},
+        lowest={name: _rounded(min(t[name] for t in table.terms)) for name in every},
+        highest={name: _rounded(max(t[name] for t in table.terms)) for name in every},
         unsure=UNSURE,
         cells=len(table.cases),
     )
+
+
+def _logistic(table: Table, names: Sequence[str], bad: npt.NDArray[np.bool_]) -> tuple[dict[str, float], float]:
+    """Weights of the terms and the bound, of a logistic regression with `RIDGE`."""
+    x = np.array([[terms[name] for name in names] for terms in table.terms])
+    mean, scale = x.mean(0), x.std(0)
+    scale[scale < _CONSTANT] = 1.0
+    z = (x - mean) / scale
+
+    def loss(parameters: Floats) -> tuple[float, Floats]:
+        """With its gradient."""
+        weights, score = parameters[:-1], z @ parameters[:-1] - parameters[-1]
+        chances = np.clip(_sigmoid(score), 1e-12, 1 - 1e-12)
+        off = chances - bad
+        lost = -np.log(np.where(bad, chances, 1 - chances)).sum() + RIDGE * weights @ weights / 2
+        return float(lost), np.r_[z.T @ off + RIDGE * weights, -off.sum()]
+
+    start = np.zeros(len(names) + 1)
+    found = minimize(loss, start, jac=True, method="L-BFGS-B", options={"ftol": 1e-12, "maxiter": 2000}).x
+    weights = found[:-1] / scale
+    bound = _rounded(float(found[-1] + mean @ weights))
+    return {name: _rounded(weight) for name, weight in zip(names, weights, strict=True)}, bound
 
 
 def _sigmoid(value: Floats) -> Floats:
@@ -261,7 +131,7 @@ def _rounded(value: float) -> float:
 
 def asked(rule: Rule, table: Table) -> Floats:
     """The probability of failing of every cell."""
-    return np.array([rule.probabilities(rule.score(terms))[FAILS] for terms in table.terms])
+    return np.array([rule.probabilities(terms)[FAILS] for terms in table.terms])
 
 
 @dataclass(frozen=True)
@@ -313,7 +183,7 @@ def _short(value: float) -> float | None:
     return round(value, 3) if math.isfinite(value) else None
 
 
-def left_out(table: Table, by: str, names: Sequence[str] = tuple(TERMS)) -> Told:
+def left_out(table: Table, by: str, names: Sequence[str] = OF_FAILING) -> Told:
     """What is said when each value of a field is asked of a rule that has not seen it."""
     values, chances = [getattr(one, by) for one in table.cases], np.full(len(table.cases), np.nan)
     shares = chances.copy()
@@ -326,12 +196,10 @@ def left_out(table: Table, by: str, names: Sequence[str] = tuple(TERMS)) -> Told
 
 def seeds() -> dict[str, Any]:
     """How well a run's end foretells that of another seed: no forecast that does not know the seed can beat it."""
-    groups = _of_seeds()
-    for one in map(_of_campaign, _lines(CELLS)):
-        groups.setdefault(f"{one.network} {one.depth} {one.rate}", []).append(one.fails)
-    pairs = [(a, b) for many in groups.values() for i, a in enumerate(many) for j, b in enumerate(many) if i != j]
+    groups = ends_of_seeds().values()
+    pairs = [(a, b) for many in groups for i, a in enumerate(many) for j, b in enumerate(many) if i != j]
     one, other = np.array(pairs, dtype=bool).T
-    several = [many for many in groups.values() if len(many) > 1]
+    several = [many for many in groups if len(many) > 1]
     return {
         "cells": len(several),
         "runs": sum(map(len, several)),
@@ -368,8 +236,12 @@ OURS = ("tables", "quick")
 
 
 def accuracy(found: Sequence[Case]) -> tuple[Rule, dict[str, Any]]:
-    """The rule that is shipped, and all that docs/forecast.md prints."""
-    every = Table(found)
+    """The rule that is shipped, and all that docs/forecast.md prints.
+
+    It is fitted to the cells of the first campaign and of scale quick; those that came later are the proof.
+    """
+    both = Table(found)
+    every = both.where(lambda one: not one.later)
     rule = fitted(every)
     told = {(by, name): left_out(every, by, names) for by in GROUPS for name, names in RULES.items()}
     ours = np.array([one.kind in OURS for one in every.cases])
@@ -387,7 +259,7 @@ def accuracy(found: Sequence[Case]) -> tuple[Rule, dict[str, Any]]:
     chances, of_kinds = (told[by, "the rule"].chances for by in ("variant", "kind"))
     return rule, {
         "cells": len(found),
-        "not_asked": len(found) - len(every.cases),
+        "not_asked": len(found) - len(both.cases),
         "outcomes": {name: sum(one.outcome == name for one in every.cases) for name in OUTCOMES},
         "seeds": seeds(),
         "left_out": within,
@@ -400,8 +272,82 @@ def accuracy(found: Sequence[Case]) -> tuple[Rule, dict[str, Any]]:
         "answers": answers(every.where(lambda one: one.kind in OURS), lambda one: by_variant[one.variant]),
         "answers_kinds": answers(every.where(lambda one: one.kind not in OURS), lambda one: by_kind[one.kind]),
         "suggestions": suggestions(every.where(lambda one: one.kind in OURS), lambda one: by_variant[one.variant]),
+        "suggestions_kinds": suggestions(every.where(lambda one: one.kind not in OURS), lambda one: by_kind[one.kind]),
         "variants": _each(every, chances, ours),
+        "slow": _starting(every, "kind"),
+        "ours_left_out": _of_others(every),
+        "later": _later(both),
         "wrong_kinds": _wrong(every, of_kinds, ~ours),
+    }
+
+
+def _later(every: Table) -> dict[str, Any]:
+    """The cells of the second campaign, asked of rules that are fitted to the cells before it."""
+    early, late = (every.where(lambda one, later=later: one.later == later) for later in (False, True))  # type: ignore[misc]
+    rule, share = fitted(early), np.full(len(late.cases), early.fails.mean())
+    told = {name: Told(asked(fitted(early, names), late), share) for name, names in RULES.items()}
+    decided = np.array([one.decided for one in late.cases], dtype=bool)
+
+    def scores(chosen: npt.NDArray[np.bool_]) -> dict[str, Any]:
+        return {name: scored(late.fails[chosen], one.of(chosen)) for name, one in told.items()}
+
+    kinds = [one.kind for one in late.cases]
+    groups: dict[str, set[bool]] = {}
+    for one in late.cases:
+        groups.setdefault(f"{one.network} {one.depth} {one.rate}", set()).add(one.fails)
+    every_kind = left_out(every, "kind")
+    others = np.array([one.kind not in OURS and one.decided for one in every.cases])
+    return {
+        "with_them": scored(every.fails[others], every_kind.of(others)),
+        "cells": len(groups),
+        "agree": sum(len(ends) == 1 for ends in groups.values()),
+        "fitted_to": len(early.cases),
+        "all": scores(np.full(len(kinds), True)),  # noqa: FBT003
+        "decided": scores(decided),
+        "kinds": {kind: scores(np.array([other == kind for other in kinds])) for kind in dict.fromkeys(kinds)},
+        "kinds_decided": {
+            kind: scores(decided & np.array([other == kind for other in kinds])) for kind in dict.fromkeys(kinds)
+        },
+        "reliability": reliability(late.fails, told["the rule"].chances),
+        "answers": answers(late, lambda _: rule),
+        "wrong": _wrong(late, told["the rule"].chances, decided),
+        "slow": _of_starts(late, [rule] * len(late.cases)),
+    }
+
+
+def _of_others(every: Table) -> dict[str, Any]:
+    """Tables 1 and 2 and scale quick, both at once, asked of a rule that has seen the other kinds only."""
+    rest = every.where(lambda one: one.kind not in OURS)
+    rule, share = fitted(rest), rest.fails.mean()
+    found: dict[str, Any] = {"fitted_to": len(rest.cases)}
+    for kind in OURS:
+        here = every.where(lambda one, kind=kind: one.kind == kind)  # type: ignore[misc]
+        found[kind] = scored(here.fails, Told(asked(rule, here), np.full(len(here.cases), share)))
+    return found
+
+
+def _starting(table: Table, by: str) -> dict[str, Any]:
+    """How well slow starts are told from others, each value of a field asked of a rule that has not seen it."""
+    values = [getattr(one, by) for one in table.cases]
+    rules = {v: fitted(table.where(lambda one, v=v: getattr(one, by) != v)) for v in dict.fromkeys(values)}  # type: ignore[misc]
+    return _of_starts(table, [rules[value] for value in values])
+
+
+def _of_starts(table: Table, rules: Sequence[Rule]) -> dict[str, Any]:
+    """Among the cells that did not fail, and of which it is known how they started."""
+    told = [
+        (one.slow, rule.probabilities(terms)[STARTS_SLOWLY] / max(1 - rule.probabilities(terms)[FAILS], 1e-12))
+        for one, terms, rule in zip(table.cases, table.terms, rules, strict=True)
+        if not one.fails and one.slow is not None
+    ]
+    slow, chances = np.array([one for one, _ in told], dtype=bool), np.array([chance for _, chance in told])
+    return {
+        "cells": len(told),
+        "slow": int(slow.sum()),
+        "area": _short(area(slow, chances)),
+        "balanced": _short(balanced(slow, chances > slow.mean())),
+        "said": int((chances > 0.5).sum()),
+        "right": int(slow[chances > 0.5].sum()),
     }
 
 

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torch.nn.functional import avg_pool2d, interpolate
 
 import cleanpath
+from benchmarks import forecast_later
 from cleanpath import networks
 from cleanpath.data.sources import load
 from cleanpath.nn import catalog
@@ -78,6 +79,12 @@ def cells() -> Iterator[Cell]:
     yield from others
 
 
+def later_cells() -> Iterator[Cell]:
+    """Those that came after the terms of the rule had been chosen (`forecast_later`)."""
+    earlier = {cell.key for cell in cells()}
+    yield from (cell for fields in forecast_later.later() if (cell := Cell(**fields)).key not in earlier)
+
+
 def _blocks(seed: int) -> Iterator[list[Cell]]:
     """As many blocks as pairs of depth and rate; in each a row has another pair than in the others."""
     pairs = list(product(DEPTHS, RATES))
@@ -139,10 +146,11 @@ FOREIGN = (
 
 @lru_cache(maxsize=4)
 def task(name: str, cifar: Path | None) -> Task:
-    """Digits of 8×8 pixels, the same as 16×16 in three channels, or two classes of CIFAR-10 at 16×16."""
-    if name == "cifar":
+    """Digits of 8×8 pixels, the same as 16×16 in three channels, or three classes of CIFAR-10 at 16×16, or 8×8."""
+    if name in ("cifar", "cifar8"):
         assert cifar is not None
-        return _cifar(cifar)
+        found = _cifar(cifar)
+        return found if name == "cifar" else Task(*forecast_later.cifar8(found.images, found.labels), found.classes)
     train = load(cleanpath.Data()).train
     images = train.plain(torch.arange(len(train.labels)))
     if name == "digits16":
@@ -168,7 +176,7 @@ def build(cell: Cell, given: Task) -> nn.Module:
     if cell.kind == "mlp":
         return MLPS[cell.row](cell.depth, cell.width)
     if cell.kind == "foreign":
-        return _foreign(cell)
+        return forecast_later.BUILDS[cell.row]() if cell.row in forecast_later.BUILDS else _foreign(cell)
     channels = given.images.shape[1]
     name = f"cifar-resnet{cell.depth}-{'bottleneck' if cell.branch == 'bottleneck' else '2layer'}"
     settings: dict[str, Any] = {"in_channels": channels, "num_classes": given.classes, "width": cell.width}
@@ -240,4 +248,5 @@ MLPS: dict[str, Callable[[int, int], nn.Module]] = {
     "mlp": _mlp,
     "mlp_norm": _mlp_norm,
     "mlp_residual": _mlp_residual,
+    "mlp_last": forecast_later.mlp_last,
 }

@@ -655,11 +655,17 @@ def _rates() -> list[dict[str, Any]]:
 def forecast_rule() -> str:
     """The weights of the forecast's terms, and its bounds."""
     rule = the_rule()
-    head = ["term", "weight", "usual where networks train", "lowest", "highest"]
-    rows = [[f"`{n}`", rule.weights[n], rule.usual[n], rule.lowest[n], rule.highest[n]] for n in rule.weights]
-    score = " + ".join(f"{weight:g}·{name}" for name, weight in rule.weights.items())
-    bounds = f"b₁ = {rule.slow_from:g}, b₂ = {rule.fails_from:g}; fitted to {rule.cells} cells."
-    return f"{_rows(head, rows)}\ns = {score.replace('+ -', '− ')}, {bounds}\n"
+    head = ["term", "weight in s", "weight in t", "usual where networks train", "lowest", "highest"]
+    rows = []
+    for name in rule.usual:
+        weights = [of.get(name, "") for of in (rule.weights, rule.slow_weights)]
+        rows.append([f"`{name}`", *weights, rule.usual[name], rule.lowest[name], rule.highest[name]])
+    s, t = (
+        " + ".join(f"{weight:g}·{name}" for name, weight in of.items()).replace("+ -", "− ")
+        for of in (rule.weights, rule.slow_weights)
+    )
+    words = f"s = {s}, b = {rule.fails_from:g}; t = {t}, c = {rule.slow_from:g}; fitted to {rule.cells} cells."
+    return f"{_rows(head, rows)}\n{words}\n"
 
 
 def _rows(head: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
@@ -715,42 +721,93 @@ def forecast_seeds() -> str:
     )
 
 
+_ALONE = ("gradient ratio alone", "loss after the steps alone")
+_OF_KINDS = ("cells", "fail", "balanced", "AUC", "where it answers", "gradient ratio, AUC", "loss after steps, AUC")
+
+
+def _of_kinds(named: dict[str, dict[str, Any]], first: str) -> str:
+    rows = list[list[object]]()
+    for kind, scores in named.items():
+        one = scores["the rule"]
+        others = [f"{_share(scores[name]['balanced'])}, {_share(scores[name]['area'])}" for name in _ALONE]
+        answered = f"{_share(one['balanced_answered'])} on {one['answered']}, {one['wrong_answered']} wrong"
+        rows.append([kind, one["cells"], one["fails"], _share(one["balanced"]), _share(one["area"]), answered, *others])
+    return _rows((first, *_OF_KINDS), rows)
+
+
 def forecast_kinds() -> str:
     """The forecast on cells that differ in kind from all that it was fitted to."""
-    found, rows = _accuracy(), list[list[object]]()
+    found = _accuracy()
     summed = {
         "**all but `tables`, `quick`**": found["other_kinds"],
         "**their decidable cells**": found["other_kinds_decided"],
     }
-    for kind, scores in {**{f"`{name}`": one for name, one in found["kinds"].items()}, **summed}.items():
-        one = scores["the rule"]
-        others = [_share(scores[name]["balanced"]) for name in ("gradient ratio alone", "loss after the steps alone")]
-        answered = f"{_share(one['balanced_answered'])} on {one['answered']}, {one['wrong_answered']} wrong"
-        rows.append([kind, one["cells"], one["fails"], _share(one["balanced"]), _share(one["area"]), answered, *others])
-    head = (
-        "kind left out",
-        "cells",
-        "fail",
-        "balanced",
-        "AUC",
-        "where it answers",
-        "gradient ratio",
-        "loss after steps",
+    of_ours = found["ours_left_out"]
+    tables, quick = (_share(of_ours[kind]["balanced"]) for kind in ("tables", "quick"))
+    words = (
+        f"With `tables` and `quick` both left out, the rule fitted to the {of_ours['fitted_to']} other cells has a "
+        f"balanced accuracy of {tables} on `tables` and of {quick} on `quick`."
     )
-    return _rows(head, rows)
+    return f"{_of_kinds({f'`{n}`': one for n, one in found['kinds'].items()} | summed, 'kind left out')}\n{words}\n"
+
+
+def forecast_later() -> str:
+    """The forecast on the cells that came after its terms had been chosen, fitted to those before."""
+    found = _accuracy()["later"]
+    every, decided = found["all"]["the rule"], found["decided"]["the rule"]
+    words = (
+        f"{every['cells']} runs of {found['cells']} cells, asked of a rule that is fitted to the {found['fitted_to']} "
+        f"before them; the seeds of {found['agree']} cells agree. Of the runs {every['fails']} fail; decidable are "
+        f"{decided['cells']}, of which {decided['fails']} fail."
+    )
+    one = found["with_them"]
+    more = (
+        f"Fitted to all cells, these among them, with one kind at a time left out, the balanced accuracy on the "
+        f"{one['cells']} decidable cells of other kinds is {one['balanced']:.2f}, the AUC {one['area']:.2f}."
+    )
+    rows = {f"`{name}`": one for name, one in found["kinds_decided"].items()}
+    summed = {"**all decidable**": found["decided"], "**all, decidable or not**": found["all"]}
+    return f"{words}\n\n{_of_kinds(rows | summed, 'decidable cells of')}\n{more}\n"
+
+
+def forecast_slow() -> str:
+    """How well slow starts are told."""
+    found = _accuracy()
+    parts = []
+    for words, one in (("each kind left out", found["slow"]), ("the later cells", found["later"]["slow"])):
+        parts.append(
+            f"{words}: {one['slow']} of {one['cells']} cells that did not fail started slowly; AUC {one['area']:.2f}, "
+            f"balanced accuracy {one['balanced']:.2f}; said to be likelier than not of {one['said']}, which was right "
+            f"of {one['right']}"
+        )
+    return ". ".join(one[0].upper() + one[1:] for one in parts) + ".\n"
+
+
+def forecast_changes() -> str:
+    """What is recorded of the changes that were named."""
+    parts = []
+    for key, words in (("suggestions", "Tables 1 and 2 and the like"), ("suggestions_kinds", "the other kinds")):
+        for what, change in (("rate", "a lower rate"), ("depth", "fewer units")):
+            one = _accuracy()[key][what]
+            parts.append(
+                f"{change} for {one['named']} cells of {words}, of which {one['recorded']} are recorded so changed; of "
+                f"these {one['did not fail']} did not fail"
+            )
+    return f"Where a cell failed and was said to, the rule named {'; '.join(parts)}.\n"
 
 
 def forecast_reliability() -> str:
     """What share of the cells failed, by the probability that they were given."""
     found = _accuracy()
     parts = []
-    for key, words in (
-        ("reliability", "Tables 1 and 2 and the like, each variant left out"),
-        ("reliability_kinds", "all other kinds, each left out"),
+    for told, words in (
+        (found["reliability"], "Tables 1 and 2 and the like, each variant left out"),
+        (found["reliability_kinds"], "all other kinds, each left out"),
+        (found["later"]["reliability"], "the later cells, asked of the rule fitted to those before"),
     ):
         rows = [
             [f"{one['from']:.0%} to {one['to']:.0%}", one["cells"], f"{one['said']:.0%}", f"{one['failed']:.0%}"]
-            for one in found[key]
+            for one in told
         ]
         parts.append(f"{words}:\n\n{_rows(('probability of failing', 'cells', 'mean', 'failed'), rows)}")
     return "\n".join(parts)
@@ -760,20 +817,24 @@ def forecast_answers() -> str:
     """Which answers were given to which ends."""
     found, said = _accuracy(), ("trains", "starts slowly", "fails", "cannot say")
     parts = []
-    for key, words in (("answers", "each variant left out"), ("answers_kinds", "other kinds, each left out")):
-        rows = [[became, *(counts.get(one, 0) for one in said)] for became, counts in found[key].items()]
+    for told, words in (
+        (found["answers"], "Tables 1 and 2, each variant left out"),
+        (found["answers_kinds"], "other kinds, each left out"),
+        (found["later"]["answers"], "the later cells, asked of the rule fitted to those before"),
+    ):
+        rows = [[became, *(counts.get(one, 0) for one in said)] for became, counts in told.items()]
         parts.append(f"{words}:\n\n{_rows(('became', *(f'said: {one}' for one in said)), rows)}")
     return "\n".join(parts)
 
 
 def forecast_wrong() -> str:
-    """The cells of other kinds on which an answer was wrong."""
-    found = _accuracy()["wrong_kinds"]
+    """The later decidable cells on which an answer was wrong."""
+    found = _accuracy()["later"]["wrong"]
     rows = [
         [
             f"`{r['kind']}`",
             r["variant"],
-            r["depth"],
+            r["depth"] or "",
             f"{r['optimizer']} {r['rate']:g}",
             f"{r['error']:.0f}",
             f"{r['said']:.0%}",
@@ -846,6 +907,9 @@ BLOCKS: dict[str, Callable[[], str]] = {
     "forecast_left_out": forecast_left_out,
     "forecast_seeds": forecast_seeds,
     "forecast_kinds": forecast_kinds,
+    "forecast_later": forecast_later,
+    "forecast_slow": forecast_slow,
+    "forecast_changes": forecast_changes,
     "forecast_reliability": forecast_reliability,
     "forecast_answers": forecast_answers,
     "forecast_wrong": forecast_wrong,

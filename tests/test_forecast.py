@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import cross_entropy
+from torch.nn.functional import cross_entropy, one_hot
 
 import cleanpath
 from benchmarks.fingerprint import differences, fingerprint
@@ -15,10 +15,20 @@ from cleanpath.data.sources import load
 from cleanpath.errors import UserError
 from cleanpath.forecasting.foresee import measured
 from cleanpath.forecasting.judging import judged
-from cleanpath.forecasting.memory import alignment, cosine, repeated
+from cleanpath.forecasting.likeness import agreement, alignment, apart, cosine, of_outputs, repeated, rows_of
 from cleanpath.forecasting.probing import taken, twin
-from cleanpath.forecasting.rule import Rule, the_rule
-from cleanpath.forecasting.values import CANNOT_SAY, FAILS, OUTCOMES, STEPS, TRAINS, Forecast, Measured, Steps
+from cleanpath.forecasting.rule import Rule
+from cleanpath.forecasting.values import (
+    CANNOT_SAY,
+    FAILS,
+    OUTCOMES,
+    STARTS_SLOWLY,
+    STEPS,
+    TRAINS,
+    Forecast,
+    Measured,
+    Steps,
+)
 
 Batches = list[tuple[Tensor, Tensor]]
 
@@ -42,10 +52,14 @@ def plain(name: str) -> nn.Module:
     return built(name, shortcut=cleanpath.Shortcut(kind="scaling", scale=0.0))
 
 
+def stepped(**changes: Any) -> Steps:
+    usual: dict[str, Any] = {"losses": (2.3,) * STEPS, "gradient_norms": (5.0,) * STEPS, "moved": 0.05}
+    return Steps(**{**usual, "apart": (0.5,) * STEPS, "agreement": (0.3,) * STEPS, **changes})
+
+
 def given(**changes: Any) -> Measured:
     usual: dict[str, Any] = {"rate": 0.1, "optimizer": "SGD", "classes": 10, "units": 54, "gradient_ratio": 1.0}
-    steps = Steps(losses=(2.3,) * STEPS, gradient_norms=(5.0,) * STEPS, moved=0.05)
-    usual |= {"gradient_norm": 5.0, "memory": 0.5, "alike": 0.7, "steps": steps}
+    usual |= {"gradient_norm": 5.0, "memory": 0.5, "alike": 0.7, "steps": stepped()}
     return Measured(**{**usual, **changes})
 
 
@@ -146,12 +160,14 @@ def test_all_is_as_before_after_an_exception(batches: Batches, at: str, monkeypa
 def test_the_steps_are_those_that_training_would_make(batches: Batches) -> None:
     model = built("cifar-resnet8-2layer")
     found = measured(model, batches, optimizer=sgd(model))
-    losses, norms = [], []
+    losses, norms, outputs = [], [], []
     optimizer = sgd(model)
     start = torch.cat([p.detach().flatten().double() for p in model.parameters()])
     for x, y in batches:
         optimizer.zero_grad()
-        loss = cross_entropy(model(x), y)
+        output = model(x)
+        outputs.append(output.detach())
+        loss = cross_entropy(output, y)
         loss.backward()  # type: ignore[no-untyped-call]
         losses.append(loss.item())
         norms.append(
@@ -163,6 +179,10 @@ def test_the_steps_are_those_that_training_would_make(batches: Batches) -> None:
     assert found.steps.gradient_norms == pytest.approx(norms, rel=1e-6)
     assert found.steps.moved == pytest.approx(float((end - start).norm() / start.norm()), rel=1e-6)
     assert found.gradient_norm == pytest.approx(norms[0], rel=1e-6)
+    spreads = [float((z - z.mean(0)).double().norm() / z.double().norm()) for z in outputs]
+    assert found.steps.apart == pytest.approx(spreads, rel=1e-5)
+    known = [agreement(z.double(), one_hot(y).double()) for z, (_, y) in zip(outputs, batches, strict=True)]
+    assert found.steps.agreement == pytest.approx(known, rel=1e-3, abs=1e-5)
     assert (found.units, found.classes, found.rate, found.optimizer) == (3, 10, 0.1, "SGD")
 
 
@@ -218,6 +238,31 @@ def test_alignment_is_its_definition_and_one_for_a_rotation() -> None:
     rotation, _ = torch.linalg.qr(torch.randn(5, 5, generator=generator).double())
     assert alignment(x, 3 * x @ rotation + 7) == pytest.approx(1.0)
     assert alignment(x, y) < 0.9
+
+
+def test_agreement_is_nothing_by_chance_whatever_the_size_and_one_for_a_rotation() -> None:
+    generator = torch.Generator().manual_seed(0)
+
+    def drawn(count: int, wide: int) -> Tensor:
+        return torch.randn(count, wide, generator=generator).double()
+
+    for count in (8, 64):
+        pairs = [(drawn(count, 10), drawn(count, 10)) for _ in range(200)]
+        assert sum(agreement(*pair) for pair in pairs) / 200 == pytest.approx(0.0, abs=0.05)
+        assert sum(alignment(*pair) for pair in pairs) / 200 > 0.1  # which counts an image beside itself
+    x = drawn(64, 5)
+    rotation, _ = torch.linalg.qr(drawn(5, 5))
+    assert agreement(x, 3 * x @ rotation + 7) == pytest.approx(1.0)
+    labels = torch.arange(64) % 4
+    assert agreement(one_hot(labels).double() + 0.1 * drawn(64, 4), rows_of(labels)) > 0.9
+
+
+def test_outputs_are_apart_by_what_they_differ_in_beside_their_size() -> None:
+    assert apart(torch.tensor([[1.0, 0.0], [0.0, 1.0]])) == pytest.approx(math.sqrt(0.5))
+    assert apart(torch.tensor([[3.0, 4.0]] * 5)) == 0.0
+    assert of_outputs(torch.ones(7, 2), torch.zeros(7)) == (None, None)  # too few
+    assert of_outputs(torch.full((9, 2), math.nan), torch.zeros(9)) == (None, None)
+    assert of_outputs(torch.ones(9, 2, 3), "words") == (0.0, None)
 
 
 def test_what_repeats_is_the_share_of_the_signal() -> None:
@@ -332,7 +377,7 @@ def other_loss(output: Tensor, _: Tensor) -> Any:
         ({"batches": []}, "no batch"),
         ({"loss": other_loss}, "one number"),
         ({"loss": lambda *_: 3}, "one number"),
-        ({"batches": [(torch.zeros(64, 7), torch.zeros(64))]}, "forward pass raised"),
+        ({"batches": [(torch.zeros(64, 7), torch.arange(64) % 10)]}, "forward pass raised"),
         ({"optimizer": sgd(nn.Linear(1, 1))}, "holds none"),
         ({"model": nn.Sequential(nn.LazyLinear(10))}, "lazy"),
     ],
@@ -372,21 +417,26 @@ def test_what_was_not_measured_gives_no_answer() -> None:
 
 def test_what_is_far_from_all_cells_is_doubted() -> None:
     assert judged(given()).doubts == ()
-    far = Steps(losses=(2.3,) * STEPS, gradient_norms=(5.0,) * STEPS, moved=1e9)
+    far = stepped(moved=1e9)
     assert any("above" in doubt for doubt in judged(given(steps=far)).doubts)
     assert any("cross-entropy" in doubt for doubt in judged(given(classes=None)).doubts)
 
 
 def rule_of(**weights: float) -> Rule:
-    bounds: dict[str, Any] = {"slow_from": -4.0, "fails_from": 0.0, "unsure": (0.3, 0.7)}
-    usual = {"forgotten": 0.4, "moved": -1.3, "unlearnt": 0.8, "vanished": 0.0}
-    lowest = {"forgotten": 0.0, "moved": -2.0, "unlearnt": 0.45, "vanished": 0.0}
-    highest = {"forgotten": 1.3, "moved": 5.0, "unlearnt": 0.95, "vanished": 1.0}
+    bounds: dict[str, Any] = {
+        "slow_from": 4.0,
+        "fails_from": 0.0,
+        "unsure": (0.3, 0.7),
+        "slow_weights": {"unlearnt": 1.0},
+    }
+    usual = {"forgotten": 0.4, "moved": -1.3, "unlearnt": 0.8, "merged": 1.0, "vanished": 0.0, "unrelated": 0.0}
+    lowest = {"forgotten": 0.0, "moved": -2.0, "unlearnt": 0.45, "merged": 1.0, "vanished": 0.0, "unrelated": 0.0}
+    highest = {"forgotten": 1.3, "moved": 5.0, "unlearnt": 1.05, "merged": 3.0, "vanished": 3.0, "unrelated": 0.4}
     return Rule(weights=weights, usual=usual, lowest=lowest, highest=highest, **bounds)
 
 
 def at(moved: float, rate: float = 0.1) -> Measured:
-    return given(rate=rate, steps=Steps(losses=(2.3,) * STEPS, gradient_norms=(5.0,) * STEPS, moved=moved))
+    return given(rate=rate, steps=stepped(moved=moved))
 
 
 def test_the_rate_that_is_named_is_the_highest_at_which_the_answer_changes() -> None:
@@ -400,37 +450,65 @@ def test_the_rate_that_is_named_is_the_highest_at_which_the_answer_changes() -> 
     assert judged(at(10.0 * rate / 0.1, rate), rule).probabilities[FAILS] <= 0.3
     assert f"{rate:g} in place of 0.1" in str(found)
     # Where no rate among those that are known would do, none is named.
-    assert "rate" not in [
-        change.what for change in judged(at(10.0), rule_of(moved=0.1, vanished=1.0, unlearnt=9)).changes
-    ]
+    assert "rate" not in [change.what for change in judged(at(10.0), rule_of(moved=0.1, unlearnt=9)).changes]
 
 
 def test_the_units_that_are_named_are_the_most_with_which_the_answer_changes() -> None:
-    found = judged(given(memory=0.1, units=54), rule_of(forgotten=10.0, moved=1e-9, unlearnt=-5.0 / 0.95))
+    found = judged(given(memory=0.1, units=54), rule_of(forgotten=10.0, moved=1e-9, unlearnt=-5.0))
     # forgotten is 1, less in proportion: 10 share - 5 = log(0.3 / 0.7).
     assert found.outcome == FAILS
     (units,) = (change.to for change in found.changes if change.what == "depth")
     assert units == math.floor(54 * (5 + math.log(0.3 / 0.7)) / 10)
 
 
-def test_nothing_is_said_where_features_are_parallel_and_nothing_is_learnt() -> None:
-    assert judged(given(alike=0.95)).outcome == CANNOT_SAY
-    assert any("parallel" in doubt for doubt in judged(given(alike=0.95)).doubts)
-    learnt = Steps(losses=(1.0,) * STEPS, gradient_norms=(5.0,) * STEPS, moved=0.05)
-    assert judged(given(alike=0.95, steps=learnt)).outcome == TRAINS
-    assert judged(given(alike=0.85)).outcome == TRAINS
+def test_a_lower_rate_is_taken_to_leave_outputs_as_far_apart_as_at_the_start() -> None:
+    def named(first: float) -> set[str]:
+        steps = stepped(moved=10.0, apart=(first,) + (1e-4,) * (STEPS - 1))
+        return {
+            change.what for change in judged(given(steps=steps), rule_of(moved=4.0, merged=8.0, unlearnt=-4.0)).changes
+        }
+
+    assert "rate" in named(0.5)
+    assert "rate" not in named(1e-4)  # one for all before the first step: no rate mends that
 
 
-def test_probabilities_are_in_order_and_sum_to_one() -> None:
-    rule = the_rule()
-    scores = [-20.0, rule.slow_from, rule.fails_from, 0.0, 20.0, 2000.0, -2000.0]
-    for score in scores:
-        chances = rule.probabilities(score)
+def test_outputs_that_are_one_for_all_images_speak_for_failing() -> None:
+    apart, one = (judged(given(steps=stepped(apart=(0.5,) * 7 + (far,) * 3))) for far in (0.5, 1e-4))
+    assert apart.probabilities[FAILS] < 0.3
+    assert one.probabilities[FAILS] > 0.7
+    assert "how far the outputs of different inputs are apart after 10 steps: 0.001 or less of their size" in str(one)
+    # One odd batch of the last three says nothing.
+    assert judged(given(steps=stepped(apart=(0.5,) * 9 + (1e-4,)))).probabilities == apart.probabilities
+
+
+def test_slow_starts_are_told_by_outputs_that_do_not_go_with_the_targets_yet() -> None:
+    quick, slow = (judged(given(steps=stepped(apart=(0.1,) * STEPS, agreement=(way,) * STEPS))) for way in (0.4, 0.0))
+    assert quick.probabilities[FAILS] == slow.probabilities[FAILS]
+    assert quick.outcome == TRAINS
+    assert slow.outcome == STARTS_SLOWLY
+    assert "lie to each other as the targets do" in str(slow)
+    unknown = judged(given(steps=stepped(agreement=())))
+    assert sum(unknown.probabilities.values()) == pytest.approx(1.0)
+    assert any("'unrelated' was not measured" in doubt for doubt in unknown.doubts)
+
+
+def test_probabilities_sum_to_one_and_are_one_half_at_the_bounds() -> None:
+    rule = rule_of(moved=1.0)
+    for moved in (-20.0, 0.0, 20.0, 2000.0, -2000.0):
+        chances = rule.probabilities({"moved": moved, "unlearnt": 4.0})
         assert sum(chances.values()) == pytest.approx(1.0)
         assert all(0.0 <= chance <= 1.0 for chance in chances.values())
-    assert rule.probabilities(rule.fails_from)[FAILS] == pytest.approx(0.5)
-    assert rule.probabilities(rule.slow_from)[TRAINS] == pytest.approx(0.5)
-    assert rule.slow_from <= rule.fails_from
+        assert chances[STARTS_SLOWLY] == pytest.approx(chances[TRAINS])
+    assert rule.probabilities({"moved": 0.0, "unlearnt": 9.0})[FAILS] == 0.5
+
+
+def test_the_line_before_a_run_has_the_three_probabilities() -> None:
+    found = judged(given())
+    line = found.line
+    for name, chance in found.probabilities.items():
+        assert f"{name} {chance:.0%}" in line
+    assert line.endswith(found.reasons[0])
+    assert Forecast(outcome=CANNOT_SAY).line == CANNOT_SAY
 
 
 def test_the_answer_in_words_names_measurements_and_units() -> None:
@@ -445,19 +523,10 @@ def test_a_lower_rate_is_named_only_where_steps_are_long() -> None:
     """A small network that learnt slowly failed at the rate that was named for it, and trained at the given one."""
 
     def named(moved: float) -> set[str]:
-        steps = Steps(losses=(2.3,) * STEPS, gradient_norms=(5.0,) * STEPS, moved=moved)
-        return {change.what for change in judged(given(memory=0.1, steps=steps)).changes}
+        steps = stepped(moved=moved)
+        return {
+            change.what for change in judged(given(memory=0.1, steps=steps), rule_of(forgotten=6.0, moved=4.0)).changes
+        }
 
     assert "rate" in named(0.2)
     assert "rate" not in named(0.05)
-
-
-def test_attention_is_a_doubt() -> None:
-    network = nn.Sequential(nn.Flatten(1), nn.Linear(64, 10))
-    network.SelfAttention = type("SelfAttention", (nn.Identity,), {})()
-    batches = [(torch.randn(16, 64), torch.randint(10, (16,)))]
-    optimizer = torch.optim.SGD(network.parameters(), lr=0.1)
-    assert any(
-        "it has attention" in doubt for doubt in cleanpath.forecast(network, batches, optimizer=optimizer).doubts
-    )
-    assert not any("attention" in doubt for doubt in judged(given()).doubts)

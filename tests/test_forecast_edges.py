@@ -1,10 +1,13 @@
 """What a forecast makes of models, losses, loaders and optimizers that are not as usual."""
 
+import re
+from dataclasses import replace
 from typing import Any
 
 import pytest
 import torch
 from torch import Tensor, nn
+from torch.nn.functional import mse_loss, one_hot
 from torch.optim.optimizer import register_optimizer_step_post_hook
 from torch.utils.data import DataLoader, TensorDataset
 
@@ -14,8 +17,8 @@ from cleanpath.forecasting.foresee import measured
 from cleanpath.forecasting.judging import judged
 from cleanpath.forecasting.memory import memory_of
 from cleanpath.forecasting.probing import steps, usual_loss
-from cleanpath.forecasting.values import CANNOT_SAY
-from tests.test_forecast import given, rule_of
+from cleanpath.forecasting.values import FAILS, STARTS_SLOWLY
+from tests.test_forecast import given, rule_of, stepped
 
 Batches = list[tuple[Any, Tensor]]
 
@@ -154,15 +157,102 @@ def test_an_error_inside_a_step_is_not_taken_for_a_missing_closure(batches: Batc
 
 
 def test_no_rate_and_no_depth_are_named_where_it_is_well_already() -> None:
-    # Parallel features, so that it is not said to train, whose probability of failing is small.
-    found = judged(given(alike=0.99), rule_of(forgotten=0.5, moved=4.0, unlearnt=0.1))
-    assert found.outcome == CANNOT_SAY
+    # It starts slowly, and its probability of failing is small.
+    slowly = replace(rule_of(forgotten=0.5, moved=4.0, unlearnt=0.1), slow_from=0.0)
+    found = judged(given(), slowly)
+    assert found.outcome == STARTS_SLOWLY
     assert {change.what for change in found.changes} & {"rate", "depth"} == set()
 
 
 def test_why_a_term_is_missing_is_told_of_it_alone() -> None:
-    (reason,) = judged(given(gradient_norm=None)).reasons
-    assert "'vanished'" in reason
-    assert "images" not in reason
+    (reason,) = judged(given(steps=stepped(apart=()))).reasons
+    assert "'merged'" in reason
+    assert "a row for each" in reason
     (reason,) = judged(given(memory=None)).reasons
     assert "at least 8 images" in reason
+
+
+def regression(scale: float = 1.0, shift: float = 0.0) -> Batches:
+    torch.manual_seed(2)
+    weights = torch.randn(6, 1)
+    return [(x, shift + scale * torch.tanh(x @ weights)) for x in torch.randn(10, 32, 6)]
+
+
+class Regressor(Network):
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(1)
+        self.head = nn.Linear(16, 1)
+
+
+@pytest.mark.parametrize(
+    ("of", "message"),
+    [
+        (lambda y: y.float(), r"targets are numbers .*mse_loss"),
+        (lambda y: y.float()[:, None], r"no probabilities.*mse_loss"),
+        (lambda y: torch.full_like(y, 2), r"all targets of these batches are 2, .*shuffles"),
+    ],
+)
+def test_targets_of_which_a_cross_entropy_makes_nothing_are_told(batches: Batches, of: Any, message: str) -> None:
+    model = Network()
+    with pytest.raises(UserError, match=message):
+        cleanpath.forecast(model, [(x, of(y)) for x, y in batches], optimizer=sgd(model))
+
+
+def test_one_column_of_outputs_needs_a_loss(batches: Batches) -> None:
+    model = Regressor()
+    with pytest.raises(UserError, match=r"the output has one column.*binary_cross_entropy_with_logits"):
+        cleanpath.forecast(model, [(x, y % 2) for x, y in batches], optimizer=sgd(model))
+
+
+def doubts(batches: Batches, **asked: Any) -> str:
+    model = Network()
+    return " ".join(cleanpath.forecast(model, batches, optimizer=sgd(model), **asked).doubts)
+
+
+def test_targets_that_are_odd_are_doubted(batches: Batches) -> None:
+    assert "targets" not in doubts(batches)
+    ordered = [(x, torch.full_like(y, at)) for at, (x, y) in enumerate(batches)]
+    assert "targets of one kind only" in doubts(ordered)
+    whole = [(x, one_hot(y, 4).float()) for x, y in batches]
+    assert "targets" not in doubts(whole)
+    assert "targets are soft" in doubts([(x, 0.9 * y + 0.025) for x, y in whole])
+    # Another loss may not look at them.
+    same = [(x, torch.zeros(32)) for x, _ in batches]
+    assert "all targets of these batches are 0" in doubts(same, loss=lambda output, _: output.square().mean())
+
+
+def test_a_regression_is_forecast_with_its_loss_and_doubted() -> None:
+    model = Regressor()
+    found = cleanpath.forecast(model, regression(), optimizer=sgd(model), loss=mse_loss)
+    assert found.outcome != FAILS
+    assert any("no classifier" in doubt or "as none" in doubt for doubt in found.doubts)
+    assert found.measured is not None
+    assert found.measured.guess is not None
+    # Its guess is the mean of the targets, wherever they lie and in whatever unit.
+    target = regression(scale=7.0, shift=1000.0)[0][1]
+    far = measured(model, regression(scale=7.0, shift=1000.0), optimizer=sgd(model), loss=mse_loss)
+    assert far.guess == pytest.approx(float(target.var(unbiased=False)), rel=1e-3)
+
+
+class Cubed(nn.Module):
+    def forward(self, x: Tensor) -> Any:
+        return x**3
+
+
+def test_where_it_stops_is_named_and_what_can_be_done(batches: Batches) -> None:
+    model = Network()
+    with torch.no_grad():
+        model.body.weight[0, 0] = torch.nan
+    found = cleanpath.forecast(model, batches, optimizer=sgd(model))
+    assert found.reasons[0].endswith("at the start, where a run stops; not finite first: the parameter body.weight")
+    assert "rate" not in {change.what for change in found.changes}
+    model = Network()
+    found = cleanpath.forecast(model, batches, optimizer=torch.optim.SGD(model.parameters(), lr=1e38))
+    assert "after 1 step, where a run stops; not finite first: the loss, of outputs that are finite" in found.reasons[0]
+    assert found.changes[0].what == "rate"
+    assert "a rate below 1e+38" in found.changes[0].sentence
+    # Exploding as it goes: its own operation.
+    cubed = nn.Sequential(nn.Linear(6, 6), Cubed(), Cubed(), Cubed(), Cubed(), nn.Linear(6, 4))
+    found = cleanpath.forecast(cubed, batches, optimizer=torch.optim.SGD(cubed.parameters(), lr=1e6))
+    assert re.search(r"where a run stops; not finite first: pow in [1-4]$", found.reasons[0])

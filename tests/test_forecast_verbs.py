@@ -38,6 +38,12 @@ def test_the_verb_answers_in_words_and_as_json() -> None:
     assert data["outcome"] == TRAINS
 
 
+def test_an_answer_is_exit_code_0_also_if_it_is_that_the_network_fails() -> None:
+    found = here("forecast", SMALL, "--set", "training.lr=1e30", "--threads", "1", "--json")
+    assert json.loads(found.out)["outcome"] == FAILS
+    assert found.code == 0
+
+
 def test_what_a_user_can_mend_is_told() -> None:
     found = here("forecast", "resnet21")
     assert found.code == 2
@@ -71,6 +77,7 @@ def test_a_long_run_is_foretold_and_has_the_same_bits(tmp_path: Path, monkeypatc
     words = ["train", SMALL, "--set", "training.iterations=6", "--set", "training.batch_size=32", "--threads", "1"]
     told = here(*words, "--out", str(tmp_path / "told"))
     assert "forecast: " in told.err
+    assert all(f"{name} " in told.err for name in OUTCOMES)  # each with its probability
     silent = here(*words, "--no-forecast", "--out", str(tmp_path / "silent"))
     assert "forecast: " not in silent.err
     one, other = (json.loads((tmp_path / name / "result.json").read_text()) for name in ("told", "silent"))

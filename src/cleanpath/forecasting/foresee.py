@@ -19,7 +19,8 @@ from cleanpath.auditing.standing import check_optimizer
 from cleanpath.errors import UserError
 from cleanpath.forecasting.judging import judged
 from cleanpath.forecasting.memory import memory_of
-from cleanpath.forecasting.probing import Batch, Loss, lost, rewound, steps, taken, undisturbed, usual_loss
+from cleanpath.forecasting.probing import Batch, Loss, called, lost, rewound, steps, taken, undisturbed, usual_loss
+from cleanpath.forecasting.targets import doubts_of, guessed
 from cleanpath.forecasting.values import Forecast, Measured
 
 
@@ -57,11 +58,18 @@ def measured(
     check_optimizer(optimizer, model)
     with undisturbed(model):
         chosen = taken(batches)
+        doubts = doubts_of(chosen, loss)
         inputs, target = chosen[0]
         profile = audit(model, inputs, loss=lambda output: lost(loss, output, target), seed=seed)
         with rewound(model):  # so that the steps begin where training would
             memory, alike = memory_of(model, inputs, seed=seed)
+            guess = guessed(loss, called(model, inputs), target) if profile.network.classes is None else None
         made = steps(model, optimizer, chosen, loss, seed=seed, clip=clip)
+        stopped = profile.network.first_non_finite
+        if stopped is None and not made.finite:  # the weights are those with which it came
+            inputs, target = chosen[len(made.losses) - 1]
+            there = audit(model, inputs, loss=lambda output: lost(loss, output, target), seed=seed)
+            stopped = there.network.first_non_finite or "the loss, of outputs that are finite"
     return Measured(
         rate=max(float(group["lr"]) for group in optimizer.param_groups),
         optimizer=type(optimizer).__name__,
@@ -72,7 +80,9 @@ def measured(
         memory=memory,
         alike=alike,
         steps=made,
-        attention=any("Attention" in type(module).__name__ for module in model.modules()),
+        guess=guess,
+        stopped=stopped,
+        doubts=doubts,
         findings=tuple((one.code, one.remedy) for one in profile.judged().at_least("error")),
     )
 

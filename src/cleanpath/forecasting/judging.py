@@ -3,7 +3,7 @@
 import math
 from collections.abc import Iterator, Mapping
 
-from cleanpath.forecasting.rule import Rule, deciding, terms_of, the_rule
+from cleanpath.forecasting.rule import Rule, deciding, merged_before, terms_of, the_rule
 from cleanpath.forecasting.values import (
     CANNOT_SAY,
     FAILS,
@@ -17,18 +17,17 @@ from cleanpath.forecasting.values import (
 
 _MARGIN = 0.3
 """How far beyond the cells' values (in decades) the rule is still asked."""
-PARALLEL = 0.9
-"""Mean cosine of features from which on the rule does not order the recorded cells: post-norm transformers, and
-networks with layer or group norm, whose ends differ by what is not measured here."""
 _SMALLEST_RATE = 1e-3
 """As a share of the rate that was given."""
+_HALF = 0.5
 _NAMED = 2
 """Findings that are named as changes."""
 _UNMEASURED = {
     "forgotten": f"inputs and features of the last layer must have a row for each of at least {FEWEST} images",
     "moved": "the weights are not finite after the steps",
     "unlearnt": "there is no finite loss to compare with",
-    "vanished": "there is no finite gradient at the start",
+    "merged": f"the output must have a row for each of at least {FEWEST} images, and finite ones",
+    "vanished": "there were fewer than three steps with a finite gradient",
 }
 """Why a term is missing."""
 
@@ -37,26 +36,25 @@ def judged(measured: Measured, rule: Rule | None = None) -> Forecast:
     """The rule's answer for these measurements."""
     rule = the_rule() if rule is None else rule
     if (stop := _not_finite(measured)) is not None:
-        changes = tuple(_of_findings(measured))
-        return Forecast(outcome=FAILS, reasons=(stop,), changes=changes, measured=measured)
+        changes = tuple(_after_a_stop(measured))
+        return Forecast(
+            outcome=FAILS, reasons=(stop,), changes=changes, measured=measured, doubts=tuple(measured.doubts)
+        )
     terms = terms_of(measured)
     if missing := [name for name in rule.weights if terms[name] is None]:
         reasons = tuple(f"'{name}' was not measured: {_UNMEASURED[name]}" for name in missing)
-        return Forecast(outcome=CANNOT_SAY, reasons=reasons, measured=measured)
+        return Forecast(outcome=CANNOT_SAY, reasons=reasons, measured=measured, doubts=tuple(measured.doubts))
     known = {name: value for name, value in terms.items() if value is not None}
-    score = rule.score(known)
-    chances = rule.probabilities(score)
-    outcome, doubts = _answer(rule, chances), tuple(_doubts(rule, known, measured))
-    if outcome != FAILS and _is_parallel(rule, known, measured):
-        outcome = CANNOT_SAY
-    bad = score > (rule.slow_from + rule.fails_from) / 2 if outcome == CANNOT_SAY else outcome != TRAINS
+    chances = rule.probabilities(known)
+    outcome = _answer(rule, chances)
+    bad = chances[FAILS] > _HALF if outcome == CANNOT_SAY else outcome != TRAINS
     return Forecast(
         outcome=outcome,
         probabilities=chances,
-        reasons=tuple(deciding(rule, known, bad=bad)),
+        reasons=tuple(deciding(rule, known, bad=bad, slow=outcome == STARTS_SLOWLY)),
         changes=() if outcome == TRAINS else tuple(_changes(rule, known, measured)),
         measured=measured,
-        doubts=doubts,
+        doubts=tuple(_doubts(rule, known, measured)),
     )
 
 
@@ -66,8 +64,19 @@ def _not_finite(measured: Measured) -> str | None:
     for what, values in (("loss", losses), ("norm of the gradient", norms)):
         for at, value in enumerate(values):
             if not math.isfinite(value):
-                return f"the {what} is {value} {f'after {at} steps' if at else 'at the start'}, where a run stops"
+                where = f"; not finite first: {measured.stopped}" if measured.stopped else ""
+                when = f"after {at} {'step' if at == 1 else 'steps'}" if at else "at the start"
+                return f"the {what} is {value} {when}, where a run stops{where}"
     return None
+
+
+def _after_a_stop(measured: Measured) -> Iterator[Change]:
+    """Where the first loss was finite the steps are too long; else it is in the network, and no rate mends it."""
+    losses, norms = measured.steps.losses[:1], measured.steps.gradient_norms[:1]
+    if all(map(math.isfinite, (*losses, *norms))):
+        words = f"a rate below {measured.rate:g}, a warm-up, or clipped gradients: before the first step all is finite"
+        yield Change(what="rate", to=None, sentence=words)
+    yield from _of_findings(measured)
 
 
 def _answer(rule: Rule, chances: Mapping[str, float]) -> str:
@@ -79,19 +88,12 @@ def _answer(rule: Rule, chances: Mapping[str, float]) -> str:
     return TRAINS if chances[TRAINS] >= chances[STARTS_SLOWLY] else STARTS_SLOWLY
 
 
-def _is_parallel(rule: Rule, terms: Mapping[str, float], measured: Measured) -> bool:
-    """Whether features of different images are nearly parallel, and nothing has been learnt yet."""
-    unlearnt = terms.get("unlearnt", 0.0) >= rule.highest.get("unlearnt", math.inf)
-    return measured.alike is not None and measured.alike > PARALLEL and unlearnt
-
-
 def _doubts(rule: Rule, terms: Mapping[str, float], measured: Measured) -> Iterator[str]:
+    yield from measured.doubts
     if measured.classes is None:
         yield "the rule was calibrated on classifiers with a cross-entropy, and the audit knows this as none"
-    if measured.attention:
-        yield "it has attention: of the recorded transformers the rule foretold no better than chance"
-    if _is_parallel(rule, terms, measured):
-        yield f"the features of different inputs are nearly parallel (cosine {measured.alike:.2f}), nothing learnt yet"
+    if missing := [name for name in rule.slow_weights if name not in terms]:
+        yield f"'{missing[0]}' was not measured, and is taken as usual; it says only whether it starts slowly"
     for name in rule.weights:
         if not rule.lowest[name] - _MARGIN <= terms[name] <= rule.highest[name] + _MARGIN:
             side = "below" if terms[name] < rule.lowest[name] else "above"
@@ -103,7 +105,7 @@ def _changes(rule: Rule, terms: Mapping[str, float], measured: Measured) -> Iter
     is_well = _is_well(rule, terms)
     # Where steps are no longer than usual a lower rate was seen to make a small network fail that trained.
     is_far = terms["moved"] > rule.usual["moved"]
-    if not is_well and is_far and (rate := _lower_rate(rule, terms, measured.rate)) is not None:
+    if not is_well and is_far and (rate := _lower_rate(rule, terms, measured)) is not None:
         words = f"a rate of {rate:g} in place of {measured.rate:g}, if long steps are the harm"
         yield Change(what="rate", to=rate, sentence=words)
     if not is_well and (units := _fewer_units(rule, terms, measured)) is not None:
@@ -118,28 +120,31 @@ def _of_findings(measured: Measured) -> Iterator[Change]:
 
 
 def _is_well(rule: Rule, terms: Mapping[str, float]) -> bool:
-    return rule.probabilities(rule.score(terms))[FAILS] <= rule.unsure[0]
+    return rule.probabilities(terms)[FAILS] <= rule.unsure[0]
 
 
-def _lower_rate(rule: Rule, terms: Mapping[str, float], rate: float) -> float | None:
+def _lower_rate(rule: Rule, terms: Mapping[str, float], measured: Measured) -> float | None:
     """The highest rate of one digit, or nearly, at which it would not fail.
 
-    Steps move the weights in proportion to it; what they would have learnt is not known, and taken for nothing.
+    Steps move the weights in proportion to it, and leave outputs as far apart as they were before the first; what they
+    would have learnt is not known, and taken for nothing.
     """
+    steady = {**terms, "unlearnt": rule.highest["unlearnt"], "merged": min(terms["merged"], merged_before(measured))}
     share = 1.0
     while share > _SMALLEST_RATE:
         share *= 0.9
-        there = _at_rate(rule, terms, share)
+        there = _at_rate(steady, share)
         if there["moved"] < rule.lowest["moved"]:
             return None
         if _is_well(rule, there):
-            lower = _rounded_down(rate * share)
-            return lower if 0 < lower < rate and _is_well(rule, _at_rate(rule, terms, lower / rate)) else None
+            lower = _rounded_down(measured.rate * share)
+            is_one = 0 < lower < measured.rate and _is_well(rule, _at_rate(steady, lower / measured.rate))
+            return lower if is_one else None
     return None
 
 
-def _at_rate(rule: Rule, terms: Mapping[str, float], share: float) -> dict[str, float]:
-    return {**terms, "moved": terms["moved"] + math.log10(share), "unlearnt": rule.highest["unlearnt"]}
+def _at_rate(terms: Mapping[str, float], share: float) -> dict[str, float]:
+    return {**terms, "moved": terms["moved"] + math.log10(share)}
 
 
 def _rounded_down(value: float) -> float:

@@ -19,13 +19,11 @@ from torch import Tensor, nn
 from cleanpath.auditing.passes import tensors_of
 from cleanpath.auditing.patient import drawing_from
 from cleanpath.auditing.record import tensors_in
-from cleanpath.forecasting.probing import called, logits_of, real
+from cleanpath.forecasting.likeness import alignment, cosine, repeated, rows_of
+from cleanpath.forecasting.probing import called, logits_of
 from cleanpath.forecasting.values import FEWEST
 
-_SMALL = 1e-30
 _LAYERS = (nn.Linear, nn.Conv1d, nn.Conv2d)
-_MOST_PLACES = 512
-"""Of a text, at its beginning."""
 
 
 def memory_of(model: nn.Module, inputs: Any, *, seed: int) -> tuple[float | None, float | None]:
@@ -40,41 +38,10 @@ def memory_of(model: nn.Module, inputs: Any, *, seed: int) -> tuple[float | None
         found.append(last[0] if last else None)
     if given is None or found[0] is None or len(outputs) != 2 or len(found[0]) != len(given):
         return None, None
-    features = _rows(found[0])
+    features = rows_of(found[0])
     value = alignment(given, features) * repeated(*outputs)
     alike = cosine(features)
     return (value, alike) if math.isfinite(value) and math.isfinite(alike) else (None, None)
-
-
-def repeated(one: Tensor, other: Tensor) -> float:
-    """ρ: the share of what tells images apart that comes again in a second pass; 1 without random numbers."""
-    one, other = real(one).double(), real(other).double()
-    spread = _rms(one - one.mean(0))
-    difference = _rms(one - other)
-    return max(1.0 - (difference / max(spread, _SMALL)) ** 2 / 2, 0.0) if difference else 1.0
-
-
-def cosine(rows: Tensor) -> float:
-    """The mean over all pairs of rows."""
-    count = len(rows)
-    unit = rows / rows.norm(dim=1, keepdim=True).clamp(min=_SMALL)
-    return (float(unit.sum(0).pow(2).sum()) - count) / (count * (count - 1))
-
-
-def alignment(inputs: Tensor, features: Tensor) -> float:
-    """⟨K, K₀⟩ / (‖K‖ ‖K₀‖) of the centred inner products of rows."""
-    one, other = (rows - rows.mean(0) for rows in (inputs, features))
-    one, other = one @ one.T, other @ other.T
-    return float((one * other).sum() / (one.norm() * other.norm()).clamp(min=_SMALL))
-
-
-def _rows(values: Tensor) -> Tensor:
-    """A row for each image; of whole numbers, which are names of tokens, one entry for each token at each place."""
-    values = real(values)
-    if values.is_floating_point():
-        return values.flatten(1).double()
-    places = values.flatten(1)[:, :_MOST_PLACES]
-    return torch.cat([(column[:, None] == column.unique()).double() for column in places.T], dim=1)
 
 
 @contextmanager
@@ -98,9 +65,5 @@ def _watched(model: nn.Module) -> Iterator[list[Tensor]]:
 
 def _telling(inputs: Any) -> Tensor | None:
     """The rows of the first tensor among the inputs that tells its rows apart, as a mask of ones does not."""
-    every = (_rows(one) for one in tensors_in(inputs) if one.dim() > 1 and len(one) >= FEWEST)
+    every = (rows_of(one) for one in tensors_in(inputs) if one.dim() > 1 and len(one) >= FEWEST)
     return next((rows for rows in every if (rows - rows.mean(0)).any()), None)
-
-
-def _rms(values: Tensor) -> float:
-    return float(values.pow(2).mean().sqrt())

@@ -21,10 +21,11 @@ from torch.optim import Optimizer
 from torch.optim.optimizer import _global_optimizer_post_hooks, _global_optimizer_pre_hooks
 
 from cleanpath.auditing.examine import refusal_of
-from cleanpath.auditing.passes import mapped, uncompiled, unwrapped
+from cleanpath.auditing.passes import mapped, tensors_of, uncompiled, unwrapped
 from cleanpath.auditing.patient import Parts, Patient, drawing_from
 from cleanpath.devices import exact, of
 from cleanpath.errors import UserError
+from cleanpath.forecasting.likeness import of_outputs, real
 from cleanpath.forecasting.values import STEPS, Steps
 from cleanpath.garbage import uncollected
 from cleanpath.kernels import sound
@@ -42,14 +43,20 @@ def logits_of(output: Any) -> Any:
 
 def usual_loss(output: Any, target: Any) -> Tensor:
     """Cross-entropy of the output, or of what it calls its logits."""
-    return cross_entropy(logits_of(output), target)
+    logits = logits_of(output)
+    if isinstance(logits, Tensor) and logits.dim() == 2 and logits.shape[1] == 1:
+        raise UserError(
+            "the output has one column, of which a cross-entropy is always 0; give loss=…: "
+            "torch.nn.functional.mse_loss for a regression, binary_cross_entropy_with_logits for two classes"
+        )
+    return cross_entropy(logits, target)
 
 
 def lost(loss: Loss, output: Any, target: Any) -> Tensor:
     """The loss; raises `UserError` with what it raised."""
     try:
         return loss(output, target)
-    except torch.OutOfMemoryError:
+    except (torch.OutOfMemoryError, UserError):
         raise
     except Exception as error:
         raise UserError(
@@ -151,7 +158,7 @@ def steps(
     if not parameters:
         raise UserError("the optimizer holds none of the model's parameters; make it of model.parameters()")
     start = [p.detach().clone() for p in parameters]
-    losses, norms = list[float](), list[float]()
+    losses, norms, shown = list[float](), list[float](), list[tuple[float | None, float | None]]()
     with drawing_from(seed):
         for inputs, target in batches:
             for parameter in model.parameters():
@@ -160,6 +167,7 @@ def steps(
             value = lost(loss, output, target)
             _check(value)
             losses.append(float(value.detach()))
+            shown.append(of_outputs(next(tensors_of(logits_of(output)), None), target))
             if math.isfinite(losses[-1]):
                 value.backward()  # type: ignore[no-untyped-call]
                 norms.append(_norm(p.grad for p in parameters))
@@ -169,7 +177,13 @@ def steps(
                 nn.utils.clip_grad_norm_(model.parameters(), clip)
             stepping(own)
     moved = _norm(p.detach() - s for p, s in zip(parameters, start, strict=True)) / max(_norm(start), 1e-30)
-    return Steps(losses=tuple(losses), gradient_norms=tuple(norms), moved=moved)
+    return Steps(
+        losses=tuple(losses),
+        gradient_norms=tuple(norms),
+        moved=moved,
+        apart=tuple(one for one, _ in shown if one is not None),
+        agreement=tuple(one for _, one in shown if one is not None),
+    )
 
 
 def twin(optimizer: Optimizer) -> Optimizer:
@@ -246,11 +260,6 @@ def _check(value: Any) -> None:
 
 def _said(value: Any) -> str:
     return f"a tensor of {tuple(value.shape)}" if isinstance(value, Tensor) else f"a {type(value).__name__}"
-
-
-def real(values: Tensor) -> Tensor:
-    """Real and imaginary parts beside each other."""
-    return torch.view_as_real(values.resolve_conj()) if values.is_complex() else values
 
 
 def _norm(tensors: Iterable[Tensor | None]) -> float:

@@ -7,6 +7,7 @@ print(found)                     # with what decides, and what would change it
 """
 
 import json
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -42,6 +43,15 @@ class Steps:
     """Of all trained weights together, before each step."""
     moved: float
     """‖w₁₀ − w₀‖ / ‖w₀‖: how far the weights are from their start, as a share of their norm."""
+    apart: tuple[float, ...] = ()
+    """How far the outputs for the inputs of a batch are from each other, beside their size, at each step."""
+    agreement: tuple[float, ...] = ()
+    """Whether outputs lie to each other as the targets do, at each step: 0 for those that know nothing, 1 at most."""
+
+    @property
+    def finite(self) -> bool:
+        """Whether all losses and gradients were."""
+        return all(map(math.isfinite, (*self.losses, *self.gradient_norms)))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -66,8 +76,12 @@ class Measured:
     """The mean cosine between the features of two images."""
     steps: Steps
     """The first steps."""
-    attention: bool = False
-    """Whether a module of it is called an attention."""
+    guess: float | None = None
+    """The loss of always saying the targets' mean, of what is no classifier."""
+    stopped: str | None = None
+    """Where the first value that is not finite arose."""
+    doubts: tuple[str, ...] = ()
+    """What is amiss with the targets."""
     findings: tuple[tuple[str, str], ...] = ()
     """Codes and remedies of what the audit calls an error."""
 
@@ -111,16 +125,18 @@ class Forecast:
 
     @property
     def line(self) -> str:
-        """The answer in one line."""
-        sure = f" ({self.probabilities[self.outcome]:.0%})" if self.outcome in self.probabilities else ""
+        """The answer in one line: with the three probabilities, and the reason that weighs most."""
         why = f": {self.reasons[0]}" if self.reasons else ""
-        return f"{self.outcome}{sure}{why}"
+        return f"{self.outcome}{self._chances}{why}"
+
+    @property
+    def _chances(self) -> str:
+        told = ", ".join(f"{name} {self.probabilities[name]:.0%}" for name in OUTCOMES if self.probabilities)
+        return f" ({told})" if told else ""
 
     def __str__(self) -> str:
         """The answer, its reasons, and what would change it."""
-        lines = [f"forecast: {self.outcome}"]
-        if self.probabilities:
-            lines[0] += " (" + ", ".join(f"{name} {self.probabilities[name]:.0%}" for name in OUTCOMES) + ")"
+        lines = [f"forecast: {self.outcome}{self._chances}"]
         lines += [f"  because {one}" for one in self.reasons]
         lines += [f"  would change it: {one.sentence}" for one in self.changes]
         lines += [f"  but {one}" for one in self.doubts]
