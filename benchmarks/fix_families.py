@@ -88,8 +88,8 @@ def run(row: dict[str, Any]) -> dict[str, Any]:
     wanted = [one for one in fixed.refused if one.reason != "this was not found in the network"]
     return {
         **told,
-        "before": {one.code: len(one.units) for one in fixed.before.findings},
-        "after": {one.code: len(one.units) for one in fixed.after.findings},
+        "before": _counted(fixed.before),
+        "after": _counted(fixed.after),
         "mended": dict(Counter(one.code for one in fixed.changes)),
         "refused": dict(Counter(one.code for one in wanted)),
         "reasons": dict(Counter(one.reason[:160] for one in wanted).most_common(3)),
@@ -99,6 +99,14 @@ def run(row: dict[str, Any]) -> dict[str, Any]:
         "units": len(fixed.before.units),
         "seconds": round(time.perf_counter() - begun, 1),
     }
+
+
+def _counted(profile: cleanpath.Profile) -> dict[str, int]:
+    """Units by code: each trunk has findings of its own."""
+    counts = Counter[str]()
+    for one in profile.findings:
+        counts[one.code] += len(one.units)
+    return dict(counts)
 
 
 def _built(row: dict[str, Any]) -> tuple[torch.nn.Module, object]:

@@ -3,6 +3,7 @@
 import copy
 import dataclasses
 import random
+from collections import OrderedDict
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -275,6 +276,8 @@ def test_refusal_names_every_unit_once_and_the_line_of_the_sum() -> None:
 
 def test_refusal_is_told_at_the_unit_in_which_it_was_found() -> None:
     class Between(Ways):
+        between: nn.Module
+
         def forward(self, x: Tensor) -> Tensor:
             for layer in self.layers:
                 x = self.between(functional.relu(x + layer(x)))
@@ -426,6 +429,16 @@ def test_operation_in_place_is_seen_by_who_holds_the_same_tensor() -> None:
             return y + held + self.units(x)[:, :3]  # type: ignore[no-any-return]
 
     assert torch.equal(read(Held(), VECTORS).eval()(VECTORS), Held().eval()(VECTORS))
+
+
+def test_ordered_table_of_outputs_is_given_as_such() -> None:
+    class Ordered(Ways):
+        def forward(self, x: Tensor) -> OrderedDict[str, Tensor]:
+            return OrderedDict([("out", self.head(self.units(x))), ("aux", self.aside(x))])
+
+    again = read(Ordered(), VECTORS)
+    assert type(again(VECTORS)) is OrderedDict
+    assert list(again(VECTORS)) == ["out", "aux"]
 
 
 class Longer(Ways):

@@ -6,6 +6,7 @@ from its module at every call, so that `train()` and `eval()` go on to work.
 """
 
 import operator
+from collections import OrderedDict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from copy import deepcopy
@@ -190,6 +191,8 @@ class _Reader(GuardedTracer):
             values = {one.name: getattr(a, one.name) for one in fields(kind)}
             given = {name: self.create_arg(value) for name, value in values.items() if value is not None}
             return self.create_node("call_function", type(a), (), given)
+        if kind is OrderedDict:
+            return self.create_node("call_function", OrderedDict, (self.create_arg(dict(a)),), {})
         try:
             return super().create_arg(a)
         except NotImplementedError as error:
