@@ -99,6 +99,17 @@ def test_a_loaders_own_generator_goes_on_as_before() -> None:
     assert torch.equal(generator.get_state(), before)
 
 
+def test_a_loader_that_draws_from_torch_leaves_it_as_before() -> None:
+    loader = DataLoader(TensorDataset(torch.randn(64, 6), torch.randint(4, (64,))), batch_size=16, shuffle=True)
+    model = Network().eval()  # which seeds torch
+    before = torch.get_rng_state()
+    found = cleanpath.forecast(model, loader, optimizer=sgd(model))
+    assert torch.equal(torch.get_rng_state(), before)
+    assert not model.training
+    assert found.measured is not None
+    assert len(found.measured.steps.losses) == 10
+
+
 def test_hooks_on_the_steps_of_all_optimizers_are_not_called(batches: Batches) -> None:
     called = []
     handle = register_optimizer_step_post_hook(lambda *_: called.append(1))
