@@ -514,7 +514,7 @@ def test_the_line_before_a_run_has_the_three_probabilities() -> None:
 def test_the_answer_in_words_names_measurements_and_units() -> None:
     text = str(Forecast(outcome=CANNOT_SAY))
     assert text == "forecast: cannot say"
-    told = str(judged(given(memory=0.02, gradient_norm=1e5)))
+    told = str(judged(given(memory=0.02, gradient_norm=1e5), rule_of(forgotten=6.0)))
     assert "features keep" in told
     assert "usually" in told
 
