@@ -24,8 +24,6 @@ def forecast(
 ) -> None:
     """Say in the time of twenty steps whether a network will train, why, and what would change that.
 
-    Exit code 0 where there is an answer, whichever it is: `outcome` of --json has it.
-
     Examples: cleanpath forecast resnet110 --set training.lr=0.3; cleanpath forecast timm:resnet18 --data cifar10 --json
     """
     from cleanpath import assemble, devices, forecasted, single
