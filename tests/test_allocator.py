@@ -7,7 +7,7 @@ import sys
 import pytest
 
 SOURCE = """
-from cleanpath.allocator import keep_what_is_freed
+from cleanpath.allocator import hand_back, keep_what_is_freed
 from cleanpath.machine import resident_memory
 {calls}
 before = resident_memory()
@@ -27,6 +27,9 @@ KEEP, SPARE, SPARE_MORE = (f"keep_what_is_freed({below})" for below in ("", "bel
         ([SPARE], 100_000_000, False),
         ([KEEP, SPARE], 100_000_000, False),
         ([SPARE, KEEP], 100_000_000, True),
+        pytest.param([KEEP], 2_400_000_000, True, marks=pytest.mark.slow),
+        ([KEEP, "hand_back()"], 100_000_000, False),
+        ([SPARE, "hand_back()"], 10_000_000, False),
         ([SPARE], 10_000_000, True),
         ([SPARE_MORE], 10_000_000, False),
         ([SPARE_MORE, SPARE], 10_000_000, True),

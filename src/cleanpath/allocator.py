@@ -4,9 +4,11 @@ import ctypes
 from contextlib import suppress
 
 _M_TRIM_THRESHOLD, _M_TOP_PAD, _M_MMAP_THRESHOLD, _M_MMAP_MAX = -1, -2, -3, -4
-_USUAL = {_M_TRIM_THRESHOLD: 128 << 10, _M_TOP_PAD: 128 << 10, _M_MMAP_MAX: 65_536}
-_MOST, _MOST_IN_HEAP, _AHEAD = 2**31 - 1, 32 << 20, 64 << 20
-"""In bytes: whatever is freed at the end of the heap, the most that glibc takes for `below`, and what it grows by."""
+_USUAL = {_M_TRIM_THRESHOLD: 128 << 10, _M_TOP_PAD: 128 << 10, _M_MMAP_THRESHOLD: 128 << 10, _M_MMAP_MAX: 65_536}
+_NEVER = -1
+"""As a threshold of trimming: a number of its largest, 2**31 − 1, would hand back all of a heap that is larger."""
+_MOST_IN_HEAP, _AHEAD = 32 << 20, 64 << 20
+"""In bytes: the most that glibc takes for `below`, and what the heap grows by."""
 
 
 def keep_what_is_freed(*, below: int | None = None) -> None:
@@ -16,9 +18,8 @@ def keep_what_is_freed(*, below: int | None = None) -> None:
     """
     with suppress(AttributeError, OSError):
         mallopt = ctypes.CDLL(None).mallopt
-        mallopt(_M_TRIM_THRESHOLD, _MOST)
+        mallopt(_M_TRIM_THRESHOLD, _NEVER)
         if below is not None:
-            # Setting the first one stops glibc from raising the second by itself.
             mallopt(_M_MMAP_THRESHOLD, min(below, _MOST_IN_HEAP))
             for parameter in (_M_TOP_PAD, _M_MMAP_MAX):  # an earlier run of the process may have set them
                 mallopt(parameter, _USUAL[parameter])
@@ -28,7 +29,10 @@ def keep_what_is_freed(*, below: int | None = None) -> None:
 
 
 def hand_back() -> None:
-    """Give what is free back to the system, and let glibc go on as it does by itself."""
+    """Give what is free back to the system, and have glibc do so again, as it begins.
+
+    By itself it would also raise its thresholds to what a process frees, which no setting brings back.
+    """
     with suppress(AttributeError, OSError):
         libc = ctypes.CDLL(None)
         for parameter, usual in _USUAL.items():
