@@ -237,7 +237,7 @@ def test_a_regression_is_forecast_with_its_loss_and_doubted() -> None:
     model = Regressor()
     found = cleanpath.forecast(model, regression(), optimizer=sgd(model), loss=mse_loss)
     assert found.outcome != FAILS
-    assert any("no classifier" in doubt or "as none" in doubt for doubt in found.doubts)
+    assert any("this loss is another" in doubt for doubt in found.doubts)
     assert found.measured is not None
     assert found.measured.guess is not None
     # Its guess is the mean of the targets, wherever they lie and in whatever unit.
@@ -267,3 +267,27 @@ def test_where_it_stops_is_named_and_what_can_be_done(batches: Batches) -> None:
     cubed = nn.Sequential(nn.Linear(6, 6), Cubed(), Cubed(), Cubed(), Cubed(), nn.Linear(6, 4))
     found = cleanpath.forecast(cubed, batches, optimizer=torch.optim.SGD(cubed.parameters(), lr=1e6))
     assert re.search(r"where a run stops; not finite first: pow in [1-4]$", found.reasons[0])
+
+
+def test_what_is_wrong_with_a_batch_is_said_of_the_batch() -> None:
+    model = nn.Sequential(nn.Flatten(), nn.Linear(64, 10))
+    optimizer, images = torch.optim.SGD(model.parameters(), lr=0.1), torch.randn(16, 1, 8, 8)
+
+    def told(target: Tensor, **words: Any) -> str:
+        with pytest.raises(UserError) as found:
+            cleanpath.forecast(model, [(images, target)], optimizer=optimizer, **words)
+        return str(found.value)
+
+    assert "labels go from 5 to 20, and the model has 10 outputs" in told(torch.arange(5, 21))
+    assert "a batch has 3 targets, and the output 16 rows" in told(torch.arange(3))
+    assert "loss is a str; give a function" in told(torch.arange(16) % 10, loss="mse")
+    with pytest.raises(UserError, match="put pairs into a list"):
+        cleanpath.forecast(model, (images, torch.arange(16) % 10), optimizer=optimizer)  # type: ignore[arg-type]
+
+
+def test_a_rate_of_zero_is_no_rate_to_ask_about() -> None:
+    """As a schedule with a warm-up leaves it before its first step."""
+    model = nn.Sequential(nn.Flatten(), nn.Linear(64, 10))
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.0)
+    with pytest.raises(UserError, match="rate is 0"):
+        cleanpath.forecast(model, [(torch.randn(16, 1, 8, 8), torch.arange(16) % 10)], optimizer=optimizer)

@@ -56,6 +56,10 @@ def measured(
     if not isinstance(model, nn.Module):
         raise UserError(f"forecast needs a torch.nn.Module, this is a {type(model).__name__}")
     check_optimizer(optimizer, model)
+    if not any(float(group["lr"]) for group in optimizer.param_groups):
+        raise UserError(
+            "the optimizer's rate is 0, at which no step moves a weight; put it to the one behind a warm-up"
+        )
     with undisturbed(model):
         chosen = taken(batches)
         doubts = doubts_of(chosen, loss)

@@ -91,7 +91,7 @@ def _answer(rule: Rule, chances: Mapping[str, float]) -> str:
 def _doubts(rule: Rule, terms: Mapping[str, float], measured: Measured) -> Iterator[str]:
     yield from measured.doubts
     if measured.classes is None:
-        yield "the rule was calibrated on classifiers with a cross-entropy, and the audit knows this as none"
+        yield "the rule was calibrated on classifiers with a cross-entropy, and this loss is another"
     if missing := [name for name in rule.slow_weights if name not in terms]:
         yield f"'{missing[0]}' was not measured, and is taken as usual; it says only whether it starts slowly"
     for name in rule.weights:

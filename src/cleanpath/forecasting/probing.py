@@ -54,15 +54,26 @@ def usual_loss(output: Any, target: Any) -> Tensor:
 
 def lost(loss: Loss, output: Any, target: Any) -> Tensor:
     """The loss; raises `UserError` with what it raised."""
+    if not callable(loss):
+        raise UserError(f"loss is a {type(loss).__name__}; give a function of (output, target)")
     try:
         return loss(output, target)
     except (torch.OutOfMemoryError, UserError):
         raise
     except Exception as error:
-        raise UserError(
-            f"the loss raised {type(error).__name__}: {error}; give loss=lambda output, target: … for what the model "
-            "returns and the batches hold"
-        ) from error
+        told = f"the loss raised {type(error).__name__}: {str(error).rstrip('.')}"
+        raise UserError(f"{told}; {_remedy(logits_of(output), target)}") from error
+
+
+def _remedy(output: Any, target: Any) -> str:
+    if isinstance(output, Tensor) and isinstance(target, Tensor) and output.dim() and target.dim():
+        if len(output) != len(target):
+            return f"a batch has {len(target)} targets, and the output {len(output)} rows"
+        is_label = output.dim() > 1 and not target.is_floating_point()
+        if is_label and not 0 <= int(target.min()) <= int(target.max()) < output.shape[1]:
+            labels = f"labels go from {int(target.min())} to {int(target.max())}"
+            return f"{labels}, and the model has {output.shape[1]} outputs"
+    return "give loss=lambda output, target: … for what the model returns and the batches hold"
 
 
 def taken(batches: Iterable[Batch]) -> list[Batch]:
@@ -76,7 +87,8 @@ def taken(batches: Iterable[Batch]) -> list[Batch]:
     with _own_generators_kept(batches):
         for one in islice(batches, STEPS):
             if not isinstance(one, tuple | list) or len(one) != 2:
-                raise UserError(f"a batch is a pair (inputs, target), this is a {type(one).__name__}{_of(one)}")
+                this = f"this is a {type(one).__name__}{_of(one)}"
+                raise UserError(f"a batch is a pair (inputs, target), {this}; put pairs into a list")
             found.append((one[0], one[1]))
     if not found:
         raise UserError("there is no batch; give at least one pair (inputs, target)")

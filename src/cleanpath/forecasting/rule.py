@@ -98,11 +98,18 @@ def _beyond(value: float, low: float, high: float) -> str:
 
 TERMS: Mapping[str, Term] = {
     "forgotten": Term(
-        _forgotten, lambda v: f"what the features keep of how the inputs lie to each other, 0 to 1: {10**-v:.2f}"
+        _forgotten,
+        lambda v: (
+            f"what the features keep of how the inputs lie to each other, 0 to 1: {10**-v:.2f}"
+            f"{_beyond(10**-v, _LEAST_MEMORY * 1.01, 1.1)}"
+        ),
     ),
     "moved": Term(
         lambda m: _log(m.steps.moved, _LEAST_MOVED),
-        lambda v: f"how far {STEPS} steps at this rate move the weights: {10**v:.2g} of their norm",
+        lambda v: (
+            f"how far {STEPS} steps at this rate move the weights: {10**v:.2g}"
+            f"{_beyond(10**v, _LEAST_MOVED * 1.01, math.inf)} of their norm"
+        ),
     ),
     "unlearnt": Term(
         _unlearnt,
@@ -199,7 +206,7 @@ def deciding(rule: Rule, terms: Mapping[str, float], *, bad: bool, slow: bool = 
     weights = {name: w for name, w in rule.slow_weights.items() if name in terms} if slow else rule.weights
     shares = {name: weight * (terms[name] - rule.usual[name]) for name, weight in weights.items()}
     ordered = sorted(shares, key=shares.__getitem__, reverse=bad)
-    speaking = [name for name in ordered if (shares[name] > 0) == bad] or ordered[:1]
+    speaking = [name for name in ordered if shares[name] and (shares[name] > 0) == bad] or ordered[:1]
     return [_said(rule, name, terms[name]) for name in speaking[:3]]
 
 
