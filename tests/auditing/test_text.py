@@ -123,7 +123,8 @@ def test_depth_is_told_at_both_ends_with_the_direct_path() -> None:
 def test_what_was_not_seen_is_said_with_its_reason() -> None:
     profile = Profile(verdict="", not_seen=(NotSeen(what="sum", where="a.b", reason="fused [1]", count=3),))
     assert "not seen: sum in a.b: fused [1] (3 times)" in str(profile)
-    assert "not seen: nothing" in str(Profile(verdict=""))
+    assert "not seen: nothing" in str(Profile(verdict="", network=NetworkRow(mode="training")))
+    assert "not seen: what only training does" in str(Profile(verdict="", network=NetworkRow(mode="eval")))
 
 
 def test_two_profiles_stand_side_by_side() -> None:

@@ -56,7 +56,7 @@ def renderable(
     ]
     if profile.units:
         lines += ["", _units(profile.units, every=every), *map(escape, _over_depth(profile)), ""]
-    lines += [f"not seen: {escape(each)}" for each in not_seen(profile)] or ["not seen: nothing"]
+    lines += [f"not seen: {escape(each)}" for each in not_seen(profile)] or [f"not seen: {_nothing_but(profile)}"]
     mode = f"{profile.network.mode} mode, {profile.network.parameters:,} parameters"
     return Group(*lines, f"[dim]{escape('; '.join(part for part in (mode, note) if part))}[/]")
 
@@ -272,6 +272,12 @@ def not_seen(profile: "Profile") -> list[str]:
         f"{each.what} in {each.where}: {each.reason}{f' ({each.count} times)' if each.count > 1 else ''}"
         for each in profile.not_seen
     ]
+
+
+def _nothing_but(profile: "Profile") -> str:
+    if profile.network.mode != "eval":  # mixed is how it will be trained
+        return "nothing"
+    return "what only training does, such as dropout and statistics of a batch; call model.train() first to have it"
 
 
 def gain(units: Sequence["UnitRow"], key: str) -> float | None:
