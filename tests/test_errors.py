@@ -80,3 +80,8 @@ def test_non_finite_error_says_what_when_and_where() -> None:
     error = NonFiniteError("loss", float("nan"), iteration=7, where="module 3")
     assert str(error) == "stopped before iteration 7: loss is nan, first at module 3"
     assert (error.quantity, error.iteration, error.where) == ("loss", 7, "module 3")
+
+
+def test_names_joined_by_commas_are_told_apart() -> None:
+    with pytest.raises(UserError, match="'CP102,CP201'; write CP102 CP201, apart"):
+        raise UnknownNameError("rule", "CP102,CP201", ["CP102", "CP201", "CP202"])

@@ -103,6 +103,8 @@ class Request:
 
 
 def _nearest(name: str, known: list[str], see: str | None) -> str:
+    if {*name.split(",")} <= {*known}:
+        return f"write {name.replace(',', ' ')}, apart"
     containing = [other for other in known if name and name in other]
     if close := (containing or _alike(name, known))[:3]:
         answer = f"did you mean {' or '.join(close)}?"
