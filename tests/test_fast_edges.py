@@ -22,9 +22,9 @@ from cleanpath.nn.branch import PLACEMENTS
 from cleanpath.training.fused import Fused
 from cleanpath.training.recompute import Recompute
 from tests.helpers import examples
-from tests.test_fast import apart, direction, has_library
+from tests.test_fast import apart, direction, has_compiler
 
-pytestmark = pytest.mark.skipif(not has_library(), reason="no C compiler")
+pytestmark = pytest.mark.skipif(not has_compiler(), reason="no C compiler")
 LAST = torch.channels_last
 
 

@@ -21,7 +21,7 @@ from cleanpath import assemble, costs, settings
 from cleanpath.costs import cost
 from cleanpath.data.images import Split
 from cleanpath.data.sources import load
-from cleanpath.errors import Request, Stopped
+from cleanpath.errors import Request, SettingError, Stopped
 from cleanpath.experiment import Training
 from cleanpath.nn import catalog, resnet
 from cleanpath.training.memory import memory_of
@@ -384,3 +384,91 @@ def test_fit_takes_it_for_any_module() -> None:
         training = Training(iterations=5, batch_size=32, memory=way)
         results.append(assemble.fit(model, training)["train_loss"])
     assert results[0] == results[1]
+
+
+class Shifting(nn.Module):
+    """Writes into the images that it is given."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(3, 3, 3, padding=1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        found: Tensor = self.conv(x.sub_(0.5).div_(0.25))
+        return found
+
+
+class Doubling(nn.Module):
+    """Gives its input back, twice as large."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.part = nn.Identity()
+
+    def forward(self, x: Tensor) -> Tensor:
+        found: Tensor = self.part(x.mul_(2))
+        return found
+
+
+class Beside(nn.Module):
+    """A chain that begins in place, beside another way from what it has written."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.units = nn.Sequential(*(headed_in_place() for _ in range(4)))
+
+    def forward(self, x: Tensor) -> Tensor:
+        found: Tensor = self.units(x) + 2 * x
+        return found
+
+
+def headed_in_place() -> nn.Sequential:
+    return nn.Sequential(nn.ReLU(inplace=True), nn.Conv2d(3, 3, 3, padding=1), nn.BatchNorm2d(3))
+
+
+@pytest.mark.parametrize(
+    "build",
+    [
+        lambda: nn.Sequential(Shifting(), *(unit(3, nn.BatchNorm2d(3)) for _ in range(5))),
+        lambda: nn.Sequential(nn.Conv2d(3, 3, 1), nn.Sequential(*(headed_in_place() for _ in range(6)))),
+        lambda: nn.Sequential(nn.Conv2d(3, 3, 1), Beside()),
+        lambda: nn.Sequential(nn.Conv2d(3, 3, 1), nn.Sequential(*(Doubling() for _ in range(4)))),
+    ],
+    ids=["images", "inner units", "what is written is used", "nothing else"],
+)
+def test_what_units_write_into_their_input_counts_once(build: Callable[[], nn.Module]) -> None:
+    images = torch.rand(4, 3, 8, 8, generator=torch.Generator().manual_seed(1))
+    found = list[dict[str, Tensor]]()
+    for again in (False, True):
+        torch.manual_seed(0)
+        network = build().train()
+        recompute = Recompute(network) if again else nullcontext
+        for _ in range(2):  # the second step knows who writes
+            with recompute():
+                network(images.clone()).square().sum().backward()
+        found.append({name: p.grad for name, p in network.named_parameters() if p.grad is not None})
+    assert found[0].keys() == found[1].keys()
+    assert all(torch.equal(found[0][name], found[1][name]) for name in found[0])
+
+
+def test_who_writes_at_times_or_into_a_view_is_named() -> None:
+    class AtTimes(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.act = nn.ReLU()
+
+        def forward(self, x: Tensor) -> Tensor:
+            found: Tensor = self.act(x)
+            return found
+
+    first = AtTimes()
+    network = nn.Sequential(nn.Linear(3, 3), nn.Sequential(first, AtTimes()))
+    recompute, x = Recompute(network), torch.randn(2, 3)
+    with recompute():
+        network(x).sum().backward()
+    first.act.inplace = True
+    with recompute(), pytest.raises(SettingError, match="AtTimes writes into its input, now, and did not before;"):
+        network(x)
+    viewed = nn.Sequential(nn.Linear(3, 3), nn.Flatten(0), network[1])
+    with Recompute(viewed)(), pytest.raises(SettingError, match=r"a view of something else; give it x\.clone\(\)"):
+        viewed(x)

@@ -1,6 +1,7 @@
 """`layers.c` as a library: built on first use by the machine's own compiler, and kept in the user's cache folder.
 
-kernels-DIGEST.so   by a digest of the source, the compiler, its flags and the processor
+kernels-DIGEST.so          by a digest of the source, the compiler, its flags and the processor
+kernels-DIGEST.so.sha256   of the file's own bytes: the system kills who calls into a library that is cut short
 """
 
 import ctypes
@@ -97,21 +98,24 @@ def _built() -> Path:
         try:
             folder.mkdir(parents=True, exist_ok=True)
             with tempfile.TemporaryDirectory() as aside:
-                write(path, _compiled(compiler, threads, Path(aside)).read_bytes())
+                data = _compiled(compiler, threads, Path(aside)).read_bytes()
+                write(path, data)
+                write(_beside(path), hashlib.sha256(data).hexdigest().encode())
         except (OSError, RunError) as error:
             raise NoLibraryError(f"they cannot be kept in {folder} ({error}); set CLEANPATH_CACHE") from None
     return path
 
 
 def _is_whole(path: Path) -> bool:
-    """Whether the file is there and can be loaded; a damaged one is built anew."""
-    if not path.is_file():
-        return False
+    """Whether the file is there, byte for byte as it was built; a damaged one is built anew."""
     try:
-        ctypes.CDLL(str(path))
+        return _beside(path).read_bytes() == hashlib.sha256(path.read_bytes()).hexdigest().encode()
     except OSError:
         return False
-    return True
+
+
+def _beside(path: Path) -> Path:
+    return path.with_name(f"{path.name}.sha256")
 
 
 def _compiler() -> list[str]:

@@ -26,6 +26,8 @@ _SMALL = 1 << 20
 LEAST = 2
 """Members that are made of modules themselves, as units are, from which on a chain is cut into segments."""
 _INSIDE = 2.0
+"""What a unit keeps, in sizes of its input: a over b in the first lines. Of two layers on our own kernels; on torch's
+it is more, and segments somewhat shorter would keep less."""
 
 Run = Callable[[Sequence[nn.Module], Tensor], Tensor]
 
@@ -47,6 +49,7 @@ class Recompute:
         check(network)
         self._network, self._on_processor = network, devices.of(network).type == "cpu"
         self._largest, self._told = 0, False
+        self._reading = set[tuple[nn.Module, ...]]()
         if self._on_processor:
             keep_what_is_freed(below=_SMALL)
 
@@ -62,26 +65,48 @@ class Recompute:
     def _run(self, members: Sequence[nn.Module], x: Tensor) -> Tensor:
         # Without an argument that asks for a gradient the function's parameters would get none.
         anchor = torch.empty(0, requires_grad=True)
-        found: Tensor = _Segment.apply(x, anchor, members)
+        given = _Segment.apply(x, anchor, members, self._reading)
+        found: Tensor = given[0] if isinstance(given, tuple) else given
         self._largest = max(self._largest, x.nbytes, found.nbytes)
         return found
 
 
 class _Segment(Function):
-    """Modules one after another, with only the input kept."""
+    """Modules one after another, with only the input kept.
+
+    Modules that write into their input, as an in-place ReLU in front does, give what it becomes as a second result, as
+    they do where all is kept, and have a copy kept. Which do is known after a pass: `reading` has those that do not.
+    """
 
     @staticmethod
-    def forward(ctx: Any, x: Tensor, anchor: Tensor, members: Sequence[nn.Module]) -> Tensor:  # noqa: ARG004
+    def forward(
+        ctx: Any,
+        x: Tensor,
+        anchor: Tensor,  # noqa: ARG004
+        members: Sequence[nn.Module],
+        reading: set[tuple[nn.Module, ...]],
+    ) -> Tensor | tuple[Tensor, Tensor]:
         ctx.members, ctx.random = members, devices.random_state(x.device)
-        buffers = _Buffers(members)
         ctx.autocast = torch.is_autocast_enabled(x.device.type), torch.get_autocast_dtype(x.device.type)
-        ctx.save_for_backward(x)
+        ctx.set_materialize_grads(False)
+        buffers, reads, version = _Buffers(members), tuple(members) in reading, x._version  # noqa: SLF001
+        kept = x if reads else x.clone()
         y = through(members, x)
-        ctx.buffers = buffers.moved()
-        return y
+        ctx.writes, ctx.buffers = x._version != version, buffers.moved()  # noqa: SLF001
+        if not ctx.writes:
+            reading.add(tuple(members))
+            ctx.save_for_backward(x)
+            return y
+        learns = ctx.needs_input_grad[0]
+        if reads or (learns and x._is_view()):  # noqa: SLF001
+            raise SettingError(_written(members, "now, and did not before" if reads else "a view of something else"))
+        ctx.save_for_backward(kept)
+        if learns:
+            ctx.mark_dirty(x)
+        return (y, x) if learns and y is not x else y
 
     @staticmethod
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, None, None]:
+    def backward(ctx: Any, *gradients: Tensor | None) -> tuple[Tensor | None, None, None, None]:
         if torch.is_grad_enabled():
             raise RuntimeError("what is computed again has no second derivative; train with training.memory=plain")
         (kept,) = ctx.saved_tensors
@@ -90,10 +115,21 @@ class _Segment(Function):
         autocast = torch.autocast(x.device.type, dtype, enabled=enabled)
         with torch.enable_grad(), devices.forked(x.device), _on_copies(ctx.members, ctx.buffers), autocast:
             devices.set_random_state(ctx.random, x.device)
-            y = through(ctx.members, x)
-        if y.requires_grad:  # not where neither the input nor a member learns
-            torch.autograd.backward(y, gradient)
-        return x.grad, None, None
+            given = x.clone() if ctx.writes else x
+            y = through(ctx.members, given)
+        # Nothing learns where neither the input nor a member does.
+        both = [(one, dy) for one, dy in zip((y, given), gradients, strict=False) if dy is not None]
+        if both := [(one, dy) for one, dy in both if one.requires_grad]:
+            torch.autograd.backward([one for one, _ in both], [dy for _, dy in both])
+        return x.grad, None, None, None
+
+
+def _written(members: Sequence[nn.Module], what: str) -> str:
+    kinds = ", ".join(dict.fromkeys(type(member).__name__ for member in members))
+    return (
+        f"training.memory=recompute: one of the modules {kinds} writes into its input, {what}; "
+        "give it x.clone(), or inplace=False, or train with training.memory=plain"
+    )
 
 
 @contextmanager
