@@ -238,10 +238,10 @@ def _pickled(model: nn.Module, path: str, part: Rewritten | None) -> tuple[bytes
         classes = {type(one) for one in whole.modules()}
         if name := _of_scripts((one.__module__, one.__qualname__) for one in classes):
             raise UserError(f"{_script(name)}, and its forward could not be read; {_INSTEAD}")
-        if name := next((path for path, one in whole.named_modules() if is_parametrized(one)), ""):
+        for name in (path for path, one in whole.named_modules() if is_parametrized(one)):
             raise UserError(
-                f"{name} has a parametrization (such as weight_norm or spectral_norm), which torch cannot pickle: "
-                "use `cleanpath.fix` in Python and save the state_dict, or take it off before by "
+                f"{name or 'the network'} has a parametrization (such as weight_norm or spectral_norm), which torch "
+                "cannot pickle: use `cleanpath.fix` in Python and save the state_dict, or take it off before by "
                 "torch.nn.utils.parametrize.remove_parametrizations"
             )
         held = io.BytesIO()
