@@ -12,6 +12,7 @@ import json
 import time
 import warnings
 from collections import Counter
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ import torch
 
 import cleanpath
 from cleanpath.auditing.rules.fixes import FIXES
+from cleanpath.repair.fixed import Fixed
 from cleanpath.targets import resolve
 from tests.auditing.test_families import ROWS, build, inputs
 
@@ -71,6 +73,13 @@ MORE = (
     *("torchvision:mc3_18", "torchvision:quantized_resnet18"),
 )
 """Families with something after the sum that the audit's sweep met and the test list does not have."""
+MOST = 5
+"""So many reasons are told of each code."""
+SORTS = (
+    *("its forward cannot be read", "what it reads lies inside", "its sum lies inside", "its branch ends with"),
+    "a layer or a position stands between the sum and the next unit",
+)
+"""How reasons begin that differ in names alone."""
 FIXABLE = [code for code, one in FIXES.items() if one.safety != "none"]
 """All are named, so that those that are made by name only are made too."""
 
@@ -85,20 +94,43 @@ def run(row: dict[str, Any]) -> dict[str, Any]:
         fixed = cleanpath.fix(model, batch, FIXABLE, unsafe=True)
     except Exception as error:  # noqa: BLE001 (a row of the table)
         return {**told, "failed": f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"}
-    wanted = [one for one in fixed.refused if one.reason != "this was not found in the network"]
     return {
         **told,
         "before": _counted(fixed.before),
         "after": _counted(fixed.after),
-        "mended": dict(Counter(one.code for one in fixed.changes)),
-        "refused": dict(Counter(one.code for one in wanted)),
-        "reasons": dict(Counter(one.reason[:160] for one in wanted).most_common(3)),
+        **_became(fixed),
         "read": fixed.read,
         "clean_before": sum(unit.clean for unit in fixed.before.units),
         "clean_after": sum(unit.clean for unit in fixed.after.units),
         "units": len(fixed.before.units),
         "seconds": round(time.perf_counter() - begun, 1),
     }
+
+
+def _became(fixed: Fixed) -> dict[str, Any]:
+    """What became of the units with a finding that a fix is for, each counted once, and the reasons for those left.
+
+    Of a unit that several follow, some may have been changed and some not: it counts as changed.
+    """
+    found = {one for one in _places(fixed.before) if one[0] in FIXABLE}
+    changed = found & {(one.code, one.found_in) for one in fixed.changes}
+    again = _places(fixed.after)
+    reasons = {(one.code, one.unit): one.reason[:160] for one in fixed.refused}
+    # What is refused for no unit by name is gone with what was mended before, unless it is found again.
+    left = {one for one in found - changed if one in reasons or one in again}
+    told = dict[str, Counter[str]]()
+    for code, unit in left:
+        told.setdefault(code, Counter())[reasons.get((code, unit), reasons.get((code, ""), ""))] += 1
+    return {
+        "mended": dict(Counter(code for code, _ in sorted(found - left - (changed & again)))),
+        "still": dict(Counter(code for code, _ in sorted(changed & again))),
+        "left": dict(Counter(code for code, _ in sorted(left))),
+        "reasons": {code: dict(counts.most_common()) for code, counts in sorted(told.items())},
+    }
+
+
+def _places(profile: cleanpath.Profile) -> set[tuple[str, str]]:
+    return {(finding.code, unit) for finding in profile.findings for unit in finding.units or ("",)}
 
 
 def _counted(profile: cleanpath.Profile) -> dict[str, int]:
@@ -132,26 +164,41 @@ def table() -> str:
     for row in recorded:
         if "failed" in row:
             lines.append(f"| {row['target']} | – | – | – | {row['failed'][:80]} | – | – |")
-        elif row["mended"] or row["refused"]:
-            found = {code: count for code, count in row["before"].items() if code in {*row["mended"], *row["refused"]}}
+        elif _found(row):
             clean = f"{row['clean_before']} → {row['clean_after']} of {row['units']}"
-            still = _still(row)
-            mended = {code: count - still.get(code, 0) for code, count in row["mended"].items()}
-            parts = (found, {code: n for code, n in mended.items() if n}, still, row["refused"])
+            parts = (_found(row), row["mended"], row["still"], row["left"])
             said = (*map(_told, parts), clean, _told(row["after"]))
             lines.append(f"| {row['target']} | {' | '.join(said)} |")
-    quiet = sum("failed" not in row and not row["mended"] and not row["refused"] for row in recorded)
+    quiet = sum("failed" not in row and not _found(row) for row in recorded)
     lines.append("")
     lines.append(
         f"{quiet} more have nothing that a fix is for; {len(recorded)} of {len(ROWS) + len(MORE)} families were run."
     )
-    return "\n".join(lines)
+    return "\n".join([*lines, "", *_why(recorded)])
 
 
-def _still(row: dict[str, Any]) -> dict[str, int]:
-    """Of what was changed, in how many units the same is found afterwards: those beyond what was left as it was."""
-    more = {code: row["after"].get(code, 0) - row["refused"].get(code, 0) for code in row["mended"]}
-    return {code: min(count, more[code]) for code, count in row["mended"].items() if more[code] > 0}
+def _found(row: dict[str, Any]) -> Counter[str]:
+    """In how many units there was something that a fix is for."""
+    return Counter(row["mended"]) + Counter(row["still"]) + Counter(row["left"])
+
+
+def _why(recorded: list[dict[str, Any]]) -> Iterator[str]:
+    """Why units were left as they were, by code; the most frequent reasons."""
+    told = dict[str, Counter[str]]()
+    for row in recorded:
+        for code, reasons in row.get("reasons", {}).items():
+            for reason, count in reasons.items():
+                told.setdefault(code, Counter())[_sort(reason)] += count
+    for code, counts in sorted(told.items()):
+        most = [f"{count}: {reason}" for reason, count in counts.most_common(MOST)]
+        rest = counts.total() - sum(count for _, count in counts.most_common(MOST))
+        more = [f"{rest} for other reasons"] if rest else []
+        yield f"- {code}, {counts.total()} units left as they were. {'; '.join([*most, *more])}."
+
+
+def _sort(reason: str) -> str:
+    """Reasons that differ in names alone are one."""
+    return next((f"{begin} …" for begin in SORTS if reason.startswith(begin)), reason)
 
 
 def _told(counts: dict[str, int]) -> str:
@@ -183,7 +230,8 @@ def main() -> None:
         print(
             told["target"],
             told.get("mended"),
-            told.get("refused"),
+            told.get("still"),
+            told.get("left"),
             told.get("failed", ""),
             told.get("seconds"),
             flush=True,

@@ -338,7 +338,10 @@ def test_codes_that_are_not_allowed_or_have_no_fix_are_refused_in_words() -> Non
         cleanpath.fix(model, VECTORS, "CP102", unsafe=True)
     without = cleanpath.fix(model, VECTORS)
     assert without.changes == ()
-    assert without.refused[0].reason == "it changes the function (5 units): allow it by unsafe"
+    assert (
+        without.refused[0].reason
+        == "it changes the function (5 units): allow it by unsafe=True, on the command line --unsafe"
+    )
     assert [one.relative for one in without.differences] == [0.0, 0.0]
     absent = cleanpath.fix(model, VECTORS, ["CP201"], unsafe=True)
     assert [(one.code, one.reason) for one in absent.refused] == [("CP201", "this was not found in the network")]

@@ -289,7 +289,10 @@ def test_keys_of_a_fix_as_json_stand_in_the_docs() -> None:
 def test_option_without_unsafe_says_what_it_would_do_and_that_the_answer_is_no() -> None:
     outcome = here("audit", "nets.py:broken", "--fix")
     assert outcome.code == 1
-    assert "CP102 (network): it changes the function (6 units): allow it by unsafe" in outcome.out
+    assert (
+        "CP102 (network): it changes the function (6 units): allow it by unsafe=True, on the command line --unsafe"
+        in outcome.out
+    )
     named = here("audit", "nets.py:broken", "--fix", "CP102")
     assert (named.code, "on the command line --unsafe" in named.err) == (2, True)
     assert "add --fix" in here("audit", "nets.py:broken", "--unsafe").err

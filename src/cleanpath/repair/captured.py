@@ -2,7 +2,7 @@
 
 import copy
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field
 from inspect import signature
 from typing import Any
@@ -14,6 +14,7 @@ from torch.fx import Graph, Interpreter, Node
 from cleanpath.auditing.examine import Structure, structure_of
 from cleanpath.auditing.passes import Observer, Pass
 from cleanpath.auditing.patient import Parts, Patient, drawing_from
+from cleanpath.auditing.values import UnitRow
 from cleanpath.devices import exact, of
 from cleanpath.kernels import sound
 from cleanpath.repair.comparing import call, check_same, outputs_of
@@ -172,11 +173,24 @@ def locate(captured: Captured, batch: object, seed: int) -> Located:
     """Find the units anew, on the graph."""
     watch = Watch()
     with captured.watched(watch) as model:
-        parts = Parts.of(model)
-        with Patient(parts) as patient, sound(model), exact(of(model)):
-            seen = Observer(patient).run(batch, seed)
-            structure = structure_of(parts, seen, patient.was_trainable())
+        seen, structure = observed(model, batch, seed)
     return Located(captured, structure, seen, watch)
+
+
+def observed(
+    model: nn.Module, batch: object, seed: int, noting: AbstractContextManager[Any] | None = None
+) -> tuple[Pass, Structure]:
+    """One observed pass, during which something may note, and what it shows of the network's units."""
+    parts = Parts.of(model)
+    with Patient(parts) as patient, sound(model), exact(of(model)), noting or nullcontext():
+        seen = Observer(patient).run(batch, seed)
+        return seen, structure_of(parts, seen, patient.was_trainable())
+
+
+def home_of(unit: UnitRow) -> str:
+    """The path of the module in which the sum of a unit stands; empty if that is the network itself."""
+    home = unit.sum.partition(" in ")[2]
+    return "" if home == "(root)" else home
 
 
 def capture(model: nn.Module, batch: object, homes: Sequence[str], seed: int) -> Captured:

@@ -2,7 +2,7 @@
 
 import copy
 import math
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -12,6 +12,7 @@ from cleanpath.auditing.passes import tensors_of
 from cleanpath.auditing.patient import drawing_from, generators
 from cleanpath.devices import exact, of
 from cleanpath.kernels import sound
+from cleanpath.repair.fixed import OutputDifference
 from cleanpath.repair.guards import same_generators, slow_attention
 from cleanpath.repair.tracing import UnreadableError
 
@@ -50,11 +51,11 @@ def _check_same(model: nn.Module, graph: nn.Module, batch: object, seed: int) ->
         except Exception as error:
             raise UnreadableError(f"its graph cannot be run ({type(error).__name__}: {error})") from error
         compared += 1
-        same = kind is other_kind and len(wanted) == len(got) and all(map(_equal, wanted, got))
+        same = kind is other_kind and len(wanted) == len(got) and all(map(same_numbers, wanted, got))
         if not same:
             raise UnreadableError(f"its graph computes something else in {mode} mode")
         state, other = here.state_dict(), there.state_dict()
-        if list(state) != list(other) or not all(_equal(state[name], other[name]) for name in state):
+        if list(state) != list(other) or not all(same_numbers(state[name], other[name]) for name in state):
             raise UnreadableError(f"its graph keeps another state in {mode} mode")
         if not same_generators(drawn, other_drawn):
             raise UnreadableError(f"its graph draws other random numbers in {mode} mode")
@@ -122,7 +123,45 @@ def _other_gradient(wanted: Gradients, got: Gradients) -> str | None:
     return None
 
 
-def _equal(here: Any, there: Any) -> bool:
+def same_numbers(here: Any, there: Any) -> bool:
+    """Whether two tensors hold the same, NaN where the other has NaN; what is no tensor need only be of one kind."""
     if not isinstance(here, Tensor) or not isinstance(there, Tensor):
         return here is there or type(here) is type(there)
-    return here.shape == there.shape and bool(torch.equal(here.nan_to_num(), there.nan_to_num()))
+    if here.shape != there.shape or here.dtype is not there.dtype:
+        return False
+    floating = here.is_floating_point() or here.is_complex()
+    return torch.equal(here, there) or (floating and bool(_alike(here, there).all()))
+
+
+def _alike(here: Tensor, there: Tensor) -> Tensor:
+    return (here == there) | (here.isnan() & there.isnan())
+
+
+def differences(here: nn.Module, there: nn.Module, batch: object, seed: int) -> Iterator[OutputDifference]:
+    """How far the outputs of two networks lie apart, in both modes."""
+    for training in (True, False):
+        mode = "training" if training else "evaluation"
+        try:
+            old = outputs_of(copy.deepcopy(here).train(training), batch, seed)
+            new = outputs_of(copy.deepcopy(there).train(training), batch, seed)
+        except Exception:  # noqa: BLE001 (a batch of one in training mode: the original cannot be run either)
+            yield OutputDifference(mode=mode, relative=None)
+            continue
+        yield OutputDifference(mode=mode, relative=relative(old, new))
+
+
+def relative(old: Sequence[Tensor], new: Sequence[Tensor]) -> float | None:
+    """How far outputs moved, over the rms of the old ones: what is the same NaN or infinity in both is no difference.
+
+    None where they have other shapes, or one is not finite where the other is.
+    """
+    pairs = [(a.double(), b.double()) for a, b in zip(old, new, strict=False) if a.is_floating_point()]
+    if not pairs or len(old) != len(new) or any(a.shape != b.shape for a, b in pairs):
+        return None
+    if all(map(same_numbers, *zip(*pairs, strict=True))):
+        return 0.0
+    moved = math.fsum(float((a - b).masked_fill(_alike(a, b), 0.0).square().sum()) for a, b in pairs)
+    size = math.fsum(float(a.masked_fill(~a.isfinite(), 0.0).square().sum()) for a, _ in pairs)
+    if not math.isfinite(moved):
+        return None
+    return math.sqrt(moved / size) if size else math.inf

@@ -1,11 +1,13 @@
 """What a fix gives back: the network, what was changed and what was not, the audits before and after."""
 
+import copy
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from torch import nn
+from torch.optim import Optimizer
 
 from cleanpath.auditing.profile import Profile, plain
 
@@ -20,6 +22,8 @@ class Change:
     """Of the finding."""
     unit: str
     """The unit that was changed; empty for the optimizer's groups."""
+    found_in: str
+    """The unit with the finding: for what stands after a sum (CP201, CP202) the one before."""
     what: str
     """One sentence, with the names of modules and parameters."""
 
@@ -61,7 +65,7 @@ class Fixed:
     before: Profile
     """The audit of the network that was given."""
     after: Profile
-    """The audit of the one that is returned."""
+    """The audit of the one that is returned; the optimizer, if one was given, holds its parameters by their names."""
     differences: tuple[OutputDifference, ...] = ()
     """Of the outputs, in both modes."""
     read: str = ""
@@ -86,9 +90,9 @@ class Fixed:
         return [{"params": kept, "weight_decay": weight_decay}, {"params": free, "weight_decay": 0.0}]
 
     def still_found(self) -> dict[str, int]:
-        """In how many units that were changed the audit finds the same code again."""
+        """In how many units for which something was changed the audit finds the same code again."""
         found = {(finding.code, unit) for finding in self.after.findings for unit in finding.units}
-        return dict(Counter(code for code, unit in {(one.code, one.unit) for one in self.changes} & found))
+        return dict(Counter(code for code, _ in {(one.code, one.found_in) for one in self.changes} & found))
 
     def to_data(self) -> dict[str, Any]:
         """Plain dictionaries and lists: the schema of `cleanpath audit TARGET --fix --json`."""
@@ -140,6 +144,26 @@ class Fixed:
 
     def __str__(self) -> str:
         return "\n".join(self.lines())
+
+
+def carried_over(optimizer: Optimizer, old: nn.Module, new: nn.Module, no_decay: Sequence[str]) -> Optimizer:
+    """The same groups over the parameters of another network, by name: new ones in the first, `no_decay` without decay.
+
+    It is for audits; what it remembers is that of the old one.
+    """
+    names = {id(parameter): name for name, parameter in old.named_parameters()}
+    named = dict(new.named_parameters())
+    free, groups = {id(named[name]) for name in no_decay}, list[dict[str, Any]]()
+    added = [one for name, one in named.items() if name not in {*names.values()}]
+    for group in optimizer.param_groups:
+        held = [named.get(names.get(id(one), ""), one) for one in group["params"]] + added
+        freed = [one for one in held if id(one) in free]
+        groups += [{**group, "params": [one for one in held if id(one) not in free]}]
+        groups += [{**group, "params": freed, "weight_decay": 0.0}]
+        added = []
+    made = copy.copy(optimizer)
+    made.param_groups = groups
+    return made
 
 
 _NAMED = 3

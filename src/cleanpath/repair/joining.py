@@ -1,5 +1,6 @@
 """One graph of two: what a forward does in training and in evaluation, where a flag or a number is all that differs."""
 
+import math
 import operator
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -37,7 +38,7 @@ def _merged(node: Node, here: Any, there: Any, same: Mapping[Node, Node]) -> Any
     """An argument in both modes."""
     if isinstance(here, Node) and isinstance(there, Node) and here is same.get(there):
         return here
-    if isinstance(here, int | float) and type(here) is type(there) and here != there:
+    if isinstance(here, int | float) and type(here) is type(there) and not _alike(here, there):
         return _by_mode(node, here, there)
     if (
         isinstance(here, Sequence)
@@ -73,6 +74,8 @@ def _by_mode(node: Node, here: Any, there: Any) -> Node:
 
 
 def _alike(here: Any, there: Any) -> bool:
+    if isinstance(here, float) and isinstance(there, float) and math.isnan(here):
+        return math.isnan(there)
     try:
         return bool(here == there)
     except Exception:  # noqa: BLE001 (a constant of any class)

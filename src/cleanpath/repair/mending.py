@@ -9,31 +9,25 @@ Changes of the graph come first, each on the units found anew, then those of the
 """
 
 import copy
-import math
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import nullcontext
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 from torch.fx import Node
 from torch.optim import Optimizer
 
-from cleanpath.auditing.examine import Structure, audit, structure_of
+from cleanpath.auditing.examine import audit
 from cleanpath.auditing.finding import Finding
 from cleanpath.auditing.judging import page_of
-from cleanpath.auditing.passes import Observer
-from cleanpath.auditing.patient import Parts, Patient
 from cleanpath.auditing.profile import Profile
 from cleanpath.auditing.rules.fixes import FIXES, fix_of
-from cleanpath.devices import exact, of
 from cleanpath.errors import SettingError, UserError
-from cleanpath.kernels import sound
-from cleanpath.repair.captured import Captured, Watch, capture, locate
-from cleanpath.repair.comparing import outputs_of
+from cleanpath.repair.captured import Captured, Watch, capture, home_of, locate, observed
+from cleanpath.repair.comparing import differences
 from cleanpath.repair.edits import Lines, edit_of
-from cleanpath.repair.fixed import Change, Fixed, OutputDifference, Refusal
+from cleanpath.repair.fixed import Change, Fixed, Refusal, carried_over
 from cleanpath.repair.guards import kept_generators
 from cleanpath.repair.places import Place, RefusedError, places
 from cleanpath.repair.rewrites import AT_THE_NEXT, REWRITES
@@ -42,6 +36,8 @@ from cleanpath.repair.tracing import UnreadableError, is_kept
 
 GATES = "CP104"
 GROUPS = ("CP601", "CP602")
+ALLOW = "allow it by unsafe=True, on the command line --unsafe"
+UNEVEN = "its forward differs between the modes, and cannot be changed alike in both"
 
 
 @kept_generators()
@@ -72,7 +68,7 @@ def fix(
             job.refuse(named, "", asked if blind else "this was not found in the network")
     for code, finding in found.items():
         if code in wanted and not unsafe and fix_of(code).safety == "unsafe":
-            job.refuse(code, "", f"it changes the function ({len(finding.units) or 1} units): allow it by unsafe")
+            job.refuse(code, "", f"it changes the function ({len(finding.units) or 1} units): {ALLOW}")
         elif codes is None and fix_of(code).by_name:
             job.refuse(code, "", "its fix is made only where it is named: trials have not shown that it helps training")
         elif codes is None and fix_of(code).safety == "none":
@@ -113,7 +109,7 @@ def _wanted(codes: Sequence[str] | None, *, unsafe: bool) -> list[str]:
         if fix_of(code).safety == "unsafe" and not unsafe:
             raise SettingError(
                 f"the fix of {code} keeps the weights but changes the function ({fix_of(code).does}), so that the "
-                "network needs training; allow it by unsafe=True, on the command line --unsafe"
+                f"network needs training; {ALLOW}"
             )
     return named
 
@@ -131,30 +127,52 @@ class _Job:
     mended: nn.Module | None = None
     captured: Captured | None = None
     no_decay: list[str] = field(default_factory=list)
+    uneven: dict[tuple[str, str], str] = field(default_factory=dict)
+    """What only one of the modes can be given, by code and the unit with the finding; why."""
 
     def refuse(self, code: str, unit: str, reason: str, edit: str = "") -> None:
         """Note what is not done."""
         self.refused.append(Refusal(code=code, unit=unit, reason=reason, edit=edit))
+
+    def _changed(self, code: str, unit: str, what: str) -> None:
+        """Note what is done in the unit with the finding."""
+        self.changes.append(Change(code=code, unit=unit, found_in=unit, what=what))
 
     def rewrite(self, codes: Sequence[str]) -> None:
         """All changes of the graph, code by code, each on the units as they then are."""
         if not codes:
             return
         if any(True for module in self.model.modules() if isinstance(module, torch.jit.ScriptModule)):
-            reason = "a scripted module cannot be rewritten; fix the network before it is scripted"
-        else:
-            reason = self._capture()
-        if self.captured is None:
-            for code in codes:
-                for finding in _of(self.before, code):
-                    for unit in finding.units:
-                        self.refuse(code, unit, reason, self._edit(code, unit))
+            self._refuse_all(codes, "a scripted module cannot be rewritten; fix the network before it is scripted")
             return
-        if self._rewritten(codes):
-            twin = self.captured.twin
-            if twin is not None and not self._mend_twin(twin, codes):
+        refused = list(self.refused)
+        while True:
+            if reason := self._capture():
+                self._refuse_all(codes, reason)
                 return
+            odd = self._change(codes)
+            if not odd:
+                return
+            # What was changed in one mode only must not be: all is done anew without it.
+            self.uneven |= odd
+            self.changes, self.refused, self.mended = [], list(refused), None
+
+    def _refuse_all(self, codes: Sequence[str], reason: str) -> None:
+        for code in codes:
+            for finding in _of(self.before, code):
+                for unit in finding.units:
+                    self.refuse(code, unit, reason, self._edit(code, unit))
+
+    def _change(self, codes: Sequence[str]) -> dict[tuple[str, str], str]:
+        """Change the graph, or both if the modes have one each; what was done in one only, by code and unit found."""
+        assert self.captured is not None
+        twin = self.captured.twin
+        changed = self._rewritten(codes)
+        if changed and twin is not None and (odd := self._mend_twin(twin, codes)):
+            return odd
+        if changed:
             self.mended = self.captured.model()
+        return {}
 
     def _rewritten(self, codes: Sequence[str]) -> bool:
         """Change the graph, code by code; whether anything was."""
@@ -164,35 +182,36 @@ class _Job:
             changed |= self._rewrite(code, profile)
         return changed
 
-    def _mend_twin(self, twin: Captured, codes: Sequence[str]) -> bool:
-        """The same in the other mode, whose graph is another; all is undone where it cannot be done alike."""
-        other = _Job(self.model, self.batch, self.seed, self.before, captured=twin)
+    def _mend_twin(self, twin: Captured, codes: Sequence[str]) -> dict[tuple[str, str], str]:
+        """The same in the other mode, whose graph is another; what only one of the two has, with the reason."""
+        other = _Job(self.model, self.batch, self.seed, self.before, captured=twin, uneven=self.uneven)
         other.before = other._watched_audit()
         other._rewritten([code for code in codes if _of(other.before, code)])
-        done = [{(one.code, one.unit) for one in job.changes} for job in (self, other)]
-        here, there = done[0] - done[1], done[1] - done[0]
-        if odd := [*other._asked_too(here), *self._asked_too(there)]:
-            code, unit = min(odd)
-            self.refuse(code, unit, "its forward differs between the modes, and cannot be changed alike in both")
-            self.changes.clear()
-            self.captured = None
-            return False
-        self.changes += [one for one in other.changes if (one.code, one.unit) in there]
-        return True
+        odd = {**other._asked_too(self), **self._asked_too(other)}
+        if not odd:
+            done = {(one.code, one.unit) for one in self.changes}
+            self.changes += [one for one in other.changes if (one.code, one.unit) not in done]
+            self.refused += [one for one in other.refused if one not in self.refused]
+        return odd
 
-    def _asked_too(self, changed: Iterable[tuple[str, str]]) -> Iterator[tuple[str, str]]:
-        """Changes of the other mode that this one would have needed too."""
+    def _asked_too(self, other: "_Job") -> dict[tuple[str, str], str]:
+        """Changes of the other mode that this one would have needed too, and why it has them not."""
         found = {(finding.code, unit) for finding in self.before.findings for unit in finding.units}
         names = {unit.name for unit in self.before.units}
-        for code, unit in changed:
-            if (code, unit) in found or (code in AT_THE_NEXT and unit in names):
-                yield code, unit
+        done = {(one.code, one.unit) for one in self.changes}
+        reasons = {(one.code, one.unit): one.reason for one in self.refused}
+        odd = dict[tuple[str, str], str]()
+        for one in other.changes:
+            key = (one.code, one.found_in)
+            asked = key in found or (one.code in AT_THE_NEXT and one.unit in names)
+            if (one.code, one.unit) not in done and asked:
+                odd[key] = f"{UNEVEN}: {reasons[key]}" if key in reasons else UNEVEN
+        return odd
 
     def _capture(self) -> str:
         """Read the network; why it cannot be read, or nothing."""
-        homes = [unit.sum.partition(" in ")[2] for unit in self.before.units]
         try:
-            captured = capture(self.model, self.batch, ["" if h == "(root)" else h for h in homes], self.seed)
+            captured = capture(self.model, self.batch, [home_of(unit) for unit in self.before.units], self.seed)
         except UnreadableError as error:
             return f"its forward cannot be read: {error}"
         self.captured = captured
@@ -220,8 +239,12 @@ class _Job:
         every = places(located)
         for found, place in _targets(code, every, sorted(at), lambda unit, why: self.refuse(code, unit, why)):
             name = profile.units[found].name
+            if (code, name) in self.uneven:
+                self.refuse(code, name, self.uneven[code, name])
+                continue
             try:
-                self.changes.append(Change(code=code, unit=profile.units[place.index].name, what=REWRITES[code](place)))
+                unit = profile.units[place.index].name
+                self.changes.append(Change(code=code, unit=unit, found_in=name, what=REWRITES[code](place)))
             except RefusedError as error:
                 inside = " called as it is" in str(error)
                 self.refuse(code, name, str(error), self._edit(code, name) if inside else "")
@@ -232,18 +255,16 @@ class _Job:
         return len(self.changes) > before
 
     def _edit(self, code: str, unit: str) -> str:
-        home = next((row.sum.partition(" in ")[2] for row in self.before.units if row.name == unit), None)
-        if home is None:
-            return ""
+        home = next((home_of(row) for row in self.before.units if row.name == unit), None)
         modules = dict(self.model.named_modules())
-        return edit_of(code, modules.get("" if home == "(root)" else home), self._lines.get(unit))
+        return "" if home is None else edit_of(code, modules.get(home), self._lines.get(unit))
 
     @cached_property
     def _lines(self) -> dict[str, tuple[str, int]]:
         """Where the sum of each unit stands in the source, as one more pass shows."""
         lines = Lines()
         try:
-            structure = structure_in(self.model, self.batch, self.seed, lines)
+            _, structure = observed(self.model, self.batch, self.seed, lines)
         except Exception:  # noqa: BLE001 (some operations do not work under torch's modes: the class tells it then)
             return {}
         named = zip(structure.words.names, structure.traced.units, strict=True)
@@ -261,7 +282,7 @@ class _Job:
             if not at:
                 self.refuse(code, "", "it is gone with what was mended before")
                 continue
-            structure = structure_in(self.mended, self.batch, self.seed)
+            _, structure = observed(self.mended, self.batch, self.seed)
             parameters, scaled = dict(self.mended.named_parameters()), set[str]()
             starts = [Start(structure, one, parameters, scaled) for one in at]
             if code == GATES:
@@ -269,7 +290,7 @@ class _Job:
                 continue
             for one in starts:
                 try:
-                    self.changes.append(Change(code=code, unit=one.name, what=STARTS[code](one)))
+                    self._changed(code, one.name, STARTS[code](one))
                 except RefusedError as error:
                     self.refuse(code, one.name, str(error))
 
@@ -283,21 +304,33 @@ class _Job:
             except RefusedError as error:
                 self.refuse(GATES, one.name, str(error))
         parameters = dict(self.mended.named_parameters())
-        signs = dict.fromkeys(biases, -1)
-        for _ in range(2):
-            with torch.no_grad():
-                for index, names in biases.items():
-                    for name in names:
-                        parameters[name].fill_(signs[index] * OPEN)
-            gains = [unit.measurements.shortcut_gain for unit in audit(self.mended, self.batch, seed=self.seed).units]
-            signs = {index: sign if (gains[index] or 0.0) > 0.5 else -sign for index, sign in signs.items()}
+        kept = {name: parameters[name].detach().clone() for names in biases.values() for name in names}
+        values = dict.fromkeys(biases, -OPEN)
+        closed = self._closed(biases, values)
+        values |= dict.fromkeys(closed, OPEN)
+        if closed:
+            closed = self._closed(biases, values)
+        with torch.no_grad():
+            for name in (name for index in closed for name in biases[index]):
+                parameters[name].copy_(kept[name])
         for one in starts:
-            if one.index in biases:
-                names = biases[one.index]
-                value = float(parameters[names[0]].detach().flatten()[0])
-                what = f"{' and '.join(names)} set to {value:g}: the gate starts open"
-                self.changes.append(Change(code=GATES, unit=one.name, what=what))
-                self.no_decay += names
+            told = " and ".join(biases.get(one.index, ()))
+            if one.index in closed:
+                self.refuse(GATES, one.name, f"its gate stays closed with {told} at -{OPEN:g} and at {OPEN:g}")
+            elif told:
+                self._changed(GATES, one.name, f"{told} set to {values[one.index]:g}: the gate starts open")
+                self.no_decay += biases[one.index]
+
+    def _closed(self, biases: Mapping[int, Sequence[str]], values: Mapping[int, float]) -> list[int]:
+        """Which of these units have a closed gate with their biases set so."""
+        assert self.mended is not None
+        parameters = dict(self.mended.named_parameters())
+        with torch.no_grad():
+            for index, names in biases.items():
+                for name in names:
+                    parameters[name].fill_(values[index])
+        units = audit(self.mended, self.batch, seed=self.seed).units
+        return [index for index in biases if (units[index].measurements.shortcut_gain or 0.0) <= 0.5]
 
     def group(self, codes: Sequence[str]) -> None:
         """Free what the optimizer should not decay."""
@@ -305,14 +338,14 @@ class _Job:
         for code in codes:
             names = (row.decayed_gates if code == "CP601" else row.decayed_scales) if row else ()
             what = f"{len(names)} parameters go into a group without weight decay: {', '.join(names)}"
-            self.changes.append(Change(code=code, unit="", what=what))
+            self._changed(code, "", what)
             self.no_decay += names
 
     def result(self, optimizer: Optimizer | None) -> Fixed:
         """What `fix` returns."""
-        del optimizer  # holds the parameters of the network that was given
         mended = self.mended if self.mended is not None else copy.deepcopy(self.model)
-        after = audit(mended, self.batch, seed=self.seed)
+        over = None if optimizer is None else carried_over(optimizer, self.model, mended, self.no_decay)
+        after = audit(mended, self.batch, optimizer=over, seed=self.seed)
         old, new = self.model.state_dict().keys(), mended.state_dict().keys()
         rewritten = self.captured is not None and any(change.code in REWRITES for change in self.changes)
         lost = [name for name in after.network.unreached if name not in self.before.network.unreached]
@@ -322,7 +355,7 @@ class _Job:
             refused=tuple(self.refused),
             before=self.before,
             after=after,
-            differences=tuple(_differences(self.model, mended, self.batch, self.seed)),
+            differences=tuple(differences(self.model, mended, self.batch, self.seed)),
             read=(self.captured.path or "the whole") if rewritten and self.captured else "nothing",
             added=tuple(name for name in new if name not in old),
             unread=tuple(lost),
@@ -355,34 +388,3 @@ def _targets(
         if not following:
             refuse(every[index].name, "no unit follows: its f stays before the head")
         yield from ((index, place) for place in following)
-
-
-def structure_in(model: nn.Module, batch: object, seed: int, noting: Lines | None = None) -> Structure:
-    """What one observed pass shows of a network's units."""
-    parts = Parts.of(model)
-    with Patient(parts) as patient, sound(model), exact(of(model)), noting or nullcontext():
-        seen = Observer(patient).run(batch, seed)
-        return structure_of(parts, seen, patient.was_trainable())
-
-
-def _differences(here: nn.Module, there: nn.Module, batch: object, seed: int) -> Iterator[OutputDifference]:
-    for training in (True, False):
-        mode = "training" if training else "evaluation"
-        try:
-            old = outputs_of(copy.deepcopy(here).train(training), batch, seed)
-            new = outputs_of(copy.deepcopy(there).train(training), batch, seed)
-        except Exception:  # noqa: BLE001 (a batch of one in training mode: the original cannot be run either)
-            yield OutputDifference(mode=mode, relative=None)
-            continue
-        yield OutputDifference(mode=mode, relative=_relative(old, new))
-
-
-def _relative(old: Sequence[Tensor], new: Sequence[Tensor]) -> float | None:
-    pairs = [(a.double(), b.double()) for a, b in zip(old, new, strict=False) if a.is_floating_point()]
-    if not pairs or len(old) != len(new) or any(a.shape != b.shape for a, b in pairs):
-        return None
-    if all(torch.equal(a, b) for a, b in pairs):
-        return 0.0
-    moved = math.fsum(float((a - b).square().sum()) for a, b in pairs)
-    size = math.fsum(float(a.square().sum()) for a, _ in pairs)
-    return math.sqrt(moved / size) if size else math.inf

@@ -226,18 +226,19 @@ def add_final_norm(place: Place) -> str:
     """The norm that the branches begin with also stands after the last sum."""
     located, graph = place.located, place.located.captured.graph
     norms = place.of_kind(place.unit.branch, kinds.NORMS)
-    head = located.inside(norms[0]) if norms else None
-    if head is None or head.op != "call_module":
+    first_norm = located.inside(norms[0]) if norms else None
+    if first_norm is None or first_norm.op != "call_module":
         raise RefusedError("its branch has no norm that is a module of its own")
     seen, kind = located.seen.graph, located.seen.graph.kinds[norms[0]]
     at = -1 if "layernorm" in kind or "rmsnorm" in kind else 1
     if place.shape(place.around.end)[at] != seen.shapes[norms[0]][at]:
         raise RefusedError("the last unit changes the width, which its own norm does not have")
-    made = copy.deepcopy(located.captured.skeleton.get_submodule(str(head.target)))
+    made = copy.deepcopy(located.captured.skeleton.get_submodule(str(first_norm.target)))
     reset = getattr(made, "reset_parameters", None)
     if reset is None:
         raise RefusedError(f"a {type(made).__name__} has no reset_parameters")
     reset()
+    _as_new(made, training=located.captured.whole.training)
     added_before = located.captured.added.get(place.name)  # in the other mode, if that is a graph of its own
     name = added_before or _free_name(located.captured.skeleton, "final_norm")
     located.captured.added[place.name] = name
@@ -248,16 +249,30 @@ def add_final_norm(place: Place) -> str:
     with graph.inserting_after(end):
         added = graph.call_module(name, (end,))
     added.meta["owner"] = ""
-    users_of_head = [one for one in head.users if one.op in {"call_module", "call_function", "call_method"}]
+    readers = [one for one in first_norm.users if one.op in {"call_module", "call_function", "call_method"}]
     last = added
-    activation = users_of_head[0] if len(users_of_head) == 1 else None
-    if activation is not None and _activates(place, activation) and activation.all_input_nodes == [head]:
+    activation = readers[0] if len(readers) == 1 else None
+    if activation is not None and _activates(place, activation) and activation.all_input_nodes == [first_norm]:
         with graph.inserting_after(added):
             last = graph.node_copy(activation, lambda _: added)
         last.meta["owner"] = ""
     for user in users:
         user.replace_input_with(end, last)
     return f"{name} ({type(made).__name__}) added after the last sum"
+
+
+def _as_new(module: nn.Module, *, training: bool) -> None:
+    """It learns, it is in the mode of the whole, and what hooks onto the one that it was copied from is not on it."""
+    module.requires_grad_(True).train(training)  # noqa: FBT003 (torch has it so)
+    for one in module.modules():
+        for name in _HOOKS & vars(one).keys():
+            vars(one)[name].clear()
+
+
+_HOOKS = {
+    *("_forward_hooks", "_forward_hooks_with_kwargs", "_forward_hooks_always_called"),
+    *("_forward_pre_hooks", "_forward_pre_hooks_with_kwargs", "_backward_hooks", "_backward_pre_hooks"),
+}
 
 
 def _activates(place: Place, node: Node) -> bool:

@@ -35,10 +35,8 @@ class Source:
 
     def imports(self) -> str:
         """The same names as lines of Python."""
-        lines = ["from math import inf, nan"] if {"inf", "nan"} & {*self.names} else []
+        lines = list[str]()
         for name, (module, qualified) in sorted(self.names.items()):
-            if name in {"inf", "nan"}:
-                continue
             if name == "NoneType":
                 lines.append("NoneType = type(None)")
             elif not qualified:
@@ -155,8 +153,10 @@ def _bare(module: nn.Module, path: str, called: set[str], met: dict[int, nn.Modu
 def _place(name: str, value: Any) -> tuple[str, str]:
     if isinstance(value, types.ModuleType):
         return value.__name__, ""
-    if isinstance(value, float) or value is type(None):
-        return "builtins", "float" if isinstance(value, float) else "type"
+    if isinstance(value, float):
+        return "math", "nan" if math.isnan(value) else "inf"  # of numbers, torch.fx has these two alone as names
+    if value is type(None):
+        return "builtins", "type"
     module = getattr(value, "__module__", None) or "torch"
     qualified = getattr(value, "__qualname__", getattr(value, "__name__", ""))
     module = {"torch._ops": "torch", "_operator": "operator"}.get(module, module)
@@ -174,8 +174,6 @@ def _place(name: str, value: Any) -> tuple[str, str]:
 def _found(module: str, qualified: str) -> Any:
     if (module, qualified) == ("builtins", "type"):
         return type(None)
-    if (module, qualified) == ("builtins", "float"):
-        return float("inf")
     found: Any = importlib.import_module(module)
     for part in qualified.split(".") if qualified else ():
         found = getattr(found, part)

@@ -24,11 +24,12 @@ from typing import Any
 import torch
 from safetensors.torch import save
 from torch import Tensor, nn
+from torch.nn.utils.parametrize import is_parametrized
 
 from cleanpath.devices import of
 from cleanpath.errors import UserError
-from cleanpath.repair.captured import capture
-from cleanpath.repair.comparing import outputs_of
+from cleanpath.repair.captured import capture, home_of
+from cleanpath.repair.comparing import outputs_of, same_numbers
 from cleanpath.repair.fixed import Fixed
 from cleanpath.repair.rebuilt import lines_of
 from cleanpath.repair.rewritten import Rewritten
@@ -63,6 +64,9 @@ def network() -> nn.Module:
         model.get_submodule(name).training = {other}
     return model
 '''
+_DECLARED = """    # The size of an image, by the name that timm gives it: `cleanpath audit` reads there what to feed.
+    model.default_cfg = {{'input_size': {size}, 'min_input_size': {size}}}
+"""
 _SCRIPTS = ("_cleanpath_target", "__main__")
 """How modules begin that no other process can import."""
 
@@ -126,9 +130,8 @@ def _readable(fixed: Fixed, batch: object) -> nn.Module:
     kinds = {type(module) for module in fixed.model.modules()}
     if Rewritten in kinds or not _of_scripts((one.__module__, one.__qualname__) for one in kinds):
         return fixed.model
-    homes = [unit.sum.partition(" in ")[2] for unit in fixed.after.units]
     try:
-        return capture(fixed.model, batch, ["" if home == "(root)" else home for home in homes], 0).model()
+        return capture(fixed.model, batch, [home_of(unit) for unit in fixed.after.units], 0).model()
     except UnreadableError as error:
         name = _of_scripts((one.__module__, one.__qualname__) for one in kinds)
         raise UserError(f"{_script(name)}, and its forward cannot be read: {error}; {_INSTEAD}") from error
@@ -182,7 +185,7 @@ def _tail(model: nn.Module, batch: object, shared: dict[str, str], title: str) -
         mode="training" if model.training else "evaluation",
         training=model.training,
         other=not model.training,
-        declared=f"    model.default_cfg = {{'input_size': {size}, 'min_input_size': {size}}}\n" if size else "",
+        declared=_DECLARED.format(size=size) if size else "",
         laid="    model.to(memory_format=torch.channels_last)\n" if channels_last else "",
     )
 
@@ -235,6 +238,12 @@ def _pickled(model: nn.Module, path: str, part: Rewritten | None) -> tuple[bytes
         classes = {type(one) for one in whole.modules()}
         if name := _of_scripts((one.__module__, one.__qualname__) for one in classes):
             raise UserError(f"{_script(name)}, and its forward could not be read; {_INSTEAD}")
+        for name in (path for path, one in whole.named_modules() if is_parametrized(one)):
+            raise UserError(
+                f"{name or 'the network'} has a parametrization (such as weight_norm or spectral_norm), which torch "
+                "cannot pickle: use `cleanpath.fix` in Python and save the state_dict, or take it off before by "
+                "torch.nn.utils.parametrize.remove_parametrizations"
+            )
         held = io.BytesIO()
         torch.save(whole, held)
     except (pickle.PicklingError, AttributeError, TypeError, RuntimeError) as error:
@@ -281,7 +290,4 @@ def _structure(model: nn.Module) -> dict[str, Any]:
 
 
 def _same(here: Sequence[Tensor], there: Sequence[Tensor]) -> bool:
-    return len(here) == len(there) and all(
-        a.shape == b.shape and a.dtype is b.dtype and torch.equal(a.nan_to_num(), b.nan_to_num())
-        for a, b in zip(here, there, strict=True)
-    )
+    return len(here) == len(there) and all(map(same_numbers, here, there))
