@@ -22,9 +22,10 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
+from benchmarks.recorded import FOLDER
 from benchmarks.sweep_summary import RESULTS, load, not_exact, summary
 
-TARGETS = Path("results/audit-sweep-targets.txt")
+TARGETS = FOLDER / "audit-sweep-targets.txt"
 SECONDS = 600
 BYTES = 10 << 30
 FORK = multiprocessing.get_context("fork")

@@ -23,6 +23,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from benchmarks.recorded import FOLDER
 from cleanpath import networks, settings
 from cleanpath.assemble import environment, threads_of_torch
 from cleanpath.data.sources import load
@@ -33,7 +34,7 @@ from cleanpath.training.loop import train
 from cleanpath.training.progress import Callback
 from cleanpath.training.ranks import ALONE, Ranks
 
-RESULTS = Path("results/combinations.json")
+RESULTS = FOLDER / "combinations.json"
 PRECISIONS, COMPILED, MEMORIES = ("fp32", "bf16"), ("false", "true"), ("plain", "recompute")
 CLIP, LR, DECAY = 0.5, 0.05, 0.0001
 WAYS: Mapping[str, tuple[str, ...]] = {

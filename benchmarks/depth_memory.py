@@ -14,13 +14,13 @@ import subprocess
 import sys
 import time
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 
 import cleanpath
+from benchmarks.recorded import FOLDER
 from cleanpath.assemble import environment
 from cleanpath.experiment import Training
 from cleanpath.machine import peak_memory, resident_memory
@@ -32,7 +32,7 @@ from cleanpath.training.memory import memory_of
 from cleanpath.training.passes import Passes
 from cleanpath.training.state import Learner
 
-RESULTS = Path("results/depth-memory.json")
+RESULTS = FOLDER / "depth-memory.json"
 NETWORKS = {
     "two layers": tuple(f"preresnet{depth}" for depth in (20, 56, 110, 218, 434, 866, 1202)),
     "bottleneck": ("preresnet164", "cifar-preresnet326-bottleneck", "cifar-preresnet650-bottleneck", "preresnet1001"),

@@ -10,6 +10,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from benchmarks.recorded import FOLDER
 from benchmarks.targets import TARGETS
 from cleanpath.machine import processor
 
@@ -85,10 +86,11 @@ def tell(measure: Callable[[], Sequence[Figure]], about: str | None) -> None:
 
 
 def show(figures: Sequence[Figure], *, as_json: bool) -> None:
-    """Print figures in lines, or as data."""
+    """Print figures in lines, below the command and the machine, or as data."""
     if as_json:
         print(json.dumps({"machine": surroundings(), "figures": [asdict(one) for one in figures]}, ensure_ascii=False))
         return
+    print("python -m", f"benchmarks.{Path(sys.argv[0]).stem}", *sys.argv[1:])
     print(", ".join(f"{key} {value}" for key, value in surroundings().items()))
     for one in figures:
         print(one.line())
@@ -98,7 +100,7 @@ def keep(name: str, threads: int, found: Mapping[str, Any]) -> None:
     """Write what was found to results/NAME.json, with the machine and the day."""
     where = {"machine": {**surroundings(), "threads": threads}, "date": time.strftime("%Y-%m-%d")}
     text = json.dumps({**found, **where}, indent=1, ensure_ascii=False)
-    (Path(__file__).resolve().parent.parent / "results" / f"{name}.json").write_text(f"{text}\n", encoding="utf-8")
+    (FOLDER / f"{name}.json").write_text(f"{text}\n", encoding="utf-8")
 
 
 def surroundings() -> dict[str, Any]:

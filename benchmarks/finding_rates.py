@@ -19,8 +19,10 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
-RESULTS = Path("results/finding-rates.jsonl")
-TARGETS = Path("results/audit-sweep-targets.txt")
+from benchmarks.recorded import FOLDER
+
+RESULTS = FOLDER / "finding-rates.jsonl"
+TARGETS = FOLDER / "audit-sweep-targets.txt"
 PROFILES = Path("runs/profiles")
 SECONDS = 40
 DEPTHS = {"ResNet-110": "resnet110", "ResNet-164": "resnet164"}

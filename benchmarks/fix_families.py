@@ -13,18 +13,18 @@ import time
 import warnings
 from collections import Counter
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import torch
 
 import cleanpath
+from benchmarks.recorded import FOLDER
 from cleanpath.auditing.rules.fixes import FIXES
 from cleanpath.repair.fixed import Fixed
 from cleanpath.targets import resolve
 from tests.auditing.test_families import ROWS, build, inputs
 
-RESULTS = Path(__file__).resolve().parent.parent / "results" / "fix-families.jsonl"
+RESULTS = FOLDER / "fix-families.jsonl"
 FIRST = (
     "hf:Bert",
     "hf:Roberta",

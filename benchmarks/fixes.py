@@ -16,7 +16,6 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
 from itertools import product
-from pathlib import Path
 from statistics import median
 
 import torch
@@ -24,13 +23,14 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 import cleanpath
+from benchmarks.recorded import FOLDER
 from cleanpath.changed import changed
 from cleanpath.data.sources import load
 from cleanpath.experiment import Data
 from cleanpath.nn import resnet
 from cleanpath.paper.exact import interval, p_below
 
-RESULTS = Path(__file__).resolve().parent.parent / "results" / "fixes.jsonl"
+RESULTS = FOLDER / "fixes.jsonl"
 HELD_OUT, IMAGES, TESTED = 500, 5000, 1000
 SGD, ADAM = "SGD", "Adam"
 

@@ -29,6 +29,7 @@ from torch.nn.functional import cross_entropy
 
 from benchmarks.forecast_kinds import Cell, Task, build, cells, later_cells, task
 from benchmarks.forecast_measures import at_the_start, distance
+from benchmarks.recorded import FOLDER
 from cleanpath import devices
 from cleanpath.assemble import environment
 from cleanpath.data.images import batch
@@ -38,7 +39,7 @@ from cleanpath.training import fused
 from cleanpath.training.optimizers import optimizer_of
 from cleanpath.training.passes import Passes
 
-RESULTS = Path(__file__).resolve().parent.parent / "results" / "forecast-cells.jsonl"
+RESULTS = FOLDER / "forecast-cells.jsonl"
 STEPS, BATCH, PROBED = 200, 64, 10
 SHOWN = ("apart", "agreement")
 """What the outputs of the first steps show (`forecasting/likeness.py`)."""

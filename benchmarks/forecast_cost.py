@@ -8,7 +8,6 @@ Each network has its forecast and its steps in turn, three times over; the media
 import json
 import statistics
 import time
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -16,11 +15,12 @@ from torch import nn
 from torch.nn.functional import cross_entropy
 
 import cleanpath
+from benchmarks.recorded import FOLDER
 from cleanpath.assemble import environment
 from cleanpath.data.sources import load
 from cleanpath.forecasting.probing import Batch
 
-RESULTS = Path(__file__).resolve().parent.parent / "results" / "forecast-cost.json"
+RESULTS = FOLDER / "forecast-cost.json"
 NETWORKS = ("resnet20", "resnet56", "preresnet56", "resnet110", "cifar-preresnet83-bottleneck")
 TIMES, STEPS, BATCH = 3, 10, 64
 

@@ -19,12 +19,13 @@ from typing import TYPE_CHECKING, Any
 
 from benchmarks.drawings import standalone
 from benchmarks.finding_rates import PROFILES, audited, profile_file
+from benchmarks.recorded import FOLDER
 
 if TYPE_CHECKING:
     from cleanpath import Profile
     from cleanpath.auditing.values import UnitRow
 
-RESULTS = Path("results/gallery.json")
+RESULTS = FOLDER / "gallery.json"
 DRAWINGS = Path("docs/gallery")
 FAMILIES = (
     ("Convolutional networks", "torchvision:resnet50", "ResNet, He et al. 2016: the original unit"),

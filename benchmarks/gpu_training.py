@@ -18,7 +18,6 @@ import statistics
 import time
 from collections.abc import Mapping
 from itertools import pairwise
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -27,6 +26,7 @@ from torch.nn import functional
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from benchmarks.plain_networks import twin
+from benchmarks.recorded import FOLDER
 from cleanpath import devices
 from cleanpath.assemble import environment
 from cleanpath.data.images import Images
@@ -37,7 +37,7 @@ from cleanpath.training.loop import train
 from cleanpath.training.memory import memory_of
 from cleanpath.training.progress import Stepped
 
-RESULTS = Path("results/gpu-training.jsonl")
+RESULTS = FOLDER / "gpu-training.jsonl"
 CUDA = torch.device("cuda", 0)
 BATCH, IMAGES, COUNTED = 128, 25_600, 4
 WAYS: Mapping[str, Mapping[str, Any]] = {

@@ -26,6 +26,7 @@ from typing import Any
 
 import psutil  # type: ignore[import-untyped]
 
+from benchmarks.recorded import FOLDER
 from cleanpath import settings
 from cleanpath.experiment import Experiment, Training
 from cleanpath.grid import cluster, local, plan
@@ -34,7 +35,7 @@ from cleanpath.grid.plan import Cell
 from cleanpath.nn import catalog
 from cleanpath.records import Run
 
-RESULTS = Path("results/grid-kills.jsonl")
+RESULTS = FOLDER / "grid-kills.jsonl"
 FIRST, LONGEST, LONGEST_ON_RAY = 0.5, 6.0, 30.0
 """Seconds from one kill to the next. On Ray a process starts for every cell: where the machine is slow, nothing but
 starts would be killed."""

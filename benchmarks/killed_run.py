@@ -17,9 +17,10 @@ import sys
 import time
 from pathlib import Path
 
+from benchmarks.recorded import FOLDER
 from cleanpath.records import Run
 
-RESULTS = Path("results/cifar10.jsonl")
+RESULTS = FOLDER / "cifar10.jsonl"
 FIRST, LAST = 20.0, 240.0
 """Seconds of a try until it is killed."""
 

@@ -20,12 +20,13 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from benchmarks.recorded import FOLDER
 from cleanpath.assemble import environment
 from cleanpath.data.sources import load
 from cleanpath.experiment import Data
 from cleanpath.records import Run
 
-RESULTS = Path("results/mixed-folder.jsonl")
+RESULTS = FOLDER / "mixed-folder.jsonl"
 TUNED_CLASSES = 3
 
 

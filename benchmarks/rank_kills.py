@@ -23,10 +23,11 @@ from typing import Any
 
 import psutil  # type: ignore[import-untyped]
 
+from benchmarks.recorded import FOLDER
 from cleanpath.assemble import environment
 from cleanpath.records import Run
 
-RESULTS = Path("results/rank-kills.jsonl")
+RESULTS = FOLDER / "rank-kills.jsonl"
 WORDS = ("train", "preresnet8", "--threads", "1", "--save-every", "0.5", "--set", "training.iterations=3000")
 MORE = ("--set", "network.width=8", "--set", "training.bn_group=32", "--set", "training.batch_size=64")
 LAST = ("--set", "network.shortcut.kind=dropout", "--set", "network.shortcut.rate=0.1")

@@ -5,21 +5,21 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-RESULTS = Path("results")
+FOLDER = Path(__file__).resolve().parent.parent / "results"
 
 Row = tuple[object, ...]
 
 
 def read(name: str) -> dict[str, Any]:
     """A file, or nothing of one that is not there."""
-    path = RESULTS / f"{name}.json"
+    path = FOLDER / f"{name}.json"
     found: dict[str, Any] = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
     return found
 
 
 def lines(name: str) -> list[dict[str, Any]]:
     """A file of a record on each line; none if it is not there."""
-    path = RESULTS / f"{name}.jsonl"
+    path = FOLDER / f"{name}.jsonl"
     return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()] if path.is_file() else []
 
 

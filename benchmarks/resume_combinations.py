@@ -22,13 +22,14 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from benchmarks.recorded import FOLDER
 from cleanpath import settings
 from cleanpath.assemble import environment
 from cleanpath.experiment import Experiment, Training
 from cleanpath.nn import catalog
 from cleanpath.records import Run
 
-RESULTS = Path("results/resume-combinations.jsonl")
+RESULTS = FOLDER / "resume-combinations.jsonl"
 OPTIMIZERS: Sequence[tuple[str, ...]] = (
     ("training.nesterov=true",),
     ("training.optimizer=caffe_sgd",),

@@ -23,9 +23,10 @@ from typing import Any
 
 import torch
 
+from benchmarks.recorded import FOLDER
 from cleanpath.records import Run
 
-RESULTS = Path("results/run-kills.jsonl")
+RESULTS = FOLDER / "run-kills.jsonl"
 WORDS = ("train", "preresnet8", "--threads", "1", "--save-every", "0.5", "--set", "training.iterations=6000")
 MORE = ("--set", "network.width=4", "--set", "training.average=0.99", "--set", "network.shortcut.kind=dropout")
 LAST = ("--set", "network.shortcut.rate=0.1")

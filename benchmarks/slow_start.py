@@ -12,7 +12,6 @@ import json
 import math
 import sys
 import time
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -20,13 +19,14 @@ from torch import nn
 from torch.nn.functional import cross_entropy
 
 import cleanpath
+from benchmarks.recorded import FOLDER
 from cleanpath.assemble import environment
 from cleanpath.auditing.profile import plain
 from cleanpath.data.images import batch
 from cleanpath.data.sources import load
 from cleanpath.nn.unit import ResidualUnit
 
-RESULTS = Path(__file__).resolve().parent.parent / "results" / "slow-start.jsonl"
+RESULTS = FOLDER / "slow-start.jsonl"
 STEPS, EVERY, BATCH = 100, 33, 64
 SHALLOW = ("resnet29-bottleneck", "preresnet29-bottleneck", "resnet164", "preresnet164")
 DEEP = ("resnet1001", "preresnet1001")

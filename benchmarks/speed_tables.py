@@ -3,8 +3,8 @@
 python -m benchmarks.speed_tables NAME    a table of benchmarks/README.md
 """
 
+import argparse
 import statistics
-import sys
 from collections.abc import Callable
 from typing import Any
 
@@ -15,7 +15,9 @@ NOTHING = "Not measured yet."
 
 def main() -> None:
     """Print what is asked for."""
-    print(TABLES[sys.argv[1]](), end="")
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("name", choices=TABLES)
+    print(TABLES[parser.parse_args().name](), end="")
 
 
 def bench() -> str:
@@ -37,13 +39,17 @@ def bench() -> str:
 
 def training_speed() -> str:
     """A training step of each network on each way, the newest record of each."""
-    rows, newest = list[Row](), {one["network"]: one for one in lines("training-speed")}
+    if not (newest := {one["network"]: one for one in lines("training-speed")}):
+        return f"{NOTHING}\n"
+    places, told = numbered(on(one) for one in newest.values())
+    rows = list[Row]()
     for name, one in newest.items():
+        mark = f" [{places.index(on(one)) + 1}]"
         for row in one["rows"]:
             low, middle, high = row["times the plain one"]
             rows.append(
                 (
-                    f"{name}, {one['side']}×{one['side']}, {one['environment']['threads']}",
+                    f"{name}, {one['side']}×{one['side']}, {one['environment']['threads']}{mark}",
                     {"plain": "ours on torch's kernels", "eager NCHW": "plain, eager NCHW"}.get(row["way"], row["way"]),
                     f"{row['images_per_second']:.0f}",
                     "1" if row["way"] == "eager NCHW" else f"{middle:.2f} ({low:.2f} to {high:.2f})",
@@ -59,12 +65,13 @@ def training_speed() -> str:
         "n",
         "memory above import",
     )
-    return f"{on(next(iter(newest.values())))}, batch 128.\n\n{table(head, rows, numbers=range(2, 6))}"
+    return f"{told}. A batch of 128.\n\n{table(head, rows, numbers=range(2, 6))}"
 
 
 def step_profile() -> str:
     """Where a step's time goes, beside the machine's limit, and a step by depth."""
-    data = read("step-profile")
+    if not (data := read("step-profile")):
+        return f"{NOTHING}\n"
     limits = data["limits"]
     speed, copy = max(limits["matrix product"], limits["3×3 convolution"]), limits["copy"]
     ways = list(next(iter(data["networks"].values()))["ways"])
@@ -77,8 +84,8 @@ def step_profile() -> str:
         work = one["work"]
         least = max(work["operations"] / speed, work["bytes"] / copy)
         told = f"{work['operations'] / 1e9:.0f} GFLOP, {work['bytes'] / 1e9:.1f} GB that cannot be avoided"
-        times = f"{work['operations'] / speed:.2f} and {work['bytes'] / copy:.2f}"
-        rows.append((f"{name}: {told}", times, 1, "", ""))
+        times = f"{work['operations'] / speed:.2f} for the arithmetic, {work['bytes'] / copy:.2f} for the bytes"
+        rows.append((f"{name}, the limit: {told}", times, 1, "", ""))
         for way in ways:
             row = one["ways"][way]
             shares = sorted(row["shares"].items(), key=lambda each: -each[1])

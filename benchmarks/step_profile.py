@@ -21,7 +21,6 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -30,13 +29,14 @@ from torch.nn import functional
 
 from benchmarks.measuring import seconds
 from benchmarks.plain_networks import twin
+from benchmarks.recorded import FOLDER
 from benchmarks.training_speed import WAYS, _our_step, _plain_step, _warmed
 from cleanpath.assemble import environment
 from cleanpath.grid.local import cores
 from cleanpath.nn import catalog
 from cleanpath.nn.multiply_adds import multiply_adds
 
-RESULTS = Path("results/step-profile.json")
+RESULTS = FOLDER / "step-profile.json"
 NETWORKS, BATCH, STEPS = ("preresnet110", "preresnet164"), 128, 3
 DEPTHS, FEW = (20, 56, 110, 218, 434, 866, 1202), 8
 SIDE = 32

@@ -13,7 +13,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-RESULTS = Path("results/audit-sweep.jsonl")
+from benchmarks.recorded import FOLDER
+
+RESULTS = FOLDER / "audit-sweep.jsonl"
 LIBRARIES = {"timm": "timm", "torchvision": "torchvision", "hf": "transformers"}
 OUTCOMES = ("audited", "unsure", "failed", "not built")
 

@@ -10,7 +10,6 @@ import warnings
 import zlib
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator
-from pathlib import Path
 
 import timm
 import torch
@@ -18,7 +17,9 @@ import torchvision
 from torch import nn
 from transformers.models.auto import configuration_auto
 
-LIST = Path("results/audit-sweep-targets.txt")
+from benchmarks.recorded import FOLDER
+
+LIST = FOLDER / "audit-sweep-targets.txt"
 MOST_PARAMETERS = 100_000_000
 _TYPES: dict[str, str] = vars(configuration_auto)["CONFIG_MAPPING_NAMES"]
 

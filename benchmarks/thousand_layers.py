@@ -22,9 +22,10 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
+from benchmarks.recorded import FOLDER
 from cleanpath.records import Run
 
-RESULTS = Path("results/thousand-layers.jsonl")
+RESULTS = FOLDER / "thousand-layers.jsonl"
 LIMIT = 6_000_000_000
 NETWORKS = ("resnet1001", "preresnet1001", "resnet1202")
 _V1, _V2 = Path("/sys/fs/cgroup/memory"), Path("/sys/fs/cgroup")

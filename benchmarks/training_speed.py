@@ -18,7 +18,6 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -27,6 +26,7 @@ from torch.nn import functional
 
 from benchmarks.figures import Figure, show
 from benchmarks.plain_networks import twin
+from benchmarks.recorded import FOLDER
 from benchmarks.training_figures import figures
 from cleanpath import devices
 from cleanpath.assemble import environment
@@ -39,7 +39,7 @@ from cleanpath.training.losses import Batch, Loss
 from cleanpath.training.passes import Passes
 from cleanpath.training.state import Learner
 
-RESULTS = Path("results/training-speed.jsonl")
+RESULTS = FOLDER / "training-speed.jsonl"
 BATCH = 128
 CASES: dict[str, tuple[int, int, int, int]] = {
     "preresnet56": (1, 8, 1, 20),

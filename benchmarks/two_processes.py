@@ -16,10 +16,11 @@ import time
 from pathlib import Path
 from typing import Any
 
+from benchmarks.recorded import FOLDER
 from cleanpath.assemble import environment
 from cleanpath.records import Run
 
-RESULTS = Path("results/two-processes.json")
+RESULTS = FOLDER / "two-processes.json"
 WORDS = ("train", "preresnet20", "--data", "cifar10", "--set", "training.epochs=1", "--set", "training.bn_group=64")
 WORDS += ("--set", "training.batch_size=128")
 SIDES = {"1 process, 2 threads": (1, 2), "1 process, 1 thread": (1, 1), "2 processes, 1 thread each": (2, 1)}

@@ -32,6 +32,7 @@ from cleanpath.networks import code_of
 from cleanpath.records import Run
 from cleanpath.trained import evaluation, trained
 from cleanpath.training.fused import Fused, Group, chosen
+from cleanpath.training.passes import Passes
 from cleanpath.training.progress import Stepped
 from tests.helpers import assert_same_run, assert_user_error, examples, here, tiny
 
@@ -576,6 +577,36 @@ def test_units_computed_again_have_the_same_bits(tmp_path: Path) -> None:
     for way in ("plain", "recompute"):
         train(tmp_path / way, "network.depth=20", f"training.memory={way}")
     assert_same_run(tmp_path / "plain", tmp_path / "recompute")
+
+
+class Added(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        conv = nn.Conv2d(16, 16, 3, padding=1, bias=False)
+        self.branch = nn.Sequential(nn.BatchNorm2d(16), nn.ReLU(), conv)
+
+    def forward(self, x: Tensor) -> Tensor:
+        found: Tensor = x + self.branch(x)
+        return found
+
+
+def test_layers_beside_units_that_segments_cut_have_the_same_bits() -> None:
+    """A user's row, whose last norm, ReLU and convolution may fall into two segments."""
+    found = list[list[Tensor]]()
+    for way in ("plain", "recompute"):
+        torch.manual_seed(0)
+        head = nn.BatchNorm2d(16), nn.ReLU(), nn.Conv2d(16, 16, 3, padding=1, bias=False)
+        row = nn.Sequential(nn.Conv2d(16, 16, 1, bias=False), *(Added() for _ in range(4)), *head)
+        network = nn.Sequential(*row, nn.AdaptiveAvgPool2d(1), nn.Flatten()).to(memory_format=torch.channels_last)
+        training = replace(TRAINING, memory=way)
+        kernels = chosen("fused", training, devices.CPU, threads=1).fitting(network)
+        assert str(kernels).startswith("fused ")
+        passes = Passes(network, training, kernels=kernels)
+        with passes():
+            y = passes.forward(torch.randn(8, 16, 8, 8).contiguous(memory_format=torch.channels_last), last=True)
+            passes.backward(y.square().sum())
+        found.append([y.detach(), *(p.grad for p in network.parameters() if p.grad is not None)])
+    assert all(torch.equal(one, other) for one, other in zip(*found, strict=True))
 
 
 def contents(folder: Path) -> dict[str, bytes]:

@@ -23,7 +23,8 @@ _BLOCK = 64 << 10
 _BAND = 128
 """Pixels of output that stay in the first cache while all taps pass over them."""
 _MOST_WEIGHTS, _MOST_IMAGE = 1 << 16, 1 << 20
-"""Weights of a convolution and bytes of an image up to which ours is the faster one (`benchmarks/one_layer.py`)."""
+"""A convolution with more weights, or an image with more bytes, is torch's, which is faster there
+(`benchmarks/one_layer.py`)."""
 
 _MOST_PAIRS = 1 << 17
 """Pixels of an image times taps: the lists of who meets whom are made by Python, 128·128·49 of them in some seconds."""

@@ -20,7 +20,7 @@ from cleanpath.training.state import Learner
 from cleanpath.training.statistics import as_tested
 
 _LEAST, _MOST, _PIXELS = 25, 500, 2_048_000
-"""Images of a batch, and their pixels together."""
+"""A batch has `_MOST` images, or fewer if these had more than `_PIXELS` pixels together, but never below `_LEAST`."""
 
 
 @dataclass(frozen=True)
@@ -109,6 +109,6 @@ def outputs(
 
 
 def _batch_size(split: Split) -> int:
-    """So many that a test takes no more memory than training, which the sides of photographs decide."""
+    """Images that are tested at a time: the larger each is, the fewer, as what every layer gives grows with it."""
     side = split.plain(torch.arange(1)).shape[-1]
     return min(_MOST, max(_LEAST, _PIXELS // side**2))

@@ -4,11 +4,12 @@ Ours (`cleanpath.fast`) join BN, ReLU and the convolution behind them, or what t
 after another in an `nn.Sequential`. They are for steps and tests on the processor in fp32 whose signals are laid out
 in channels_last; all else is computed by torch's: other layers, what is in eval mode and asks for gradients, and, for
 as long as it lasts, whatever somebody watches by a hook or by one of torch's modes, so that who watches sees every
-operation.
+operation. So are layers that stand beside units in a row that `recompute.py` would cut into segments: a run may go on
+with the other value of training.memory, and its bits are the same.
 
 By what a training asks for:
 
-    memory=recompute            ours, in both computations of a unit: of our networks the bits of a run without it
+    memory=recompute            ours, in both computations of a unit: the bits of a run without it
     bn_group, several processes torch's: statistics over other images than a kernel of ours sees
     precision other than fp32   torch's
     compile                     torch's: compiled units have their operations joined already
@@ -32,6 +33,7 @@ from cleanpath.errors import SettingError
 from cleanpath.experiment import Training
 from cleanpath.fast.joined import Applied, can_convolve, can_take, is_open, joined, window_of
 from cleanpath.fast.library import NoLibraryError, library
+from cleanpath.training.recompute import chains
 from cleanpath.training.watched import hooks_of
 
 AUTO, FUSED = "auto", "fused"
@@ -94,7 +96,9 @@ class Fused:
     """Has the steps and tests of a network run on our kernels where these have its layers."""
 
     def __init__(self, network: nn.Module) -> None:
-        rows = {module: _parts(module) for module in network.modules() if _is_plain(module, nn.Sequential)}
+        cut = chains(network)
+        plain = (module for module in network.modules() if _is_plain(module, nn.Sequential) and module not in cut)
+        rows = {module: _parts(module) for module in plain}
         self._rows = {row: parts for row, parts in rows.items() if any(isinstance(each, Group) for each in parts)}
         self._members = {row: _members(row) for row in self._rows}
         self._kind = _sequential(self._rows)

@@ -24,7 +24,7 @@ _COMPILED = {"recompile_limit": 100, "fail_on_recompile_limit_hit": True}
 to plain passes without a word."""
 
 _NAMED = 3
-"""How many weights are named, where more are meant."""
+"""Weights without a gradient that a message names; "…" stands for the others."""
 
 _BUFFERS = next(
     name

@@ -38,8 +38,8 @@ class Recompute:
     BN's running statistics move once, in the first computation; random numbers are drawn again as they were.
 
     The first computation records no graph. Torch's own `checkpoint` records one without its tensors, whose small nodes
-    lie among the large blocks; glibc (to 2.37 at least) then seldom gives a freed block to a request of the same size,
-    and ResNet-1001 at batch 128 held 7 GB for 1 GB in use.
+    lie among the large blocks; glibc then seldom gives a freed block to a request of the same size, and a process holds
+    several times what is in use.
 
     On the processor freed blocks stay with the process (`allocator.py`), but for those of the size of the largest
     signal, between which gaps would be left: in the first step all but small ones go back, then that size is known.
