@@ -202,9 +202,9 @@ class _Job:
         reasons = {(one.code, one.unit): one.reason for one in self.refused}
         odd = dict[tuple[str, str], str]()
         for one in other.changes:
-            key = (one.code, one.found_in)
-            asked = key in found or (one.code in AT_THE_NEXT and one.unit in names)
-            if (one.code, one.unit) not in done and asked:
+            there, key = (one.code, one.unit), (one.code, one.found_in)
+            asked = there in found or (one.code in AT_THE_NEXT and one.unit in names)
+            if there not in done and asked:
                 odd[key] = f"{UNEVEN}: {reasons[key]}" if key in reasons else UNEVEN
         return odd
 
