@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks import bench, speed_tables, speed_targets
+from benchmarks import bench, figures, speed_tables, speed_targets
 from benchmarks.bench import SCRIPTS
 from benchmarks.targets import TARGETS, Target
 
@@ -138,3 +138,14 @@ def test_rows_of_several_records_say_where_each_was_measured(tmp_path: Path, mon
     assert said.startswith("[1] P (I), 2 cores, torch 2, Python 3, a; [2] P (I), 2 cores, torch 2, Python 3, b.")
     assert "| a, 8×8, 1 [1] |" in said
     assert "| b, 8×8, 1 [2] |" in said
+
+
+def test_figures_come_with_the_command_and_the_machine(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("sys.argv", ["/somewhere/benchmarks/grid.py", "--few"])
+    figures.show([figures.number("it", [1.0, 2.0, 3.0], unit="s")], as_json=False)
+    command, machine, figure = capsys.readouterr().out.splitlines()
+    assert command == "python -m benchmarks.grid --few"
+    assert machine.startswith("processor ")
+    assert figure == "it: 2 s (1 to 3, n = 3)"
