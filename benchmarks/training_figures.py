@@ -21,8 +21,6 @@ def figures(record: Mapping[str, Any]) -> list[Figure]:
         return [a / b for a, b in zip(rows[way]["seconds"], rows[other]["seconds"], strict=True)]
 
     def shares(way: str) -> list[float]:
-        if "memories" not in rows[way]:  # of earlier records
-            return [rows[way]["share of its memory"]]
         return [a / b for a, b in zip(rows[way]["memories"], rows[PLAIN]["memories"], strict=True)]
 
     again = f"{name}, units computed again"
