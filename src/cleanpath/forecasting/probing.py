@@ -87,8 +87,7 @@ def taken(batches: Iterable[Batch]) -> list[Batch]:
     with _own_generators_kept(batches):
         for one in islice(batches, STEPS):
             if not isinstance(one, tuple | list) or len(one) != 2:
-                this = f"this is a {type(one).__name__}{_of(one)}"
-                raise UserError(f"a batch is a pair (inputs, target), {this}; put pairs into a list")
+                raise _no_pair(one)
             found.append((one[0], one[1]))
     if not found:
         raise UserError("there is no batch; give at least one pair (inputs, target)")
@@ -109,8 +108,10 @@ def _own_generators_kept(batches: Any) -> Iterator[None]:
             one.set_state(state)
 
 
-def _of(value: Any) -> str:
-    return f" of {len(value)}" if isinstance(value, tuple | list) else ""
+def _no_pair(value: Any) -> UserError:
+    many = f" of {len(value)}" if isinstance(value, tuple | list) else ""
+    this = f"this is a {type(value).__name__}{many}"
+    return UserError(f"a batch is a pair (inputs, target), {this}; put pairs into a list")
 
 
 @contextmanager
