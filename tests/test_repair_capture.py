@@ -310,7 +310,7 @@ def test_bert_like_networks_of_both_libraries_are_routed_around_their_norms() ->
         hidden_size=32, num_hidden_layers=3, num_attention_heads=2, intermediate_size=64, vocab_size=50
     )
     bert = fixed(transformers.BertModel(config).eval(), {"input_ids": torch.arange(16).view(2, 8)}, "CP202")
-    assert (len(units_of(bert, "CP202")), bert.read) == (5, "encoder")
+    assert (len(units_of(bert, "CP202")), bert.read) == (5, "the whole")
     assert bert.after.findings == ()
 
 
