@@ -173,3 +173,10 @@ def test_written_folder_says_why_it_declares_a_size(tmp_path: Path) -> None:
     text = (tmp_path / "folder" / "model.py").read_text("utf-8")
     before = text.partition("    model.default_cfg = {'input_size': (3, 8, 8)")[0].splitlines()[-1]
     assert before.strip().startswith("# The size of an image")
+
+
+def test_a_network_in_evaluation_mode_is_told_that_dropout_was_not_looked_at() -> None:
+    model = cleanpath.build("resnet8", in_channels=1)
+    told = {mode: str(cleanpath.fix(model.train(mode), torch.randn(2, 1, 8, 8))) for mode in (True, False)}
+    assert "looked at in evaluation mode" in told[False]
+    assert "evaluation mode, in which" not in told[True]

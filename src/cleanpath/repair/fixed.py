@@ -141,6 +141,8 @@ class Fixed:
         if self.no_decay:
             yield f"to be freed from weight decay: {', '.join(self.no_decay)}"
         yield f"findings before: {self.before.judged().count()}; after: {self.after.judged().count()}"
+        if self.before.network.mode == "eval":
+            yield "looked at in evaluation mode, in which dropout does nothing: give the model after model.train()"
 
     def __str__(self) -> str:
         return "\n".join(self.lines())
