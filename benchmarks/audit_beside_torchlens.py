@@ -1,7 +1,7 @@
 """The audit beside torchlens on the same models: time in alternation in one process, peak memory each in its own.
 
-    pip install --target torchlens-alone torchlens
-    PYTHONPATH=torchlens-alone python -m benchmarks.audit_beside_torchlens    rewrites results/torchlens.json
+    pip install --target tl torchlens
+    PYTHONPATH=tl python -m benchmarks.audit_beside_torchlens    rewrites results/torchlens.json
 
 The two answer different questions. torchlens records every operation, with its activation and, asked for, its gradient,
 draws the graph, and lets the network be changed as it runs; it knows neither residual units nor gains. The audit keeps
@@ -47,7 +47,7 @@ Ways = dict[str, Callable[[], Any]]
 def main() -> None:
     """Compare on each model; print, write."""
     if find_spec("torchlens") is None:
-        sys.exit("torchlens is not installed; pip install --target torchlens-alone torchlens, and put it on PYTHONPATH")
+        sys.exit("torchlens is not installed; pip install --target tl torchlens, and put it on PYTHONPATH")
     torch.set_num_threads(1)
     warnings.simplefilter("ignore")  # torchlens tells what it cannot follow
     if sys.argv[1:2] == ["--peak"]:
