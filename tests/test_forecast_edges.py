@@ -279,6 +279,8 @@ def test_what_is_wrong_with_a_batch_is_said_of_the_batch() -> None:
         return str(found.value)
 
     assert "labels go from 5 to 20, and the model has 10 outputs" in told(torch.arange(5, 21))
+    left_out = torch.where(torch.arange(16) < 4, -100, torch.arange(16) % 10)
+    assert "give loss=lambda" in told(left_out, loss=lambda output, target: output @ target)  # labels are right
     assert "a batch has 3 targets, and the output 16 rows" in told(torch.arange(3))
     assert "loss is a str; give a function" in told(torch.arange(16) % 10, loss="mse")
     with pytest.raises(UserError, match="put pairs into a list"):

@@ -30,6 +30,9 @@ from cleanpath.forecasting.values import STEPS, Steps
 from cleanpath.garbage import uncollected
 from cleanpath.kernels import sound
 
+_IGNORED = -100
+"""A label that torch's cross-entropy leaves out."""
+
 Loss = Callable[[Any, Any], Tensor]
 Batch = tuple[Any, Any]
 _HOOKS = ("_optimizer_step_pre_hooks", "_optimizer_step_post_hooks")
@@ -69,10 +72,10 @@ def _remedy(output: Any, target: Any) -> str:
     if isinstance(output, Tensor) and isinstance(target, Tensor) and output.dim() and target.dim():
         if len(output) != len(target):
             return f"a batch has {len(target)} targets, and the output {len(output)} rows"
-        is_label = output.dim() > 1 and not target.is_floating_point()
-        if is_label and not 0 <= int(target.min()) <= int(target.max()) < output.shape[1]:
-            labels = f"labels go from {int(target.min())} to {int(target.max())}"
-            return f"{labels}, and the model has {output.shape[1]} outputs"
+        named = target[target != _IGNORED]
+        is_label = output.dim() > 1 and not target.is_floating_point() and len(named)
+        if is_label and not 0 <= (low := int(named.min())) <= (high := int(named.max())) < output.shape[1]:
+            return f"labels go from {low} to {high}, and the model has {output.shape[1]} outputs"
     return "give loss=lambda output, target: … for what the model returns and the batches hold"
 
 
